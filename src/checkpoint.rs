@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One opened set of named tensors, and reading from it.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{c_char, CString};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::header::{Arena, Header};
+use crate::index::Index;
+use crate::lookup::{Hasher, Lookup};
+use crate::memory::{self, Aligned};
+use crate::record::{st_shard, Metadata, Tensor};
+use crate::source::Source;
+
+/// An opened checkpoint: whatever lies behind it, one table of tensors.
+///
+/// Immutable, so any number of threads may use it at once.
+pub struct Checkpoint {
+    /// By shard and offset.
+    tensors: Vec<Tensor>,
+    names: Lookup,
+    metadata: Option<Vec<Metadata>>,
+    shards: Vec<st_shard>,
+    sources: Vec<Source>,
+    loaded: LoadedTensors,
+    /// What the records above point into.
+    _arenas: Vec<Arena>,
+    _texts: Vec<Vec<u8>>,
+}
+
+/// One opened shard on its way into a checkpoint.
+pub(crate) struct Part {
+    pub(crate) path: Option<CString>,
+    pub(crate) source: Source,
+    pub(crate) header: Header,
+}
+
+impl Checkpoint {
+    /// Puts shards together, in their order. An index says which of their
+    /// tensors are shown.
+    pub(crate) fn assemble(parts: Vec<Part>, index: Option<Index<'_>>) -> Result<Self> {
+        let mut this = Self {
+            tensors: Vec::new(),
+            names: Lookup::default(),
+            metadata: None,
+            shards: memory::vec_with_capacity(parts.len(), "shards")?,
+            sources: memory::vec_with_capacity(parts.len(), "shards")?,
+            loaded: LoadedTensors::default(),
+            _arenas: memory::vec_with_capacity(parts.len(), "shards")?,
+            _texts: memory::vec_with_capacity(parts.len(), "shards")?,
+        };
+        let (allowed, index_metadata) = match index {
+            Some(index) => (Some(index.tensors), index.metadata),
+            None => (None, None),
+        };
+        let alone = parts.len() == 1 && allowed.is_none();
+        let mut metadata = MetadataMerger::default();
+        if let Some(entries) = index_metadata {
+            metadata.add_index(entries, &mut this._texts)?;
+        }
+        let mut allowed = allowed.map(Vec::into_iter);
+        for Part { path, source, header } in parts {
+            let allowed = allowed.as_mut().and_then(Iterator::next);
+            this.add_shard(path, source, &header);
+            let Header { tensors, names, metadata: entries, arena, .. } = header;
+            this._arenas.push(arena);
+            if alone {
+                (this.tensors, this.names, this.metadata) = (tensors, names, entries);
+                return Ok(this);
+            }
+            if let Some(entries) = entries {
+                metadata.add(entries)?;
+            }
+            match allowed {
+                Some(allowed) => this.add_allowed(tensors, &names, &allowed)?,
+                None => {
+                    memory::reserve(&mut this.tensors, tensors.len(), "tensors")?;
+                    this.tensors.extend(tensors);
+                }
+            }
+        }
+        this.metadata = metadata.entries;
+        this.build_names()?;
+        Ok(this)
+    }
+
+    fn add_shard(&mut self, path: Option<CString>, source: Source, header: &Header) {
+        self.shards.push(st_shard {
+            path: path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr()),
+            path_len: path.as_ref().map_or(0, |path| path.as_bytes().len()),
+            size: source.size(),
+            data_offset: header.data_offset,
+            data_size: header.data_size,
+            access: source.access() as i32,
+            reserved0: 0,
+            reason: source.reason().as_ptr(),
+            reserved: [0; 2],
+        });
+        self._texts.extend(path.map(CString::into_bytes_with_nul));
+        self.sources.push(source);
+    }
+
+    /// Of a shard's tensors those that the index maps to it.
+    fn add_allowed(&mut self, tensors: Vec<Tensor>, names: &Lookup, allowed: &[Cow<'_, str>]) -> Result<()> {
+        let mut shown = memory::vec_with_capacity(tensors.len(), "tensors")?;
+        shown.resize(tensors.len(), false);
+        for name in allowed {
+            let found = names.find(&tensors, name.as_bytes()).and_then(|found| shown.get_mut(found));
+            let Some(found) = found else {
+                let text = format!("is mapped to the shard {}, which lacks it", self.last_shard_name());
+                return Err(Error::tensor(ErrorKind::Shard, name.as_bytes(), text));
+            };
+            *found = true;
+        }
+        memory::reserve(&mut self.tensors, allowed.len(), "tensors")?;
+        self.tensors.extend(tensors.into_iter().zip(shown).filter_map(|(tensor, shown)| shown.then_some(tensor)));
+        Ok(())
+    }
+
+    fn build_names(&mut self) -> Result<()> {
+        let hasher = Hasher::default();
+        let mut hashes = memory::vec_with_capacity(self.tensors.len(), "hashes")?;
+        hashes.extend(self.tensors.iter().map(|tensor| hasher.hash(tensor.name())));
+        self.names = Lookup::build(hasher, &self.tensors, &hashes, |first, second| {
+            let (first, again) = (self.shard_name(first.shard()), self.shard_name(second.shard()));
+            Error::tensor(ErrorKind::DuplicateKey, second.name(), format!("is in {first} and again in {again}"))
+        })?;
+        Ok(())
+    }
+
+    fn last_shard_name(&self) -> String {
+        self.shard_name(self.shards.len().saturating_sub(1))
+    }
+
+    /// A shard's file name for a message.
+    fn shard_name(&self, shard: usize) -> String {
+        let path = self.shard_label(shard);
+        quoted(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
+    }
+
+    fn shard_label(&self, shard: usize) -> &[u8] {
+        let Some(shard) = self.shards.get(shard).filter(|shard| !shard.path.is_null()) else {
+            return b"";
+        };
+        // SAFETY: the path is one of this checkpoint's own texts.
+        unsafe { std::ffi::CStr::from_ptr(shard.path) }.to_bytes()
+    }
+
+    /// All tensors, by shard and offset.
+    #[must_use]
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The files.
+    #[must_use]
+    pub fn shards(&self) -> &[st_shard] {
+        &self.shards
+    }
+
+    /// The metadata: `None` where no file has any.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&[Metadata]> {
+        self.metadata.as_deref()
+    }
+
+    /// The tensor of this name.
+    #[must_use]
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> Option<&Tensor> {
+        self.tensors.get(self.names.find(&self.tensors, name)?)
+    }
+
+    /// The tensor of this name with its bytes: where nothing is mapped, they
+    /// are read once and stay for the checkpoint's life.
+    ///
+    /// # Errors
+    /// `NotFound`, or what went wrong while reading.
+    pub fn get(&self, name: &[u8]) -> Result<&Tensor> {
+        let index = self.names.find(&self.tensors, name);
+        let Some((index, tensor)) = index.and_then(|index| Some((index, self.tensors.get(index)?))) else {
+            let error = Error::tensor(ErrorKind::NotFound, name, format!("none of the {} has this name", self.tensors.len()));
+            return Err(error.in_file(&self.label()));
+        };
+        if !tensor.data.is_null() {
+            return Ok(tensor);
+        }
+        self.loaded.get(index, || {
+            let what = "the tensor's bytes";
+            let size = usize::try_from(tensor.size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
+            let mut bytes = Aligned::zeroed(size, what)?;
+            self.read_record(tensor, bytes.as_mut())?;
+            Ok(Loaded { record: with_data(tensor, bytes.as_ptr()), _bytes: bytes })
+        })
+    }
+
+    /// Copies a tensor's bytes to the start of `buffer`. Never through a
+    /// mapping: a file that shrinks or a disk that fails is an error.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a record that is not this checkpoint's,
+    /// `BufferSize`, or what went wrong while reading.
+    pub fn read(&self, tensor: &Tensor, buffer: &mut [u8]) -> Result<()> {
+        let tensor = self.own(tensor)?;
+        let room = buffer.len();
+        let place = usize::try_from(tensor.size).ok().and_then(|size| buffer.get_mut(..size));
+        let Some(place) = place else {
+            let text = format!("its {} bytes do not fit into a buffer of {room}", tensor.size);
+            let error = Error::tensor(ErrorKind::BufferSize, tensor.name(), text);
+            return Err(error.in_file(&self.label_of(tensor.shard())));
+        };
+        self.read_record(tensor, place)
+    }
+
+    fn read_record(&self, tensor: &Tensor, place: &mut [u8]) -> Result<()> {
+        let source = self.sources.get(tensor.shard()).ok_or_else(|| not_ours(tensor))?;
+        source.read_exact_at(tensor.offset, place).map_err(|error| {
+            let named = Error::tensor(error.kind(), tensor.name(), error.message(usize::MAX));
+            named.with_errno(error.os_errno()).in_file(&self.label_of(tensor.shard()))
+        })
+    }
+
+    /// This checkpoint's own record for one that may be a copy.
+    fn own(&self, tensor: &Tensor) -> Result<&Tensor> {
+        let key = |tensor: &Tensor| (tensor.shard, tensor.offset, tensor.size);
+        let found = self.tensors.binary_search_by_key(&key(tensor), key);
+        found.ok().and_then(|found| self.tensors.get(found)).ok_or_else(|| not_ours(tensor).in_file(&self.label()))
+    }
+
+    /// What a message about the whole calls it.
+    fn label(&self) -> String {
+        self.label_of(0)
+    }
+
+    fn label_of(&self, shard: usize) -> String {
+        crate::error::escaped(self.shard_label(shard))
+    }
+}
+
+fn not_ours(tensor: &Tensor) -> Error {
+    let text = format!(
+        "the record (shard {}, offset {}, {} bytes) is not one of this checkpoint's",
+        tensor.shard, tensor.offset, tensor.size
+    );
+    Error::new(ErrorKind::InvalidArgument, text)
+}
+
+fn with_data(tensor: &Tensor, data: *const u8) -> Tensor {
+    Tensor { data: data.cast(), reserved: [0; 2], ..*tensor }
+}
+
+/// A tensor that was read on request.
+struct Loaded {
+    record: Tensor,
+    _bytes: Aligned,
+}
+
+/// What has been read so far, by the record's index. Boxed, as callers hold
+/// the records' addresses; one lock for each, so that two threads read two
+/// tensors at once and one tensor only once.
+#[derive(Default)]
+struct LoadedTensors(Mutex<HashMap<usize, Arc<Mutex<Option<Box<Loaded>>>>>>);
+
+impl LoadedTensors {
+    fn get(&self, index: usize, load: impl FnOnce() -> Result<Loaded>) -> Result<&Tensor> {
+        let slot = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(index).or_default())
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = match &mut *slot {
+            Some(loaded) => loaded,
+            none => none.insert(Box::new(load()?)),
+        };
+        let record: *const Tensor = &raw const loaded.record;
+        // SAFETY: a slot once filled is neither emptied nor replaced before
+        // self is dropped, and its box keeps the record where it is.
+        Ok(unsafe { &*record })
+    }
+}
+
+/// Metadata of several files: the first of equal keys stays.
+#[derive(Default)]
+struct MetadataMerger {
+    entries: Option<Vec<Metadata>>,
+    seen: HashSet<Vec<u8>>,
+}
+
+impl MetadataMerger {
+    fn add(&mut self, entries: impl IntoIterator<Item = Metadata>) -> Result<()> {
+        let all = self.entries.get_or_insert_default();
+        for entry in entries {
+            if self.seen.insert(entry.key().to_vec()) {
+                memory::reserve(all, 1, "metadata")?;
+                all.push(entry);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_index(&mut self, entries: Vec<(Cow<'_, str>, Cow<'_, str>)>, texts: &mut Vec<Vec<u8>>) -> Result<()> {
+        let mut own = |text: Cow<'_, str>| -> (*const c_char, usize) {
+            let len = text.len();
+            let mut bytes = text.into_owned().into_bytes();
+            bytes.push(0);
+            let found = bytes.as_ptr().cast();
+            texts.push(bytes);
+            (found, len)
+        };
+        let entries = entries.into_iter().map(|(key, value)| {
+            let ((key, key_len), (value, value_len)) = (own(key), own(value));
+            Metadata { key, key_len, value, value_len, reserved: [0; 2] }
+        });
+        self.add(entries)
+    }
+}

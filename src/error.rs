@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What went wrong: which rule, in which file and tensor, with the numbers.
+#![forbid(unsafe_code)]
+
+use std::fmt::{self, Write as _};
+
+/// Shorthand for a result with our [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The rule that was broken; the numbers are the C constants `ST_ERROR_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+#[allow(missing_docs, reason = "documented once, at the C constants of the same name")]
+pub enum ErrorKind {
+    InvalidArgument = 1,
+    OutOfMemory = 2,
+    Io = 3,
+    NotFound = 4,
+    BufferSize = 5,
+    Cancelled = 6,
+    Unsupported = 7,
+    Internal = 8,
+    Truncated = 9,
+    HeaderTooLarge = 10,
+    HeaderLength = 11,
+    HeaderStart = 12,
+    HeaderUtf8 = 13,
+    HeaderJson = 14,
+    DuplicateKey = 15,
+    Metadata = 16,
+    Dtype = 17,
+    Shape = 18,
+    Offsets = 19,
+    SizeMismatch = 20,
+    DataNotCovered = 21,
+    SubByte = 22,
+    Index = 23,
+    Shard = 24,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: &'static [ErrorKind] = &[
+        Self::InvalidArgument,
+        Self::OutOfMemory,
+        Self::Io,
+        Self::NotFound,
+        Self::BufferSize,
+        Self::Cancelled,
+        Self::Unsupported,
+        Self::Internal,
+        Self::Truncated,
+        Self::HeaderTooLarge,
+        Self::HeaderLength,
+        Self::HeaderStart,
+        Self::HeaderUtf8,
+        Self::HeaderJson,
+        Self::DuplicateKey,
+        Self::Metadata,
+        Self::Dtype,
+        Self::Shape,
+        Self::Offsets,
+        Self::SizeMismatch,
+        Self::DataNotCovered,
+        Self::SubByte,
+        Self::Index,
+        Self::Shard,
+    ];
+
+    /// The kind with this C number.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| *kind as i32 == number)
+    }
+}
+
+/// An error with its context. Texts are already safe to print.
+#[derive(Clone, Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    os_errno: i32,
+    file: String,
+    text: String,
+}
+
+impl Error {
+    /// An error that says `text`; whatever came from a file must have gone
+    /// through [`quoted`] or [`escaped`] before.
+    #[must_use]
+    pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, os_errno: 0, file: String::new(), text: text.into() }
+    }
+
+    /// An error about one tensor (or other named thing) of a file.
+    #[must_use]
+    pub fn tensor(kind: ErrorKind, name: &[u8], text: impl fmt::Display) -> Self {
+        Self::new(kind, format!("tensor {}: {text}", quoted(name)))
+    }
+
+    /// A failed system call; `what` says what was being done.
+    #[must_use]
+    pub fn os(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        let mut this = Self::new(ErrorKind::Io, format!("{what}: {error}"));
+        this.os_errno = error.raw_os_error().unwrap_or(0);
+        if matches!(error.kind(), std::io::ErrorKind::OutOfMemory) {
+            this.kind = ErrorKind::OutOfMemory;
+        }
+        this
+    }
+
+    /// Memory for `what` could not be had.
+    #[must_use]
+    pub fn out_of_memory(what: &str, bytes: usize) -> Self {
+        Self::new(ErrorKind::OutOfMemory, format!("no memory for {what} ({bytes} bytes)"))
+    }
+
+    /// The same error under another kind: a shard's `ENOENT` is the index's fault.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The same error with an OS error number.
+    #[must_use]
+    pub fn with_errno(mut self, os_errno: i32) -> Self {
+        self.os_errno = os_errno;
+        self
+    }
+
+    /// Names the file the error is about, unless it is named already.
+    #[must_use]
+    pub fn in_file(mut self, label: &str) -> Self {
+        if self.file.is_empty() {
+            self.file = label.to_owned();
+        }
+        self
+    }
+
+    /// Which rule was broken.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The operating system's error number, or 0.
+    #[must_use]
+    pub fn os_errno(&self) -> i32 {
+        self.os_errno
+    }
+
+    /// The message in at most `room` bytes: a long path gives way first, from
+    /// its front, so that rule and numbers stay.
+    #[must_use]
+    pub fn message(&self, room: usize) -> String {
+        if self.file.is_empty() {
+            return head(&self.text, room).to_owned();
+        }
+        let for_file = room.saturating_sub(self.text.len().saturating_add(2));
+        let file = if self.file.len() <= for_file {
+            self.file.clone()
+        } else {
+            format!("...{}", tail(&self.file, for_file.saturating_sub(3)))
+        };
+        head(&format!("{file}: {}", self.text), room).to_owned()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message(usize::MAX))
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The longest name quoted in a message; longer ones lose their middle. Three
+/// quoted names and the numbers fit into the 504 bytes that C has.
+const QUOTED_MAX: usize = 96;
+
+/// `"name"`, escaped and shortened, for a message.
+#[must_use]
+pub fn quoted(name: &[u8]) -> String {
+    let escaped = escape(name, QUOTED_MAX.saturating_mul(2));
+    if escaped.len() <= QUOTED_MAX && name.len() <= QUOTED_MAX {
+        return format!("\"{escaped}\"");
+    }
+    let half = QUOTED_MAX / 2;
+    let end = escape(name.get(name.len().saturating_sub(half)..).unwrap_or_default(), QUOTED_MAX);
+    format!("\"{}...{}\" ({} bytes)", head(&escaped, half), tail(&end, half), name.len())
+}
+
+/// A path or name with everything a terminal might obey made visible.
+#[must_use]
+pub fn escaped(bytes: &[u8]) -> String {
+    escape(bytes, usize::MAX)
+}
+
+/// Escapes until about `enough` bytes have been written: a 90 MB name is not
+/// walked for a message that shows 48 bytes of it.
+fn escape(bytes: &[u8], enough: usize) -> String {
+    let mut out = String::new();
+    for chunk in bytes.get(..bytes.len().min(enough)).unwrap_or_default().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\'' => out.push(c),
+                _ => out.extend(c.escape_debug()),
+            }
+        }
+        for byte in chunk.invalid() {
+            // Writing to a String can't fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+fn head(text: &str, room: usize) -> &str {
+    let mut end = text.len().min(room);
+    while !text.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+fn tail(text: &str, room: usize) -> &str {
+    let mut start = text.len().saturating_sub(room);
+    while !text.is_char_boundary(start) {
+        start = start.saturating_add(1);
+    }
+    text.get(start..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_are_made_visible() {
+        assert_eq!(quoted(b"a\x1b[31m\"\\\n\xff\x00"), r#""a\u{1b}[31m\"\\\n\xff\0""#);
+        assert_eq!(quoted("\u{202e}é'".as_bytes()), "\"\\u{202e}é'\"");
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        let name = [vec![b'a'; 300_000], b"the end".to_vec()].concat();
+        let shown = quoted(&name);
+        assert!(shown.len() < 150 && shown.contains("the end\"") && shown.contains("(300007 bytes)"));
+    }
+
+    #[test]
+    fn a_long_path_gives_way_to_the_rule() {
+        let error = Error::tensor(ErrorKind::Shape, b"w", "holds 7").in_file(&"x/".repeat(4000));
+        let message = error.message(60);
+        assert!(message.len() <= 60 && message.starts_with("...") && message.ends_with("holds 7"));
+    }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Length and JSON → records: everything a file says about itself, checked.
+#![forbid(unsafe_code)]
+
+mod json;
+mod parse;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lookup::Lookup;
+use crate::memory::{self, ShapeArena};
+use crate::options::{Limits, Tolerate};
+use crate::source::Source;
+use crate::record::{Metadata, Tensor};
+
+/// The length field.
+const LENGTH_BYTES: u64 = 8;
+
+/// A validated header, and the memory its records point into.
+pub(crate) struct Header {
+    /// Sorted by offset.
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) names: Lookup,
+    pub(crate) metadata: Option<Vec<Metadata>>,
+    /// First byte of the data section in the file.
+    pub(crate) data_offset: u64,
+    /// Bytes of the data section that tensors cover.
+    pub(crate) data_size: u64,
+    pub(crate) arena: Arena,
+}
+
+/// What the pointers in records lead to; kept for as long as they are. Moving
+/// the arena moves no text and no shape.
+#[allow(dead_code, reason = "held for the records' pointers")]
+pub(crate) struct Arena {
+    text: Vec<u8>,
+    shapes: ShapeArena,
+}
+
+impl Header {
+    /// Reads and checks the header of shard number `shard`.
+    pub(crate) fn read(source: &Source, shard: u32, limits: &Limits, tolerate: Tolerate) -> Result<Self> {
+        let (text, data_offset) = read_text(source, limits)?;
+        let file = parse::File {
+            shard,
+            size: source.size(),
+            data_offset,
+            base: source.mapped().map_or(std::ptr::null(), |bytes| bytes.as_ptr()),
+        };
+        parse::parse(text, &file, limits, tolerate)
+    }
+}
+
+/// The header's JSON and where it ends. No size is believed before it is
+/// compared with the file's.
+fn read_text(source: &Source, limits: &Limits) -> Result<(Vec<u8>, u64)> {
+    let size = source.size();
+    if size < LENGTH_BYTES {
+        let text = format!("file holds {size} bytes, but the header's length alone takes 8");
+        return Err(Error::new(ErrorKind::Truncated, text));
+    }
+    // Where a request is expensive (HTTP), the first one brings the header along.
+    let first = size.min(source.first_read());
+    let mut head = memory::zeroed(to_usize(first, "header")?, "header")?;
+    source.read_exact_at(0, &mut head)?;
+    let length = head.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    if length > limits.header_bytes {
+        let text = format!("header of {length} bytes exceeds the limit of {}", limits.header_bytes);
+        return Err(Error::new(ErrorKind::HeaderTooLarge, text));
+    }
+    let end = length.saturating_add(LENGTH_BYTES);
+    if end > size {
+        let text = format!("header of {length} bytes needs a file of {end}, but it holds {size}");
+        return Err(Error::new(ErrorKind::HeaderLength, text));
+    }
+    let mut text = memory::zeroed(to_usize(length, "header")?, "header")?;
+    let brought = head.get(8..).unwrap_or_default();
+    let brought = brought.get(..text.len()).unwrap_or(brought);
+    let (have, missing) = text.split_at_mut(brought.len());
+    have.copy_from_slice(brought);
+    if !missing.is_empty() {
+        source.read_exact_at(LENGTH_BYTES.saturating_add(brought.len() as u64), missing)?;
+    }
+    Ok((text, end))
+}
+
+fn to_usize(bytes: u64, what: &str) -> Result<usize> {
+    usize::try_from(bytes).map_err(|_| Error::out_of_memory(what, usize::MAX))
+}

@@ -1,0 +1,571 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one pass over the header's text.
+//!
+//! The format's rules are checked in a fixed order, and the first one broken is
+//! reported, wherever in the text it is. A fault of the JSON ends the pass; what
+//! breaks a later rule waits in `pending` until the text is known to be JSON.
+
+use crate::dtype::Dtype;
+use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::lookup::{Hasher, Lookup};
+use crate::memory::{self, ShapeArena};
+use crate::options::{Limits, Tolerate};
+use crate::record::{Metadata, Tensor};
+
+use super::json::{Cursor, Fault, Span};
+use super::{Arena, Header};
+
+/// The shortest entry of a tensor in JSON, rounded down: `"":{"dtype":"","shape":[],"data_offsets":[0,0]}`.
+const SHORTEST_ENTRY: usize = 47;
+/// Levels open around a field of a tensor: the header and the entry.
+const FIELD_DEPTH: u32 = 2;
+/// Levels open around an entry of the header.
+const ENTRY_DEPTH: u32 = 1;
+
+/// What the parser knows of the file around the header.
+pub(super) struct File {
+    pub(super) shard: u32,
+    pub(super) size: u64,
+    pub(super) data_offset: u64,
+    /// Where the file's first byte is mapped, or null.
+    pub(super) base: *const u8,
+}
+
+/// Checks the header in `text` and makes records of it.
+pub(super) fn parse(mut text: Vec<u8>, file: &File, limits: &Limits, tolerate: Tolerate) -> Result<Header> {
+    // Names are addressed from this pointer, which the text's later moves don't change.
+    let origin = text.as_mut_ptr().cast_const();
+    let room = text.len() / SHORTEST_ENTRY;
+    let mut parser = Parser {
+        cursor: Cursor::new(&mut text),
+        origin,
+        file,
+        limits,
+        tolerate,
+        hasher: Hasher::default(),
+        hashes: memory::vec_with_capacity(room, "hashes")?,
+        tensors: memory::vec_with_capacity(room, "tensors")?,
+        shapes: ShapeArena::default(),
+        metadata: None,
+        seen_metadata: false,
+        end: 0,
+        in_order: true,
+        pending: None,
+    };
+    if let Err(fault) = parser.header() {
+        return Err(parser.cursor.error(fault));
+    }
+    let Parser { mut tensors, mut hashes, hasher, shapes, metadata, pending, in_order, end, .. } = parser;
+    tensors.shrink_to_fit();
+    if !in_order {
+        tensors.sort_by_key(|tensor| (relative(tensor.offset, file), tensor.size));
+        for (hash, tensor) in hashes.iter_mut().zip(&tensors) {
+            *hash = hasher.hash(tensor.name());
+        }
+    }
+    let names = Lookup::build(hasher, &tensors, &hashes, |_, second| {
+        Error::tensor(ErrorKind::DuplicateKey, second.name(), "the name stands twice in the header")
+    })?;
+    let tiled = if in_order { Ok(end) } else { check_tiling(&tensors, file) };
+    let end = match pending {
+        Some((rank, error)) if rank <= Rank::Offsets || tiled.is_ok() => return Err(error),
+        _ => tiled?,
+    };
+    check_end(end, file, tolerate)?;
+    Ok(Header {
+        tensors,
+        names,
+        metadata,
+        data_offset: file.data_offset,
+        data_size: end,
+        arena: Arena { text, shapes },
+    })
+}
+
+/// Offsets are absolute in records and relative in the header. An absurd one
+/// wraps on the way there and back.
+fn relative(offset: u64, file: &File) -> u64 {
+    offset.wrapping_sub(file.data_offset)
+}
+
+/// Each tensor begins where the one before ends; returns the last end.
+fn check_tiling(tensors: &[Tensor], file: &File) -> Result<u64> {
+    let mut end: u64 = 0;
+    for tensor in tensors {
+        let begin = relative(tensor.offset, file);
+        // No overflow: the header gave begin and this sum as two u64.
+        let next = begin.wrapping_add(tensor.size);
+        if begin != end {
+            let what = if begin > end { "a hole" } else { "an overlap" };
+            let gap = begin.abs_diff(end);
+            return Err(Error::tensor(
+                ErrorKind::Offsets,
+                tensor.name(),
+                format!("data_offsets [{begin}, {next}] leave {what} of {gap} bytes behind the tensor before, which ends at {end}"),
+            ));
+        }
+        end = next;
+    }
+    Ok(end)
+}
+
+/// The data ends where the file does.
+fn check_end(end: u64, file: &File, tolerate: Tolerate) -> Result<()> {
+    let data = file.size.saturating_sub(file.data_offset);
+    if end > data {
+        let text = format!("tensors take {end} bytes, but behind the header the file holds {data}");
+        return Err(Error::new(ErrorKind::Truncated, text));
+    }
+    if end < data && !tolerate.trailing_bytes {
+        let text = format!("tensors take {end} bytes, but behind the header the file holds {data}: {} belong to no tensor", data.wrapping_sub(end));
+        return Err(Error::new(ErrorKind::DataNotCovered, text));
+    }
+    Ok(())
+}
+
+/// The rules behind JSON in the order in which they are reported.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Duplicate,
+    Limit,
+    Metadata,
+    Dtype,
+    Shape,
+    Offsets,
+    SubByte,
+    Size,
+}
+
+struct Parser<'a> {
+    cursor: Cursor<'a>,
+    origin: *const u8,
+    file: &'a File,
+    limits: &'a Limits,
+    tolerate: Tolerate,
+    hasher: Hasher,
+    hashes: Vec<u32>,
+    tensors: Vec<Tensor>,
+    shapes: ShapeArena,
+    metadata: Option<Vec<Metadata>>,
+    seen_metadata: bool,
+    /// Where the last tensor ended; whether each began where the one before ended.
+    end: u64,
+    in_order: bool,
+    pending: Option<(Rank, Error)>,
+}
+
+/// The three fields of an entry as far as they have been seen.
+#[derive(Default)]
+struct Fields {
+    dtype: Option<(Dtype, *const u8)>,
+    /// Elements, or `None` inside for a shape that breaks its rule.
+    shape: Option<Option<u64>>,
+    offsets: Option<(u64, u64)>,
+}
+
+impl Parser<'_> {
+    /// Keeps the error unless one that ranks no later is kept already.
+    #[cold]
+    fn pend(&mut self, rank: Rank, error: impl FnOnce(&Self) -> Error) {
+        if self.pending.as_ref().is_none_or(|(kept, _)| rank < *kept) {
+            self.pending = Some((rank, error(self)));
+        }
+    }
+
+    #[cold]
+    fn pend_tensor(&mut self, rank: Rank, kind: ErrorKind, name: Span, text: impl FnOnce(&Self) -> String) {
+        self.pend(rank, |this| Error::tensor(kind, this.cursor.get(name), text(this)));
+    }
+
+    fn header(&mut self) -> Result<(), Fault> {
+        self.cursor.skip_space();
+        if !self.cursor.take(b'{') {
+            let text = if self.cursor.at_end() {
+                format!("header of {} bytes holds no JSON object", self.cursor.position())
+            } else {
+                format!("header begins with byte {:#04x} instead of {{", self.cursor.peek())
+            };
+            return Err(Error::new(ErrorKind::HeaderStart, text).into());
+        }
+        self.cursor.skip_space();
+        if !self.cursor.take(b'}') {
+            loop {
+                self.cursor.skip_space();
+                self.cursor.expect(b'"', "a name in quotes")?;
+                let name = self.cursor.string()?;
+                self.cursor.skip_space();
+                self.cursor.expect(b':', "a colon behind the name")?;
+                self.cursor.skip_space();
+                if self.cursor.get(name) == b"__metadata__" {
+                    self.metadata()?;
+                } else {
+                    self.tensor(name)?;
+                }
+                self.cursor.skip_space();
+                if self.cursor.take(b'}') {
+                    break;
+                }
+                self.cursor.expect(b',', "a comma or } behind the entry")?;
+            }
+        }
+        self.cursor.skip_space();
+        if self.cursor.at_end() {
+            Ok(())
+        } else {
+            Err(self.cursor.fault("nothing behind the object but white space"))
+        }
+    }
+
+    /// The value of `__metadata__`.
+    fn metadata(&mut self) -> Result<(), Fault> {
+        if self.seen_metadata {
+            self.pend(Rank::Duplicate, |_| Error::new(ErrorKind::DuplicateKey, "__metadata__ stands twice"));
+        }
+        self.seen_metadata = true;
+        if self.cursor.take_literal(b"null") {
+            return Ok(());
+        }
+        let start = self.cursor.position();
+        if !self.cursor.take(b'{') {
+            self.cursor.skip_value(ENTRY_DEPTH)?;
+            self.pend(Rank::Metadata, |this| {
+                let found = this.cursor.excerpt(start);
+                Error::new(ErrorKind::Metadata, format!("__metadata__ is {found}, not a map of strings"))
+            });
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        self.cursor.skip_space();
+        if !self.cursor.take(b'}') {
+            loop {
+                self.cursor.skip_space();
+                self.cursor.expect(b'"', "a metadata key in quotes")?;
+                let key = self.cursor.string()?;
+                self.cursor.skip_space();
+                self.cursor.expect(b':', "a colon behind the key")?;
+                self.cursor.skip_space();
+                let value = if self.cursor.take(b'"') {
+                    self.cursor.string()?
+                } else {
+                    let start = self.cursor.position();
+                    self.cursor.skip_value(FIELD_DEPTH)?;
+                    self.pend(Rank::Metadata, |this| {
+                        let (key, found) = (quoted(this.cursor.get(key)), this.cursor.excerpt(start));
+                        let text = format!("__metadata__ key {key} has the value {found}, which is not a string");
+                        Error::new(ErrorKind::Metadata, text)
+                    });
+                    Span { start: key.start, len: 0 }
+                };
+                if entries.len() == entries.capacity() {
+                    memory::reserve(&mut entries, 1, "metadata")?;
+                }
+                entries.push(Metadata {
+                    key: self.pointer(key).cast(),
+                    key_len: key.len,
+                    value: self.pointer(value).cast(),
+                    value_len: value.len,
+                    reserved: [0; 2],
+                });
+                self.cursor.skip_space();
+                if self.cursor.take(b'}') {
+                    break;
+                }
+                self.cursor.expect(b',', "a comma or } behind the metadata entry")?;
+            }
+        }
+        if let Some(twice) = first_duplicate(&entries)? {
+            let text = format!("__metadata__ key {} stands twice", quoted(twice));
+            self.pend(Rank::Duplicate, |_| Error::new(ErrorKind::DuplicateKey, text));
+        }
+        self.metadata = Some(entries);
+        Ok(())
+    }
+
+    fn pointer(&self, span: Span) -> *const u8 {
+        self.origin.wrapping_add(span.start)
+    }
+
+    /// The entry of one tensor.
+    #[inline]
+    fn tensor(&mut self, name: Span) -> Result<(), Fault> {
+        let mut fields = Fields::default();
+        self.cursor.expect(b'{', "an object that describes the tensor")?;
+        self.cursor.skip_space();
+        if self.cursor.take(b'}') {
+            return Err(self.cursor.fault("the fields dtype, shape and data_offsets"));
+        }
+        loop {
+            self.field(name, &mut fields)?;
+            self.cursor.skip_space();
+            if self.cursor.take(b'}') {
+                break;
+            }
+            self.cursor.expect(b',', "a comma or } behind the field")?;
+            self.cursor.skip_space();
+        }
+        let Fields { dtype: Some((dtype, dtype_name)), shape: Some(elements), offsets: Some((begin, end)) } = fields
+        else {
+            return Err(self.cursor.fault("the fields dtype, shape and data_offsets in the entry before"));
+        };
+        self.record(name, dtype, dtype_name, elements, begin, end)
+    }
+
+    /// One `"key":value` of an entry, from its opening quote on.
+    #[inline]
+    fn field(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+        // As every writer spells them; anything else takes the way below.
+        if self.cursor.take_literal(b"\"dtype\":") {
+            self.dtype(name, fields)
+        } else if self.cursor.take_literal(b"\"shape\":") {
+            self.shape(name, fields)
+        } else if self.cursor.take_literal(b"\"data_offsets\":") {
+            self.offsets(name, fields)
+        } else {
+            self.spelled_field(name, fields)
+        }
+    }
+
+    #[cold]
+    fn spelled_field(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+        self.cursor.expect(b'"', "a field name in quotes")?;
+        let key = self.cursor.string()?;
+        self.cursor.skip_space();
+        self.cursor.expect(b':', "a colon behind the field name")?;
+        match self.cursor.get(key) {
+            b"dtype" => self.dtype(name, fields),
+            b"shape" => self.shape(name, fields),
+            b"data_offsets" => self.offsets(name, fields),
+            _ => self.cursor.skip_value(FIELD_DEPTH),
+        }
+    }
+
+    #[cold]
+    fn twice(&mut self, name: Span, field: &str) {
+        self.pend_tensor(Rank::Duplicate, ErrorKind::DuplicateKey, name, |_| format!("the field {field} stands twice"));
+    }
+
+    #[inline]
+    fn dtype(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+        if fields.dtype.is_some() {
+            self.twice(name, "dtype");
+        }
+        self.cursor.skip_space();
+        let start = self.cursor.position();
+        let mut found = (Dtype::Unknown, self.origin);
+        if self.cursor.take(b'"') {
+            let span = self.cursor.string()?;
+            if let Some(dtype) = Dtype::from_name(self.cursor.get(span)) {
+                found = (dtype, dtype.c_name().as_ptr().cast());
+            } else if self.tolerate.unknown_dtype {
+                found.1 = self.pointer(span);
+            } else {
+                self.pend_tensor(Rank::Dtype, ErrorKind::Dtype, name, |this| {
+                    format!("dtype {} is not one of the format's", quoted(this.cursor.get(span)))
+                });
+            }
+        } else {
+            self.cursor.skip_value(FIELD_DEPTH)?;
+            self.pend_tensor(Rank::Dtype, ErrorKind::Dtype, name, |this| {
+                format!("dtype is {}, not a string", this.cursor.excerpt(start))
+            });
+        }
+        fields.dtype = Some(found);
+        Ok(())
+    }
+
+    #[inline]
+    fn shape(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+        if fields.shape.is_some() {
+            self.twice(name, "shape");
+            self.shapes.abandon();
+        }
+        self.cursor.skip_space();
+        let start = self.cursor.position();
+        fields.shape = Some(Some(1));
+        if self.plain_shape(fields)? {
+            return Ok(());
+        }
+        self.shapes.abandon();
+        self.cursor.rewind(start);
+        self.cursor.skip_value(FIELD_DEPTH)?;
+        self.pend_tensor(Rank::Shape, ErrorKind::Shape, name, |this| {
+            let found = this.cursor.excerpt(start);
+            format!("shape is {found}, not an array of integers from 0 to 2^63 - 1")
+        });
+        fields.shape = Some(None);
+        Ok(())
+    }
+
+    /// Whether a shape as the format wants it was next.
+    #[inline]
+    fn plain_shape(&mut self, fields: &mut Fields) -> Result<bool, Fault> {
+        if !self.cursor.take(b'[') {
+            return Ok(false);
+        }
+        self.cursor.skip_space();
+        if self.cursor.take(b']') {
+            return Ok(true);
+        }
+        let mut elements = Some(1_u64);
+        loop {
+            self.cursor.skip_space();
+            let Some(Ok(dimension)) = self.cursor.digits().map(i64::try_from) else {
+                return Ok(false);
+            };
+            self.shapes.push(dimension)?;
+            elements = elements.and_then(|n| n.checked_mul(dimension.unsigned_abs()));
+            self.cursor.skip_space();
+            if self.cursor.take(b']') {
+                fields.shape = Some(elements);
+                return Ok(true);
+            }
+            if !self.cursor.take(b',') {
+                return Ok(false);
+            }
+        }
+    }
+
+    #[inline]
+    fn offsets(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+        if fields.offsets.is_some() {
+            self.twice(name, "data_offsets");
+        }
+        self.cursor.skip_space();
+        let start = self.cursor.position();
+        if let Some((begin, end)) = self.plain_offsets() {
+            if end < begin {
+                self.pend_tensor(Rank::Offsets, ErrorKind::Offsets, name, |_| {
+                    format!("data_offsets [{begin}, {end}] end before they begin")
+                });
+            }
+            fields.offsets = Some((begin, end));
+            return Ok(());
+        }
+        self.cursor.rewind(start);
+        self.cursor.skip_value(FIELD_DEPTH)?;
+        self.pend_tensor(Rank::Offsets, ErrorKind::Offsets, name, |this| {
+            format!("data_offsets are {}, not two integers", this.cursor.excerpt(start))
+        });
+        fields.offsets = Some((0, 0));
+        Ok(())
+    }
+
+    #[inline]
+    fn plain_offsets(&mut self) -> Option<(u64, u64)> {
+        let mut integer = |before: u8| {
+            let found = self.cursor.take(before);
+            self.cursor.skip_space();
+            let value = self.cursor.digits().filter(|_| found)?;
+            self.cursor.skip_space();
+            Some(value)
+        };
+        let begin = integer(b'[')?;
+        let end = integer(b',')?;
+        self.cursor.take(b']').then_some((begin, end))
+    }
+
+    /// Adds the record of a tensor whose three fields have been read.
+    #[inline]
+    fn record(
+        &mut self,
+        name: Span,
+        dtype: Dtype,
+        dtype_name: *const u8,
+        elements: Option<u64>,
+        begin: u64,
+        end: u64,
+    ) -> Result<(), Fault> {
+        let bits = elements.and_then(|n| n.checked_mul(u64::from(dtype.bits())));
+        let size = end.wrapping_sub(begin);
+        if bits.is_none_or(|bits| bits % 8 != 0 || bits / 8 != size) && dtype != Dtype::Unknown || elements.is_none() {
+            self.misfit(name, dtype, elements, bits, begin, end);
+        }
+        let (shape, rank) = self.shapes.finish();
+        self.check_limits(name, rank);
+        self.in_order &= begin == self.end;
+        self.end = end;
+        let hash = self.hasher.hash(self.cursor.get(name));
+        let offset = self.file.data_offset.wrapping_add(begin);
+        // Where the offset is absurd, so is this pointer; the record is not handed out then.
+        let data = match usize::try_from(offset) {
+            Ok(offset) if !self.file.base.is_null() => self.file.base.wrapping_add(offset),
+            _ => std::ptr::null(),
+        };
+        if self.tensors.len() == self.tensors.capacity() {
+            memory::reserve(&mut self.tensors, 1, "tensors")?;
+            memory::reserve(&mut self.hashes, 1, "hashes")?;
+        }
+        self.hashes.push(hash);
+        self.tensors.push(Tensor {
+            name: self.pointer(name).cast(),
+            name_len: name.len,
+            dtype: dtype as i32,
+            shard: self.file.shard,
+            rank,
+            shape,
+            element_count: elements.unwrap_or(0),
+            offset,
+            size,
+            data: data.cast(),
+            dtype_name: dtype_name.cast(),
+            reserved: [0; 2],
+        });
+        Ok(())
+    }
+
+    #[inline]
+    fn check_limits(&mut self, name: Span, rank: usize) {
+        let limits = self.limits;
+        let over = [
+            (ErrorKind::HeaderTooLarge, "tensors in the header", self.tensors.len().saturating_add(1), limits.tensors),
+            (ErrorKind::HeaderTooLarge, "bytes in the name", name.len, limits.name_bytes),
+            (ErrorKind::Shape, "dimensions", rank, limits.rank),
+        ];
+        for (kind, what, found, limit) in over {
+            if found as u64 > limit {
+                self.pend_tensor(Rank::Limit, kind, name, |_| format!("{found} {what} exceed the limit of {limit}"));
+            }
+        }
+    }
+
+    /// Dtype and shape don't make the size that data_offsets say: which rule is it?
+    #[cold]
+    fn misfit(&mut self, name: Span, dtype: Dtype, elements: Option<u64>, bits: Option<u64>, begin: u64, end: u64) {
+        let (rank, kind) = match (elements, bits) {
+            (None, _) | (_, None) => (Rank::Shape, ErrorKind::Shape),
+            (_, Some(bits)) if bits % 8 != 0 => (Rank::SubByte, ErrorKind::SubByte),
+            _ => (Rank::Size, ErrorKind::SizeMismatch),
+        };
+        self.pend_tensor(rank, kind, name, |this| {
+            let what = format!("{} {}", dtype.name(), shown(this.shapes.current()));
+            let bits = bits.unwrap_or(0);
+            match rank {
+                Rank::Shape => format!("{what} does not fit into 64 bits"),
+                Rank::SubByte => format!("{what} takes {bits} bits, which are no whole bytes"),
+                _ => {
+                    let (holds, needs) = (end.wrapping_sub(begin), bits / 8);
+                    format!("data_offsets [{begin}, {end}] hold {holds} bytes, but {what} needs {needs}")
+                }
+            }
+        });
+    }
+}
+
+/// A shape for a message, which has no room for a million dimensions.
+fn shown(shape: &[i64]) -> String {
+    match shape.get(..8) {
+        Some(first) if shape.len() > 8 => format!("{first:?}... of rank {}", shape.len()),
+        _ => format!("{shape:?}"),
+    }
+}
+
+/// A key that two entries share.
+fn first_duplicate(entries: &[Metadata]) -> Result<Option<&[u8]>> {
+    let mut keys = memory::vec_with_capacity(entries.len(), "metadata keys")?;
+    keys.extend(entries.iter().map(Metadata::key));
+    keys.sort_unstable();
+    Ok(keys.windows(2).find_map(|pair| match pair {
+        [a, b] if a == b => Some(*a),
+        _ => None,
+    }))
+}

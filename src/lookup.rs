@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Name → record: a hash table built once and never changed.
+//!
+//! Open addressing with linear probing at two thirds full. A slot holds the
+//! hash, so that foreign entries cost no further memory access, and the name's
+//! address, so that name and record of the right one are fetched side by side:
+//! a cold lookup among a million tensors is two cache misses deep, not three.
+//! The hash is keyed afresh for each table, so no file can be made to collide.
+
+use std::hash::{BuildHasher, Hasher as _};
+use std::slice;
+
+use foldhash::quality::RandomState;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
+use crate::record::Tensor;
+
+/// A keyed hash of names.
+#[derive(Clone, Default)]
+pub(crate) struct Hasher(RandomState);
+
+impl Hasher {
+    /// 32 bits serve both to choose the slot and to recognise the entry.
+    #[inline]
+    pub(crate) fn hash(&self, name: &[u8]) -> u32 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write(name);
+        let hash = hasher.finish();
+        let folded = hash ^ (hash >> 32);
+        #[allow(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+        let low = folded as u32;
+        low
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u32,
+    /// Index of the record, or `EMPTY`.
+    record: u32,
+    name: *const u8,
+}
+
+const EMPTY: u32 = u32::MAX;
+
+/// The table. It borrows the records' names without saying so; whoever holds it
+/// holds them too.
+#[derive(Default)]
+pub(crate) struct Lookup {
+    hasher: Hasher,
+    slots: Vec<Slot>,
+}
+
+// SAFETY: names are immutable memory of the checkpoint that owns the table.
+unsafe impl Send for Lookup {}
+// SAFETY: as above.
+unsafe impl Sync for Lookup {}
+
+impl Lookup {
+    /// The table of these records, whose hashes have been computed already.
+    /// Equal names are an error, which `twice` makes of the two records.
+    pub(crate) fn build(
+        hasher: Hasher,
+        tensors: &[Tensor],
+        hashes: &[u32],
+        twice: impl Fn(&Tensor, &Tensor) -> Error,
+    ) -> Result<Self> {
+        if tensors.is_empty() {
+            return Ok(Self::default());
+        }
+        let capacity = tensors.len().saturating_add(tensors.len() / 2).saturating_add(1);
+        let mut slots = memory::vec_with_capacity(capacity, "name lookup")?;
+        slots.resize(capacity, Slot { hash: 0, record: EMPTY, name: std::ptr::null() });
+        let mut table = Self { hasher, slots };
+        for (index, (tensor, &hash)) in tensors.iter().zip(hashes).enumerate() {
+            let record = u32::try_from(index).ok().filter(|record| *record != EMPTY);
+            let record = record.ok_or_else(|| Error::new(ErrorKind::Unsupported, "more than 2^32 - 2 tensors"))?;
+            if let Some(other) = table.insert(tensors, tensor, hash, record) {
+                return Err(twice(other, tensor));
+            }
+        }
+        Ok(table)
+    }
+
+    /// Adds a record, or returns the one that has its name already.
+    #[inline]
+    fn insert<'a>(&mut self, tensors: &'a [Tensor], tensor: &Tensor, hash: u32, record: u32) -> Option<&'a Tensor> {
+        let mut at = self.first_slot(hash);
+        loop {
+            let next = self.next_slot(at);
+            // At two thirds full there is a free slot, so the loop ends.
+            let slot = self.slots.get_mut(at)?;
+            if slot.record == EMPTY {
+                *slot = Slot { hash, record, name: tensor.name.cast() };
+                return None;
+            }
+            if slot.hash == hash {
+                let other = usize::try_from(slot.record).ok().and_then(|other| tensors.get(other));
+                if other.is_some_and(|other| other.name() == tensor.name()) {
+                    return other;
+                }
+            }
+            at = next;
+        }
+    }
+
+    /// The index of the record with this name.
+    #[inline]
+    pub(crate) fn find(&self, tensors: &[Tensor], name: &[u8]) -> Option<usize> {
+        let hash = self.hasher.hash(name);
+        let mut at = self.first_slot(hash);
+        loop {
+            let slot = self.slots.get(at)?;
+            if slot.record == EMPTY {
+                return None;
+            }
+            if slot.hash == hash {
+                let record = usize::try_from(slot.record).ok()?;
+                let tensor = tensors.get(record)?;
+                // Equal lengths make the bytes behind slot.name comparable.
+                if tensor.name_len == name.len() {
+                    // SAFETY: slot.name is this record's name, of name_len bytes
+                    // that live as long as the record.
+                    let found = unsafe { slice::from_raw_parts(slot.name, name.len()) };
+                    if found == name {
+                        return Some(record);
+                    }
+                }
+            }
+            at = self.next_slot(at);
+        }
+    }
+
+    /// Scales the hash to the table's size: any size will do, no power of two.
+    #[inline]
+    #[allow(clippy::arithmetic_side_effects, reason = "a product of two 32-bit numbers fits into 64 bits")]
+    fn first_slot(&self, hash: u32) -> usize {
+        let scaled = (u128::from(hash) * self.slots.len() as u128) >> 32;
+        usize::try_from(scaled).unwrap_or(0)
+    }
+
+    #[inline]
+    fn next_slot(&self, at: usize) -> usize {
+        let next = at.wrapping_add(1);
+        if next < self.slots.len() {
+            next
+        } else {
+            0
+        }
+    }
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a path means: a file, an index and its shards, or a folder of either.
+#![forbid(unsafe_code)]
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{Checkpoint, Part};
+use crate::error::{escaped, quoted, Error, ErrorKind, Result};
+use crate::header::Header;
+use crate::index::Index;
+use crate::memory;
+use crate::options::OpenOptions;
+use crate::parallel;
+use crate::source::{self, ReadAt, Source};
+
+const FILE_SUFFIX: &[u8] = b".safetensors";
+const INDEX_SUFFIX: &[u8] = b".index.json";
+
+/// Finds files for names: shards behind callbacks.
+pub trait Resolver {
+    /// The file or index of this name, spelled as a path would be.
+    ///
+    /// # Errors
+    /// Whatever kept it from opening; it reaches the caller as it is.
+    fn open(&self, name: &[u8]) -> Result<Box<dyn ReadAt>>;
+}
+
+impl Checkpoint {
+    /// Opens a `.safetensors` file, an index file or a folder with either.
+    ///
+    /// # Errors
+    /// Says which file, tensor and rule.
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let in_path = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
+        let found = fs::metadata(path).map_err(|error| in_path(Error::os("opening", &error)))?;
+        let checkpoint = if found.is_dir() {
+            match choose(path).map_err(in_path)? {
+                Folder::Index(index) => open_index(&index, options),
+                Folder::Files(files) => open_files(&files, options),
+            }
+        } else if is_index(path.as_os_str().as_bytes()) {
+            open_index(path, options)
+        } else {
+            source::require_regular(path).and_then(|()| open_single(path, options))
+        };
+        checkpoint.map_err(in_path)
+    }
+
+    /// A checkpoint in memory that stays as it is for as long as the checkpoint lives.
+    ///
+    /// # Errors
+    /// Says which tensor and rule.
+    pub fn open_memory(bytes: &'static [u8], options: &OpenOptions) -> Result<Self> {
+        single(None, Source::memory(bytes), options).map_err(|error| error.in_file("memory"))
+    }
+
+    /// One file behind a reader of the caller's.
+    ///
+    /// # Errors
+    /// Says which tensor and rule, or what the reader said.
+    pub fn open_reader(reader: Box<dyn ReadAt>, options: &OpenOptions) -> Result<Self> {
+        single(None, Source::callback(reader), options).map_err(|error| error.in_file("read_at"))
+    }
+
+    /// A file or an index with its shards behind readers of the caller's.
+    ///
+    /// # Errors
+    /// Says which file, tensor and rule, or what the resolver or a reader said.
+    pub fn open_resolved(resolver: &dyn Resolver, name: &[u8], options: &OpenOptions) -> Result<Self> {
+        let in_name = |error: Error| error.in_file(&label(name));
+        let source = Source::callback(resolver.open(name).map_err(in_name)?);
+        if !is_index(name) {
+            return single(Some(name), source, options).map_err(in_name);
+        }
+        let text = index_text(source.size(), options, |text| source.read_exact_at(0, text)).map_err(in_name)?;
+        let index = Index::parse(&text).map_err(in_name)?;
+        let after_slash = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash.saturating_add(1));
+        let folder = name.get(..after_slash).unwrap_or_default();
+        let names: Vec<_> = index.shards.iter().map(|shard| [folder, shard.as_bytes()].concat()).collect();
+        // One after another: a resolver need not be thread-safe, its readers are.
+        let sources: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let reader = resolver.open(name);
+                reader.map(Source::callback).map_err(|error| missing_shard(error).in_file(&label(name)))
+            })
+            .collect::<Result<_>>()?;
+        let headers = parallel::map(sources.len(), |shard| {
+            let source = sources.get(shard).ok_or_else(internal)?;
+            let name = names.get(shard).map_or(&[][..], Vec::as_slice);
+            Header::read(source, shard_number(shard)?, &options.limits, options.tolerate)
+                .map_err(|error| error.in_file(&label(name)))
+        })?;
+        let parts = sources.into_iter().zip(headers).zip(&names);
+        let parts = parts.map(|((source, header), name)| Part { path: c_path(name), source, header }).collect();
+        Checkpoint::assemble(parts, Some(index)).map_err(in_name)
+    }
+}
+
+/// What a folder offers.
+enum Folder {
+    Index(PathBuf),
+    Files(Vec<PathBuf>),
+}
+
+fn choose(folder: &Path) -> Result<Folder> {
+    let failed = |error| Error::os("listing the folder", &error);
+    let mut indexes = Vec::new();
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().into_vec();
+        if name.starts_with(b".") || entry.file_type().is_ok_and(|found| found.is_dir()) {
+            continue;
+        }
+        if name.ends_with(&[FILE_SUFFIX, INDEX_SUFFIX].concat()) {
+            indexes.push(name);
+        } else if name.ends_with(FILE_SUFFIX) {
+            files.push(name);
+        }
+    }
+    indexes.sort_unstable();
+    files.sort_unstable();
+    let path = |name: &[u8]| folder.join(OsStr::from_bytes(name));
+    let usual = b"model.safetensors.index.json".as_slice();
+    match indexes.as_slice() {
+        several if several.iter().any(|name| name == usual) => Ok(Folder::Index(path(usual))),
+        [only] => Ok(Folder::Index(path(only))),
+        [] if files.iter().any(|name| name == b"model.safetensors") => {
+            Ok(Folder::Files(vec![path(b"model.safetensors")]))
+        }
+        [] if files.is_empty() => {
+            let text = "folder holds no *.safetensors and no *.safetensors.index.json";
+            Err(Error::new(ErrorKind::Io, text).with_errno(libc::ENOENT))
+        }
+        [] => Ok(Folder::Files(files.iter().map(|name| path(name)).collect())),
+        several => {
+            let names: Vec<_> = several.iter().take(4).map(|name| quoted(name)).collect();
+            let text = format!("folder holds {} index files ({}): open one of them", several.len(), names.join(", "));
+            Err(Error::new(ErrorKind::Index, text))
+        }
+    }
+}
+
+fn is_index(name: &[u8]) -> bool {
+    name.ends_with(INDEX_SUFFIX)
+}
+
+fn open_single(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+    let source = Source::file(path, options.access, true)?;
+    single(Some(path.as_os_str().as_bytes()), source, options)
+}
+
+fn single(path: Option<&[u8]>, source: Source, options: &OpenOptions) -> Result<Checkpoint> {
+    let header = Header::read(&source, 0, &options.limits, options.tolerate)?;
+    source.prefetch(options.prefetch);
+    Checkpoint::assemble(vec![Part { path: path.and_then(c_path), source, header }], None)
+}
+
+fn open_index(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+    let in_index = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
+    let text = read_index(path, options).map_err(in_index)?;
+    let index = Index::parse(&text).map_err(in_index)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let paths: Vec<_> = index.shards.iter().map(|shard| folder.join(&**shard)).collect();
+    let parts = open_parts(&paths, options, missing_shard)?;
+    Checkpoint::assemble(parts, Some(index)).map_err(in_index)
+}
+
+fn open_files(paths: &[PathBuf], options: &OpenOptions) -> Result<Checkpoint> {
+    Checkpoint::assemble(open_parts(paths, options, |error| error)?, None)
+}
+
+/// Opens the shards and reads their headers side by side.
+fn open_parts(paths: &[PathBuf], options: &OpenOptions, unopened: fn(Error) -> Error) -> Result<Vec<Part>> {
+    let keep_open = paths.len() <= source::descriptors_to_spare();
+    parallel::map(paths.len(), |number| {
+        let path = paths.get(number).ok_or_else(internal)?;
+        let bytes = path.as_os_str().as_bytes();
+        let open = || {
+            source::require_regular(path).map_err(unopened)?;
+            let source = Source::file(path, options.access, keep_open).map_err(unopened)?;
+            let header = Header::read(&source, shard_number(number)?, &options.limits, options.tolerate)?;
+            source.prefetch(options.prefetch);
+            Ok(Part { path: c_path(bytes), source, header })
+        };
+        open().map_err(|error: Error| error.in_file(&label(bytes)))
+    })
+}
+
+/// A shard that can't be opened is a fault of the set.
+fn missing_shard(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Io => error.with_kind(ErrorKind::Shard),
+        _ => error,
+    }
+}
+
+fn read_index(path: &Path, options: &OpenOptions) -> Result<Vec<u8>> {
+    source::require_regular(path)?;
+    // Read, whatever the options say: an index is never mapped.
+    let source = Source::file(path, crate::options::Access::Read, true)?;
+    index_text(source.size(), options, |text| source.read_exact_at(0, text))
+}
+
+fn index_text(size: u64, options: &OpenOptions, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Vec<u8>> {
+    let limit = options.limits.header_bytes;
+    let Some(len) = usize::try_from(size).ok().filter(|_| size <= limit) else {
+        return Err(Error::new(ErrorKind::Index, format!("index of {size} bytes exceeds the limit of {limit}")));
+    };
+    let mut text = memory::zeroed(len, "index")?;
+    read(&mut text)?;
+    Ok(text)
+}
+
+fn shard_number(number: usize) -> Result<u32> {
+    u32::try_from(number).map_err(|_| Error::new(ErrorKind::Unsupported, "more than 2^32 shards"))
+}
+
+fn internal() -> Error {
+    Error::new(ErrorKind::Internal, "a shard's number is out of range")
+}
+
+/// A path for a message.
+fn label(path: &[u8]) -> String {
+    escaped(path)
+}
+
+/// A path for C. It came from C or from the file system, so it has no NUL.
+fn c_path(path: &[u8]) -> Option<CString> {
+    CString::new(path).ok()
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How a checkpoint is opened: access, limits, tolerance, prefetch.
+#![forbid(unsafe_code)]
+
+/// Where the bytes of tensors come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Access {
+    /// Map where the file system is known to be local, read elsewhere.
+    #[default]
+    Auto = 0,
+    /// Zero-copy: every record has its `data`.
+    Map = 1,
+    /// Nothing is mapped; a failing disk is an error code, never a signal.
+    Read = 2,
+}
+
+/// What to do at open for tensors that will be wanted soon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Prefetch {
+    /// Nothing.
+    #[default]
+    None = 0,
+    /// Tell the kernel to read ahead; returns at once.
+    Advise = 1,
+    /// Read everything in before opening returns.
+    Populate = 2,
+}
+
+/// Bounds on what a header may ask for. They hold for each file by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a header, and of an index file.
+    pub header_bytes: u64,
+    /// Tensors in a header.
+    pub tensors: u64,
+    /// Dimensions of a tensor.
+    pub rank: u64,
+    /// Bytes of a tensor's name.
+    pub name_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header_bytes: 100_000_000, tensors: u64::MAX, rank: u64::MAX, name_bytes: u64::MAX }
+    }
+}
+
+/// Rules of the format that may be broken without refusal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tolerate {
+    /// Bytes behind the last tensor.
+    pub trailing_bytes: bool,
+    /// Dtypes this library does not know: kept as opaque bytes.
+    pub unknown_dtype: bool,
+}
+
+/// All of it. The default is the strict and sensible choice everywhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Where the bytes of tensors come from.
+    pub access: Access,
+    /// Bounds on headers.
+    pub limits: Limits,
+    /// Rules that may be broken.
+    pub tolerate: Tolerate,
+    /// Reading ahead.
+    pub prefetch: Prefetch,
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Many waits at once: shards' headers are read side by side.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use crate::error::Result;
+
+/// Threads that mostly wait for a disk or a network. 200 shards are open after
+/// the time of four reads.
+const MOST_THREADS: usize = 64;
+
+/// `work` for 0 to `count`, on several threads; the results in order, or the
+/// error of the lowest number. Where the system gives no thread, the calling
+/// one does the work.
+pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let results = Mutex::new(Vec::new());
+    let worker = || {
+        while !failed.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                break;
+            }
+            let result = work(number);
+            // Numbers below this one are all taken and will be finished, so
+            // the lowest error is the same in every run.
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..count.min(MOST_THREADS) {
+            if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker).is_err() {
+                break;
+            }
+        }
+        worker();
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_unstable_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+
+    #[test]
+    fn results_come_in_order_and_the_lowest_error_wins() {
+        assert_eq!(map(500, Ok).unwrap(), (0..500).collect::<Vec<_>>());
+        assert!(map(0, Ok).unwrap().is_empty());
+        for _ in 0..50 {
+            let found = map(300, |i| match i {
+                7.. => Err(Error::new(ErrorKind::Io, i.to_string())),
+                _ => Ok(i),
+            });
+            assert_eq!(found.unwrap_err().to_string(), "7");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bytes that somebody else fetches: HTTP, object stores, asset packs.
+#![forbid(unsafe_code)]
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::ended;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Positioned reads from anywhere. Called from several threads at once.
+pub trait ReadAt: Send + Sync {
+    /// Bytes in all.
+    fn size(&self) -> u64;
+
+    /// Reads from `offset` into `buffer` and says how many bytes it read; fewer
+    /// than asked is fine, 0 before the end is an error.
+    ///
+    /// # Errors
+    /// Whatever kept it from reading; it reaches the caller as it is.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize>;
+
+    /// The request size that suits it best in bytes; 0: no preference.
+    fn preferred_read(&self) -> usize {
+        0
+    }
+
+    /// How many reads may be under way at once; 0: any number.
+    fn max_parallel(&self) -> usize {
+        0
+    }
+}
+
+/// What the first request asks for where nothing is preferred: the header of
+/// most published shards fits into it.
+const FIRST_READ: usize = 64 << 10;
+
+pub(super) struct Callback {
+    reader: Box<dyn ReadAt>,
+    size: u64,
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Callback {
+    pub(super) fn new(reader: Box<dyn ReadAt>) -> Self {
+        let size = reader.size();
+        let free = Mutex::new(reader.max_parallel());
+        Self { reader, size, free, freed: Condvar::new() }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn first_read(&self) -> u64 {
+        match self.reader.preferred_read() {
+            0 => FIRST_READ as u64,
+            preferred => preferred.max(8) as u64,
+        }
+    }
+
+    pub(super) fn read_exact_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+        let end = offset.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.size) {
+            return Err(ended(offset, buffer.len(), self.size));
+        }
+        while !buffer.is_empty() {
+            let wanted = match self.reader.preferred_read() {
+                0 => buffer.len(),
+                preferred => preferred.min(buffer.len()),
+            };
+            let place = self.place();
+            let done = self.reader.read_at(offset, buffer.get_mut(..wanted).unwrap_or_default())?;
+            drop(place);
+            if done == 0 || done > wanted {
+                let text = format!("read_at gave {done} of {wanted} bytes at {offset}, where the end is at {}", self.size);
+                return Err(Error::new(ErrorKind::Io, text));
+            }
+            offset = offset.saturating_add(done as u64);
+            buffer = buffer.get_mut(done..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Waits until one more read may be under way.
+    fn place(&self) -> Option<Place<'_>> {
+        if self.reader.max_parallel() == 0 {
+            return None;
+        }
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free = free.saturating_sub(1);
+        Some(Place(self))
+    }
+}
+
+/// One of the reads that may be under way.
+struct Place<'a>(&'a Callback);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        *free = free.saturating_add(1);
+        self.0.freed.notify_one();
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where bytes live: a file (mapped or read), memory, or somebody's callback.
+
+mod callback;
+mod file;
+mod filesystem;
+
+use std::ffi::{CStr, CString};
+use std::path::Path;
+
+pub use callback::ReadAt;
+pub(crate) use file::{descriptors_to_spare, require_regular};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{Access, Prefetch};
+use callback::Callback;
+use file::MappableFile;
+
+/// How a shard's bytes are reached; the numbers are the C constants `ST_ACCESS_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Chosen {
+    /// Through a mapping.
+    Map = 1,
+    /// By reading the file.
+    Read = 2,
+    /// In the caller's memory.
+    Memory = 3,
+    /// Through the caller's `read_at`.
+    Callback = 4,
+}
+
+/// One shard's bytes.
+pub(crate) struct Source {
+    kind: Kind,
+    reason: CString,
+}
+
+enum Kind {
+    File(MappableFile),
+    Memory(&'static [u8]),
+    Callback(Callback),
+}
+
+impl Source {
+    /// Opens a regular file. `keep_open` is false where there are too many
+    /// shards to hold a descriptor for each.
+    pub(crate) fn file(path: &Path, access: Access, keep_open: bool) -> Result<Self> {
+        let (file, reason) = MappableFile::open(path, access, keep_open)?;
+        Ok(Self { kind: Kind::File(file), reason: text(&reason) })
+    }
+
+    pub(crate) fn memory(bytes: &'static [u8]) -> Self {
+        Self { kind: Kind::Memory(bytes), reason: text("opened from the caller's memory") }
+    }
+
+    pub(crate) fn callback(reader: Box<dyn ReadAt>) -> Self {
+        Self { kind: Kind::Callback(Callback::new(reader)), reason: text("opened through the caller's read_at") }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        match &self.kind {
+            Kind::File(file) => file.size(),
+            Kind::Memory(bytes) => bytes.len() as u64,
+            Kind::Callback(callback) => callback.size(),
+        }
+    }
+
+    /// How the bytes are reached.
+    pub(crate) fn access(&self) -> Chosen {
+        match &self.kind {
+            Kind::File(file) if file.mapped().is_some() => Chosen::Map,
+            Kind::File(_) => Chosen::Read,
+            Kind::Memory(_) => Chosen::Memory,
+            Kind::Callback(_) => Chosen::Callback,
+        }
+    }
+
+    /// Why they are reached so, for people.
+    pub(crate) fn reason(&self) -> &CStr {
+        &self.reason
+    }
+
+    /// All bytes, where they can be addressed.
+    pub(crate) fn mapped(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::File(file) => file.mapped(),
+            Kind::Memory(bytes) => Some(bytes),
+            Kind::Callback(_) => None,
+        }
+    }
+
+    /// How much the first request should bring: the length field, or all of a
+    /// usual header where each request is a journey.
+    pub(crate) fn first_read(&self) -> u64 {
+        match &self.kind {
+            Kind::Callback(callback) => callback.first_read(),
+            _ => 8,
+        }
+    }
+
+    /// Fills `buffer` from `offset` on. Never through the mapping: a file that
+    /// has become shorter is an error here.
+    pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        match &self.kind {
+            Kind::File(file) => file.read_exact_at(offset, buffer),
+            Kind::Memory(bytes) => {
+                let range = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
+                let from = range.and_then(|rest| rest.get(..buffer.len()));
+                buffer.copy_from_slice(from.ok_or_else(|| ended(offset, buffer.len(), bytes.len() as u64))?);
+                Ok(())
+            }
+            Kind::Callback(callback) => callback.read_exact_at(offset, buffer),
+        }
+    }
+
+    /// Reads ahead, as far as the system goes along.
+    pub(crate) fn prefetch(&self, how: Prefetch) {
+        if let Kind::File(file) = &self.kind {
+            file.prefetch(how);
+        }
+    }
+}
+
+/// The error of a file that ends within a read.
+fn ended(offset: u64, len: usize, end: u64) -> Error {
+    Error::new(ErrorKind::Io, format!("reading {len} bytes at {offset}: the file ends at {end}"))
+}
+
+fn text(reason: &str) -> CString {
+    CString::new(reason).unwrap_or_default()
+}
