@@ -121,6 +121,19 @@ impl ShapeArena {
         Ok(())
     }
 
+    /// Adds dimensions to the shape being built.
+    #[inline]
+    pub(crate) fn extend(&mut self, dimensions: &[i64]) -> Result<()> {
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.capacity().saturating_sub(chunk.len()) >= dimensions.len() => {
+                chunk.extend_from_slice(dimensions);
+                self.open = self.open.saturating_add(dimensions.len());
+                Ok(())
+            }
+            _ => dimensions.iter().try_for_each(|dimension| self.push(*dimension)),
+        }
+    }
+
     /// A new chunk, to which the shape being built moves whole.
     #[cold]
     fn grow(&mut self) -> Result<()> {
@@ -147,6 +160,11 @@ impl ShapeArena {
         let found = (shape.as_ptr(), shape.len());
         self.open = 0;
         found
+    }
+
+    /// Takes over another arena's shapes.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.chunks.extend(other.chunks);
     }
 
     /// Drops the shape being built.

@@ -10,6 +10,7 @@
     reason = "positions stay within the text, whose length is at most isize::MAX"
 )]
 
+use super::canonical;
 use crate::error::{quoted, Error, ErrorKind};
 
 /// serde_json refuses the 128th level.
@@ -92,7 +93,7 @@ impl<'a> Cursor<'a> {
     /// Takes `literal` if it is next.
     #[inline]
     pub(super) fn take_literal(&mut self, literal: &[u8]) -> bool {
-        let found = self.text.get(self.pos..).is_some_and(|rest| rest.starts_with(literal));
+        let found = self.rest().starts_with(literal);
         self.pos += if found { literal.len() } else { 0 };
         found
     }
@@ -115,28 +116,21 @@ impl<'a> Cursor<'a> {
     /// leaves the cursor anywhere: rewind.
     #[inline]
     pub(super) fn digits(&mut self) -> Option<u64> {
-        let rest = self.text.get(self.pos..)?;
-        let mut value: u64 = 0;
-        let mut len = 0;
-        for &byte in rest {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            // Up to 19 digits can't overflow.
-            value = if len < 19 {
-                value * 10 + u64::from(digit)
-            } else {
-                value.checked_mul(10)?.checked_add(u64::from(digit))?
-            };
-            len += 1;
-        }
-        let leading_zero = len > 1 && rest.first() == Some(&b'0');
-        if len == 0 || leading_zero || matches!(rest.get(len), Some(b'.' | b'e' | b'E')) {
-            return None;
-        }
+        let (value, len) = canonical::digits(self.rest())?;
         self.pos += len;
-        Some(value)
+        (!matches!(self.peek(), b'.' | b'e' | b'E')).then_some(value)
+    }
+
+    /// The text from here on.
+    #[inline]
+    pub(super) fn rest(&self) -> &[u8] {
+        self.text.get(self.pos..).unwrap_or_default()
+    }
+
+    /// Passes over bytes that have been read through [`rest`](Self::rest).
+    #[inline]
+    pub(super) fn advance(&mut self, len: usize) {
+        self.pos += len;
     }
 
     /// A string whose opening quote has been taken: unescaped in place, its
@@ -146,7 +140,7 @@ impl<'a> Cursor<'a> {
         let start = self.pos;
         let mut ascii = true;
         loop {
-            self.pos = self.text.get(self.pos..).map_or(self.pos, |rest| self.pos + plain_len(rest));
+            self.pos += plain_len(self.rest());
             match self.text.get_mut(self.pos) {
                 Some(byte @ b'"') => {
                     *byte = 0;

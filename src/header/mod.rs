@@ -2,14 +2,18 @@
 //! Length and JSON → records: everything a file says about itself, checked.
 #![forbid(unsafe_code)]
 
+mod canonical;
+mod check;
+mod halves;
 mod json;
 mod parse;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::lookup::Lookup;
+use crate::lookup::{Hasher, Lookup};
 use crate::memory::{self, ShapeArena};
 use crate::options::{Limits, Tolerate};
 use crate::source::Source;
+use parse::Context;
 use crate::record::{Metadata, Tensor};
 
 /// The length field.
@@ -39,14 +43,19 @@ pub(crate) struct Arena {
 impl Header {
     /// Reads and checks the header of shard number `shard`.
     pub(crate) fn read(source: &Source, shard: u32, limits: &Limits, tolerate: Tolerate) -> Result<Self> {
-        let (text, data_offset) = read_text(source, limits)?;
-        let file = parse::File {
-            shard,
-            size: source.size(),
-            data_offset,
-            base: source.mapped().map_or(std::ptr::null(), |bytes| bytes.as_ptr()),
+        let (mut text, data_offset) = read_text(source, limits)?;
+        let hasher = Hasher::default();
+        let context = Context { shard, data_offset, mapped: source.mapped(), limits, tolerate, hasher: &hasher };
+        let halves = halves::middle(&text).map(|middle| halves::parse(&mut text, middle, context));
+        let found = match halves {
+            Some(Some(found)) => found,
+            Some(None) => {
+                source.read_exact_at(LENGTH_BYTES, &mut text)?;
+                parse::whole(&mut text, context)?
+            }
+            None => parse::whole(&mut text, context)?,
         };
-        parse::parse(text, &file, limits, tolerate)
+        check::check(text, found, &context, source.size())
     }
 }
 

@@ -7,13 +7,13 @@
 
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::lookup::{Hasher, Lookup};
+use crate::lookup::Hasher;
 use crate::memory::{self, ShapeArena};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 
+use super::canonical::{self, Dimensions};
 use super::json::{Cursor, Fault, Span};
-use super::{Arena, Header};
 
 /// The shortest entry of a tensor in JSON, rounded down: `"":{"dtype":"","shape":[],"data_offsets":[0,0]}`.
 const SHORTEST_ENTRY: usize = 47;
@@ -22,110 +22,63 @@ const FIELD_DEPTH: u32 = 2;
 /// Levels open around an entry of the header.
 const ENTRY_DEPTH: u32 = 1;
 
-/// What the parser knows of the file around the header.
-pub(super) struct File {
+/// What the parser has to know besides the text.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
     pub(super) shard: u32,
-    pub(super) size: u64,
     pub(super) data_offset: u64,
-    /// Where the file's first byte is mapped, or null.
-    pub(super) base: *const u8,
+    /// The file's bytes, where they can be addressed.
+    pub(super) mapped: Option<&'a [u8]>,
+    pub(super) limits: &'a Limits,
+    pub(super) tolerate: Tolerate,
+    pub(super) hasher: &'a Hasher,
 }
 
-/// Checks the header in `text` and makes records of it.
-pub(super) fn parse(mut text: Vec<u8>, file: &File, limits: &Limits, tolerate: Tolerate) -> Result<Header> {
-    // Names are addressed from this pointer, which the text's later moves don't change.
-    let origin = text.as_mut_ptr().cast_const();
-    let room = text.len() / SHORTEST_ENTRY;
-    let mut parser = Parser {
-        cursor: Cursor::new(&mut text),
-        origin,
-        file,
-        limits,
-        tolerate,
-        hasher: Hasher::default(),
-        hashes: memory::vec_with_capacity(room, "hashes")?,
-        tensors: memory::vec_with_capacity(room, "tensors")?,
-        shapes: ShapeArena::default(),
-        metadata: None,
-        seen_metadata: false,
-        end: 0,
-        in_order: true,
-        pending: None,
-    };
-    if let Err(fault) = parser.header() {
-        return Err(parser.cursor.error(fault));
-    }
-    let Parser { mut tensors, mut hashes, hasher, shapes, metadata, pending, in_order, end, .. } = parser;
-    tensors.shrink_to_fit();
-    if !in_order {
-        tensors.sort_by_key(|tensor| (relative(tensor.offset, file), tensor.size));
-        for (hash, tensor) in hashes.iter_mut().zip(&tensors) {
-            *hash = hasher.hash(tensor.name());
-        }
-    }
-    let names = Lookup::build(hasher, &tensors, &hashes, |_, second| {
-        Error::tensor(ErrorKind::DuplicateKey, second.name(), "the name stands twice in the header")
-    })?;
-    let tiled = if in_order { Ok(end) } else { check_tiling(&tensors, file) };
-    let end = match pending {
-        Some((rank, error)) if rank <= Rank::Offsets || tiled.is_ok() => return Err(error),
-        _ => tiled?,
-    };
-    check_end(end, file, tolerate)?;
-    Ok(Header {
-        tensors,
-        names,
-        metadata,
-        data_offset: file.data_offset,
-        data_size: end,
-        arena: Arena { text, shapes },
-    })
+/// What a text, or a half of one, says. Rules that concern all records
+/// together have not been checked yet.
+pub(super) struct Found {
+    pub(super) tensors: Vec<Tensor>,
+    /// Of the tensors' names, in the same order.
+    pub(super) hashes: Vec<u32>,
+    pub(super) shapes: ShapeArena,
+    pub(super) metadata: Option<Vec<Metadata>>,
+    pub(super) seen_metadata: bool,
+    /// Where the first tensor begins and the last one ends, and whether each
+    /// of the others begins where the one before it ends.
+    pub(super) begin: u64,
+    pub(super) end: u64,
+    pub(super) in_order: bool,
+    pub(super) pending: Option<(Rank, Error)>,
 }
 
-/// Offsets are absolute in records and relative in the header. An absurd one
-/// wraps on the way there and back.
-fn relative(offset: u64, file: &File) -> u64 {
-    offset.wrapping_sub(file.data_offset)
+/// The pass over a whole header.
+pub(super) fn whole(text: &mut [u8], context: Context<'_>) -> Result<Found> {
+    let mut parser = Parser::new(text, context)?;
+    match parser.open().and_then(|()| parser.entries()) {
+        Ok(()) => Ok(parser.found),
+        Err(fault) => Err(parser.cursor.error(fault)),
+    }
 }
 
-/// Each tensor begins where the one before ends; returns the last end.
-fn check_tiling(tensors: &[Tensor], file: &File) -> Result<u64> {
-    let mut end: u64 = 0;
-    for tensor in tensors {
-        let begin = relative(tensor.offset, file);
-        // No overflow: the header gave begin and this sum as two u64.
-        let next = begin.wrapping_add(tensor.size);
-        if begin != end {
-            let what = if begin > end { "a hole" } else { "an overlap" };
-            let gap = begin.abs_diff(end);
-            return Err(Error::tensor(
-                ErrorKind::Offsets,
-                tensor.name(),
-                format!("data_offsets [{begin}, {next}] leave {what} of {gap} bytes behind the tensor before, which ends at {end}"),
-            ));
-        }
-        end = next;
-    }
-    Ok(end)
+/// The pass over the first entries of a header, up to a comma where the text
+/// ends. `None`: it doesn't end there, or breaks a rule.
+pub(super) fn first_half(text: &mut [u8], context: Context<'_>) -> Option<Found> {
+    let mut parser = Parser::new(text, context).ok()?;
+    parser.continued = true;
+    parser.open().and_then(|()| parser.entries()).ok()?;
+    (parser.ended_in_comma && parser.found.pending.is_none()).then_some(parser.found)
 }
 
-/// The data ends where the file does.
-fn check_end(end: u64, file: &File, tolerate: Tolerate) -> Result<()> {
-    let data = file.size.saturating_sub(file.data_offset);
-    if end > data {
-        let text = format!("tensors take {end} bytes, but behind the header the file holds {data}");
-        return Err(Error::new(ErrorKind::Truncated, text));
-    }
-    if end < data && !tolerate.trailing_bytes {
-        let text = format!("tensors take {end} bytes, but behind the header the file holds {data}: {} belong to no tensor", data.wrapping_sub(end));
-        return Err(Error::new(ErrorKind::DataNotCovered, text));
-    }
-    Ok(())
+/// The pass over the other entries of a header, behind that comma.
+pub(super) fn second_half(text: &mut [u8], context: Context<'_>) -> Option<Found> {
+    let mut parser = Parser::new(text, context).ok()?;
+    parser.entries().ok()?;
+    parser.found.pending.is_none().then_some(parser.found)
 }
 
 /// The rules behind JSON in the order in which they are reported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+pub(super) enum Rank {
     Duplicate,
     Limit,
     Metadata,
@@ -138,20 +91,14 @@ enum Rank {
 
 struct Parser<'a> {
     cursor: Cursor<'a>,
+    /// Names are addressed from here. It stays right when the text's owner moves.
     origin: *const u8,
-    file: &'a File,
-    limits: &'a Limits,
-    tolerate: Tolerate,
-    hasher: Hasher,
-    hashes: Vec<u32>,
-    tensors: Vec<Tensor>,
-    shapes: ShapeArena,
-    metadata: Option<Vec<Metadata>>,
-    seen_metadata: bool,
-    /// Where the last tensor ended; whether each began where the one before ended.
-    end: u64,
-    in_order: bool,
-    pending: Option<(Rank, Error)>,
+    context: Context<'a>,
+    dimensions: Dimensions,
+    /// The text is a first half; whether its end has been met as one.
+    continued: bool,
+    ended_in_comma: bool,
+    found: Found,
 }
 
 /// The three fields of an entry as far as they have been seen.
@@ -163,12 +110,30 @@ struct Fields {
     offsets: Option<(u64, u64)>,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn new(text: &'a mut [u8], context: Context<'a>) -> Result<Self> {
+        let room = text.len() / SHORTEST_ENTRY;
+        let found = Found {
+            tensors: memory::vec_with_capacity(room, "tensors")?,
+            hashes: memory::vec_with_capacity(room, "hashes")?,
+            shapes: ShapeArena::default(),
+            metadata: None,
+            seen_metadata: false,
+            begin: 0,
+            end: 0,
+            in_order: true,
+            pending: None,
+        };
+        let origin = text.as_mut_ptr().cast_const();
+        let (cursor, dimensions) = (Cursor::new(text), Dimensions::default());
+        Ok(Self { cursor, origin, context, dimensions, continued: false, ended_in_comma: false, found })
+    }
+
     /// Keeps the error unless one that ranks no later is kept already.
     #[cold]
     fn pend(&mut self, rank: Rank, error: impl FnOnce(&Self) -> Error) {
-        if self.pending.as_ref().is_none_or(|(kept, _)| rank < *kept) {
-            self.pending = Some((rank, error(self)));
+        if self.found.pending.as_ref().is_none_or(|(kept, _)| rank < *kept) {
+            self.found.pending = Some((rank, error(self)));
         }
     }
 
@@ -177,16 +142,22 @@ impl Parser<'_> {
         self.pend(rank, |this| Error::tensor(kind, this.cursor.get(name), text(this)));
     }
 
-    fn header(&mut self) -> Result<(), Fault> {
+    /// The start of the header, up to its first entry.
+    fn open(&mut self) -> Result<(), Fault> {
         self.cursor.skip_space();
-        if !self.cursor.take(b'{') {
-            let text = if self.cursor.at_end() {
-                format!("header of {} bytes holds no JSON object", self.cursor.position())
-            } else {
-                format!("header begins with byte {:#04x} instead of {{", self.cursor.peek())
-            };
-            return Err(Error::new(ErrorKind::HeaderStart, text).into());
+        if self.cursor.take(b'{') {
+            return Ok(());
         }
+        let text = if self.cursor.at_end() {
+            format!("header of {} bytes holds no JSON object", self.cursor.position())
+        } else {
+            format!("header begins with byte {:#04x} instead of {{", self.cursor.peek())
+        };
+        Err(Error::new(ErrorKind::HeaderStart, text).into())
+    }
+
+    /// All entries up to the end of the text.
+    fn entries(&mut self) -> Result<(), Fault> {
         self.cursor.skip_space();
         if !self.cursor.take(b'}') {
             loop {
@@ -202,10 +173,15 @@ impl Parser<'_> {
                     self.tensor(name)?;
                 }
                 self.cursor.skip_space();
-                if self.cursor.take(b'}') {
+                if self.cursor.take(b',') {
+                    if self.continued && self.cursor.at_end() {
+                        self.ended_in_comma = true;
+                        return Ok(());
+                    }
+                } else {
+                    self.cursor.expect(b'}', "a comma or } behind the entry")?;
                     break;
                 }
-                self.cursor.expect(b',', "a comma or } behind the entry")?;
             }
         }
         self.cursor.skip_space();
@@ -218,10 +194,10 @@ impl Parser<'_> {
 
     /// The value of `__metadata__`.
     fn metadata(&mut self) -> Result<(), Fault> {
-        if self.seen_metadata {
+        if self.found.seen_metadata {
             self.pend(Rank::Duplicate, |_| Error::new(ErrorKind::DuplicateKey, "__metadata__ stands twice"));
         }
-        self.seen_metadata = true;
+        self.found.seen_metadata = true;
         if self.cursor.take_literal(b"null") {
             return Ok(());
         }
@@ -277,7 +253,7 @@ impl Parser<'_> {
             let text = format!("__metadata__ key {} stands twice", quoted(twice));
             self.pend(Rank::Duplicate, |_| Error::new(ErrorKind::DuplicateKey, text));
         }
-        self.metadata = Some(entries);
+        self.found.metadata = Some(entries);
         Ok(())
     }
 
@@ -288,6 +264,17 @@ impl Parser<'_> {
     /// The entry of one tensor.
     #[inline]
     fn tensor(&mut self, name: Span) -> Result<(), Fault> {
+        if let Some(entry) = canonical::entry(self.cursor.rest(), &mut self.dimensions) {
+            self.cursor.advance(entry.len);
+            let shape = self.dimensions.get(..entry.rank).unwrap_or_default();
+            self.found.shapes.extend(shape)?;
+            let elements = product(shape);
+            if entry.end < entry.begin {
+                self.backwards(name, entry.begin, entry.end);
+            }
+            let dtype_name = entry.dtype.c_name().as_ptr().cast();
+            return self.record(name, entry.dtype, dtype_name, elements, entry.begin, entry.end);
+        }
         let mut fields = Fields::default();
         self.cursor.expect(b'{', "an object that describes the tensor")?;
         self.cursor.skip_space();
@@ -356,7 +343,7 @@ impl Parser<'_> {
             let span = self.cursor.string()?;
             if let Some(dtype) = Dtype::from_name(self.cursor.get(span)) {
                 found = (dtype, dtype.c_name().as_ptr().cast());
-            } else if self.tolerate.unknown_dtype {
+            } else if self.context.tolerate.unknown_dtype {
                 found.1 = self.pointer(span);
             } else {
                 self.pend_tensor(Rank::Dtype, ErrorKind::Dtype, name, |this| {
@@ -377,7 +364,7 @@ impl Parser<'_> {
     fn shape(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
         if fields.shape.is_some() {
             self.twice(name, "shape");
-            self.shapes.abandon();
+            self.found.shapes.abandon();
         }
         self.cursor.skip_space();
         let start = self.cursor.position();
@@ -385,7 +372,7 @@ impl Parser<'_> {
         if self.plain_shape(fields)? {
             return Ok(());
         }
-        self.shapes.abandon();
+        self.found.shapes.abandon();
         self.cursor.rewind(start);
         self.cursor.skip_value(FIELD_DEPTH)?;
         self.pend_tensor(Rank::Shape, ErrorKind::Shape, name, |this| {
@@ -406,17 +393,15 @@ impl Parser<'_> {
         if self.cursor.take(b']') {
             return Ok(true);
         }
-        let mut elements = Some(1_u64);
         loop {
             self.cursor.skip_space();
             let Some(Ok(dimension)) = self.cursor.digits().map(i64::try_from) else {
                 return Ok(false);
             };
-            self.shapes.push(dimension)?;
-            elements = elements.and_then(|n| n.checked_mul(dimension.unsigned_abs()));
+            self.found.shapes.push(dimension)?;
             self.cursor.skip_space();
             if self.cursor.take(b']') {
-                fields.shape = Some(elements);
+                fields.shape = Some(product(self.found.shapes.current()));
                 return Ok(true);
             }
             if !self.cursor.take(b',') {
@@ -434,9 +419,7 @@ impl Parser<'_> {
         let start = self.cursor.position();
         if let Some((begin, end)) = self.plain_offsets() {
             if end < begin {
-                self.pend_tensor(Rank::Offsets, ErrorKind::Offsets, name, |_| {
-                    format!("data_offsets [{begin}, {end}] end before they begin")
-                });
+                self.backwards(name, begin, end);
             }
             fields.offsets = Some((begin, end));
             return Ok(());
@@ -448,6 +431,13 @@ impl Parser<'_> {
         });
         fields.offsets = Some((0, 0));
         Ok(())
+    }
+
+    #[cold]
+    fn backwards(&mut self, name: Span, begin: u64, end: u64) {
+        self.pend_tensor(Rank::Offsets, ErrorKind::Offsets, name, |_| {
+            format!("data_offsets [{begin}, {end}] end before they begin")
+        });
     }
 
     #[inline]
@@ -480,27 +470,39 @@ impl Parser<'_> {
         if bits.is_none_or(|bits| bits % 8 != 0 || bits / 8 != size) && dtype != Dtype::Unknown || elements.is_none() {
             self.misfit(name, dtype, elements, bits, begin, end);
         }
-        let (shape, rank) = self.shapes.finish();
-        self.check_limits(name, rank);
-        self.in_order &= begin == self.end;
-        self.end = end;
-        let hash = self.hasher.hash(self.cursor.get(name));
-        let offset = self.file.data_offset.wrapping_add(begin);
+        let (shape, rank) = self.found.shapes.finish();
+        let limits = self.context.limits;
+        if self.found.tensors.len() as u64 >= limits.tensors
+            || name.len as u64 > limits.name_bytes
+            || rank as u64 > limits.rank
+        {
+            self.beyond_limits(name, rank);
+        }
+        let hash = self.context.hasher.hash(self.cursor.get(name));
+        let offset = self.context.data_offset.wrapping_add(begin);
         // Where the offset is absurd, so is this pointer; the record is not handed out then.
-        let data = match usize::try_from(offset) {
-            Ok(offset) if !self.file.base.is_null() => self.file.base.wrapping_add(offset),
+        let data = match (self.context.mapped, usize::try_from(offset)) {
+            (Some(mapped), Ok(offset)) => mapped.as_ptr().wrapping_add(offset),
             _ => std::ptr::null(),
         };
-        if self.tensors.len() == self.tensors.capacity() {
-            memory::reserve(&mut self.tensors, 1, "tensors")?;
-            memory::reserve(&mut self.hashes, 1, "hashes")?;
+        let name = (self.pointer(name).cast(), name.len);
+        let found = &mut self.found;
+        if found.tensors.is_empty() {
+            found.begin = begin;
+        } else {
+            found.in_order &= begin == found.end;
         }
-        self.hashes.push(hash);
-        self.tensors.push(Tensor {
-            name: self.pointer(name).cast(),
-            name_len: name.len,
+        found.end = end;
+        if found.tensors.len() == found.tensors.capacity() {
+            memory::reserve(&mut found.tensors, 1, "tensors")?;
+            memory::reserve(&mut found.hashes, 1, "hashes")?;
+        }
+        found.hashes.push(hash);
+        found.tensors.push(Tensor {
+            name: name.0,
+            name_len: name.1,
             dtype: dtype as i32,
-            shard: self.file.shard,
+            shard: self.context.shard,
             rank,
             shape,
             element_count: elements.unwrap_or(0),
@@ -513,15 +515,15 @@ impl Parser<'_> {
         Ok(())
     }
 
-    #[inline]
-    fn check_limits(&mut self, name: Span, rank: usize) {
-        let limits = self.limits;
-        let over = [
-            (ErrorKind::HeaderTooLarge, "tensors in the header", self.tensors.len().saturating_add(1), limits.tensors),
-            (ErrorKind::HeaderTooLarge, "bytes in the name", name.len, limits.name_bytes),
-            (ErrorKind::Shape, "dimensions", rank, limits.rank),
-        ];
-        for (kind, what, found, limit) in over {
+    #[cold]
+    fn beyond_limits(&mut self, name: Span, rank: usize) {
+        let Limits { tensors, name_bytes, rank: most_rank, .. } = *self.context.limits;
+        let count = self.found.tensors.len().saturating_add(1);
+        for (kind, what, found, limit) in [
+            (ErrorKind::HeaderTooLarge, "tensors in the header", count, tensors),
+            (ErrorKind::HeaderTooLarge, "bytes in the name", name.len, name_bytes),
+            (ErrorKind::Shape, "dimensions", rank, most_rank),
+        ] {
             if found as u64 > limit {
                 self.pend_tensor(Rank::Limit, kind, name, |_| format!("{found} {what} exceed the limit of {limit}"));
             }
@@ -537,7 +539,7 @@ impl Parser<'_> {
             _ => (Rank::Size, ErrorKind::SizeMismatch),
         };
         self.pend_tensor(rank, kind, name, |this| {
-            let what = format!("{} {}", dtype.name(), shown(this.shapes.current()));
+            let what = format!("{} {}", dtype.name(), shown(this.found.shapes.current()));
             let bits = bits.unwrap_or(0);
             match rank {
                 Rank::Shape => format!("{what} does not fit into 64 bits"),
@@ -549,6 +551,12 @@ impl Parser<'_> {
             }
         });
     }
+}
+
+/// Elements in a shape, multiplied from left to right; `None` beyond 64 bits.
+#[inline]
+fn product(shape: &[i64]) -> Option<u64> {
+    shape.iter().try_fold(1_u64, |elements, dimension| elements.checked_mul(dimension.unsigned_abs()))
 }
 
 /// A shape for a message, which has no room for a million dimensions.
