@@ -10,9 +10,7 @@ fn main() {
         "linux" | "android" | "freebsd" => {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libsafetensors.so.{major}");
         }
-        "macos" => println!(
-            "cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libsafetensors.{major}.dylib"
-        ),
+        "macos" => println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libsafetensors.{major}.dylib"),
         _ => {}
     }
 }

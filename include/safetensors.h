@@ -238,7 +238,8 @@ typedef struct st_tensor {
     // Its bytes: element_count times the dtype's bits, divided by 8.
     uint64_t size;
     // Its bytes in memory, or NULL where the shard is read and not mapped.
-    // Little-endian. Aligned as the file is, so check before you cast.
+    // Little-endian. Aligned as the file is, so check before you cast; what
+    // ST_ACCESS_READ and st_get_tensor give is aligned to 64 bytes.
     const void *data;
     // The dtype as the file spells it, NUL-terminated.
     const char *dtype_name;

@@ -181,7 +181,8 @@ impl Checkpoint {
     pub fn get(&self, name: &[u8]) -> Result<&Tensor> {
         let index = self.names.find(&self.tensors, name);
         let Some((index, tensor)) = index.and_then(|index| Some((index, self.tensors.get(index)?))) else {
-            let error = Error::tensor(ErrorKind::NotFound, name, format!("none of the {} has this name", self.tensors.len()));
+            let error =
+                Error::tensor(ErrorKind::NotFound, name, format!("none of the {} has this name", self.tensors.len()));
             return Err(error.in_file(&self.label()));
         };
         if !tensor.data.is_null() {
@@ -261,7 +262,9 @@ struct Loaded {
 /// the records' addresses; one lock for each, so that two threads read two
 /// tensors at once and one tensor only once.
 #[derive(Default)]
-struct LoadedTensors(Mutex<HashMap<usize, Arc<Mutex<Option<Box<Loaded>>>>>>);
+struct LoadedTensors(Mutex<HashMap<usize, Arc<LoadedSlot>>>);
+
+type LoadedSlot = Mutex<Option<Box<Loaded>>>;
 
 impl LoadedTensors {
     fn get(&self, index: usize, load: impl FnOnce() -> Result<Loaded>) -> Result<&Tensor> {

@@ -32,7 +32,11 @@ impl<'a> Index<'a> {
         let (mut tensors, mut last) = (BTreeMap::<_, Vec<_>>::new(), None);
         for (tensor, shard) in weights {
             if last.as_ref() == Some(&tensor) {
-                return Err(Error::tensor(ErrorKind::DuplicateKey, tensor.as_bytes(), "stands twice in the weight_map"));
+                return Err(Error::tensor(
+                    ErrorKind::DuplicateKey,
+                    tensor.as_bytes(),
+                    "stands twice in the weight_map",
+                ));
             }
             check_shard_name(&tensor, &shard)?;
             last = Some(tensor.clone());
@@ -113,7 +117,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
                         }
                         "weight_map" => {
                             let Entries(weights) = map.next_value::<Entries<'de, Text<'de>>>()?;
-                            raw.weight_map = Some(weights.into_iter().map(|(name, Text(shard))| (name, shard)).collect());
+                            raw.weight_map =
+                                Some(weights.into_iter().map(|(name, Text(shard))| (name, shard)).collect());
                         }
                         "metadata" => {
                             let metadata: Option<Entries<'de, &'de RawValue>> = map.next_value()?;
@@ -204,9 +209,17 @@ mod tests {
             assert_eq!(kind(&format!(r#"{{"weight_map":{{"w":"{name}"}}}}"#)), Some(ErrorKind::Index), "{name}");
         }
         for text in [
-            "", "[]", "{}", r#"{"weight_map":null}"#, r#"{"weight_map":[]}"#, r#"{"weight_map":{"a":1}}"#,
-            r#"{"weight_map":{}} x"#, r#"{"weight_map":{},"weight_map":{}}"#, r#"{"metadata":3,"weight_map":{}}"#,
-            r#"{"metadata":{"a":"1","a":"2"},"weight_map":{}}"#, r#"{"weight_map":{"a\ud800":"b"}}"#,
+            "",
+            "[]",
+            "{}",
+            r#"{"weight_map":null}"#,
+            r#"{"weight_map":[]}"#,
+            r#"{"weight_map":{"a":1}}"#,
+            r#"{"weight_map":{}} x"#,
+            r#"{"weight_map":{},"weight_map":{}}"#,
+            r#"{"metadata":3,"weight_map":{}}"#,
+            r#"{"metadata":{"a":"1","a":"2"},"weight_map":{}}"#,
+            r#"{"weight_map":{"a\ud800":"b"}}"#,
         ] {
             assert_eq!(kind(text), Some(ErrorKind::Index), "{text}");
         }

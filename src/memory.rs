@@ -98,81 +98,64 @@ impl Drop for Aligned {
 /// point at a shape as soon as it is read.
 #[derive(Default)]
 pub(crate) struct ShapeArena {
-    chunks: Vec<Vec<i64>>,
-    /// Length of the shape being built, at the end of the last chunk.
-    open: usize,
+    /// The chunk being filled; the shape being built is the last thing in it.
+    chunk: Vec<i64>,
+    /// Where in it that shape begins.
+    start: usize,
+    full: Vec<Vec<i64>>,
 }
 
 impl ShapeArena {
-    const FIRST_CHUNK: usize = 512;
+    const FIRST_CHUNK: usize = 1024;
     /// 8 MiB: a million shapes are three or four blocks to free.
     const LARGEST_CHUNK: usize = 1 << 20;
 
     /// Adds one dimension to the shape being built.
     #[inline]
     pub(crate) fn push(&mut self, dimension: i64) -> Result<()> {
-        if !self.chunks.last().is_some_and(|chunk| chunk.len() < chunk.capacity()) {
+        if self.chunk.len() == self.chunk.capacity() {
             self.grow()?;
         }
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(dimension);
-            self.open = self.open.saturating_add(1);
-        }
+        self.chunk.push(dimension);
         Ok(())
-    }
-
-    /// Adds dimensions to the shape being built.
-    #[inline]
-    pub(crate) fn extend(&mut self, dimensions: &[i64]) -> Result<()> {
-        match self.chunks.last_mut() {
-            Some(chunk) if chunk.capacity().saturating_sub(chunk.len()) >= dimensions.len() => {
-                chunk.extend_from_slice(dimensions);
-                self.open = self.open.saturating_add(dimensions.len());
-                Ok(())
-            }
-            _ => dimensions.iter().try_for_each(|dimension| self.push(*dimension)),
-        }
     }
 
     /// A new chunk, to which the shape being built moves whole.
     #[cold]
     fn grow(&mut self) -> Result<()> {
-        let last = self.chunks.last().map_or(Self::FIRST_CHUNK, Vec::capacity);
-        let room = last.saturating_mul(2).min(Self::LARGEST_CHUNK).max(self.open.saturating_mul(2));
-        let mut chunk = vec_with_capacity(room, "shapes")?;
-        if let Some(old) = self.chunks.last_mut() {
-            let start = old.len().saturating_sub(self.open);
-            chunk.extend(old.drain(start..));
-        }
-        self.chunks.push(chunk);
+        let open = self.current().len();
+        let room = self.chunk.capacity().saturating_mul(2).clamp(Self::FIRST_CHUNK, Self::LARGEST_CHUNK);
+        let mut chunk = vec_with_capacity(room.max(open.saturating_mul(2)), "shapes")?;
+        chunk.extend(self.chunk.drain(self.start..));
+        self.full.push(std::mem::replace(&mut self.chunk, chunk));
+        self.start = 0;
         Ok(())
     }
 
     /// The shape being built so far.
+    #[inline]
     pub(crate) fn current(&self) -> &[i64] {
-        let chunk = self.chunks.last().map_or(&[][..], Vec::as_slice);
-        chunk.get(chunk.len().saturating_sub(self.open)..).unwrap_or_default()
+        self.chunk.get(self.start..).unwrap_or_default()
     }
 
     /// Ends the shape being built. It stays where it is for the arena's life.
+    #[inline]
     pub(crate) fn finish(&mut self) -> (*const i64, usize) {
         let shape = self.current();
         let found = (shape.as_ptr(), shape.len());
-        self.open = 0;
+        self.start = self.chunk.len();
         found
     }
 
     /// Takes over another arena's shapes.
     pub(crate) fn join(&mut self, other: Self) {
-        self.chunks.extend(other.chunks);
+        self.full.push(other.chunk);
+        self.full.extend(other.full);
     }
 
     /// Drops the shape being built.
     pub(crate) fn abandon(&mut self) {
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.truncate(chunk.len().saturating_sub(self.open));
-        }
-        self.open = 0;
+        self.chunk.truncate(self.start);
     }
 }
 
@@ -185,11 +168,7 @@ fn advise_huge(start: *mut u8, len: usize) {
         if let Some(inside) = len.checked_sub(skip) {
             // SAFETY: MADV_HUGEPAGE changes no contents, and the range lies inside the block.
             unsafe {
-                libc::madvise(
-                    start.wrapping_add(skip).cast(),
-                    inside & !(PAGE.wrapping_sub(1)),
-                    libc::MADV_HUGEPAGE,
-                );
+                libc::madvise(start.wrapping_add(skip).cast(), inside & !(PAGE.wrapping_sub(1)), libc::MADV_HUGEPAGE);
             }
         }
     }

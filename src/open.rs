@@ -45,7 +45,7 @@ impl Checkpoint {
         } else if is_index(path.as_os_str().as_bytes()) {
             open_index(path, options)
         } else {
-            source::require_regular(path).and_then(|()| open_single(path, options))
+            source::require_regular(&found).and_then(|()| open_single(path, options))
         };
         checkpoint.map_err(in_path)
     }
@@ -182,7 +182,7 @@ fn open_parts(paths: &[PathBuf], options: &OpenOptions, unopened: fn(Error) -> E
         let path = paths.get(number).ok_or_else(internal)?;
         let bytes = path.as_os_str().as_bytes();
         let open = || {
-            source::require_regular(path).map_err(unopened)?;
+            source::check_regular(path).map_err(unopened)?;
             let source = Source::file(path, options.access, keep_open).map_err(unopened)?;
             let header = Header::read(&source, shard_number(number)?, &options.limits, options.tolerate)?;
             source.prefetch(options.prefetch);
@@ -201,7 +201,7 @@ fn missing_shard(error: Error) -> Error {
 }
 
 fn read_index(path: &Path, options: &OpenOptions) -> Result<Vec<u8>> {
-    source::require_regular(path)?;
+    source::check_regular(path)?;
     // Read, whatever the options say: an index is never mapped.
     let source = Source::file(path, crate::options::Access::Read, true)?;
     index_text(source.size(), options, |text| source.read_exact_at(0, text))

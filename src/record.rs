@@ -39,7 +39,8 @@ pub struct st_tensor {
     /// Its bytes: element_count times the dtype's bits, divided by 8.
     pub(crate) size: u64,
     /// Its bytes in memory, or NULL where the shard is read and not mapped.
-    /// Little-endian. Aligned as the file is, so check before you cast.
+    /// Little-endian. Aligned as the file is, so check before you cast; what
+    /// ST_ACCESS_READ and st_get_tensor give is aligned to 64 bytes.
     pub(crate) data: *const c_void,
     /// The dtype as the file spells it, NUL-terminated.
     pub(crate) dtype_name: *const c_char,

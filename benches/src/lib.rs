@@ -16,7 +16,13 @@ pub fn medians(rounds: usize, contenders: &mut [&mut dyn FnMut()]) -> Vec<Durati
             }
         }
     }
-    times.into_iter().map(|mut times| { times.sort_unstable(); times[times.len() / 2] }).collect()
+    times
+        .into_iter()
+        .map(|mut times| {
+            times.sort_unstable();
+            times[times.len() / 2]
+        })
+        .collect()
 }
 
 /// The peak of resident memory, in bytes, while `work` runs, over what was

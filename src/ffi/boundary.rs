@@ -14,7 +14,11 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Safety
 /// `error` is null or writable.
-pub(super) unsafe fn guard<T>(error: *mut st_error, failure: impl FnOnce(ErrorKind) -> T, body: impl FnOnce() -> Result<T>) -> T {
+pub(super) unsafe fn guard<T>(
+    error: *mut st_error,
+    failure: impl FnOnce(ErrorKind) -> T,
+    body: impl FnOnce() -> Result<T>,
+) -> T {
     let result = panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));

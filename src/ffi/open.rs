@@ -335,7 +335,10 @@ unsafe fn open_options(given: *const st_open_options) -> Result<OpenOptions> {
 }
 
 fn no_such(field: &str, value: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("st_open_options.{field} has the value {value}, which means nothing"))
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("st_open_options.{field} has the value {value}, which means nothing"),
+    )
 }
 
 /// The caller's st_io; releases it when dropped.

@@ -7,35 +7,33 @@
 #![allow(clippy::arithmetic_side_effects, reason = "see the bounds at each place")]
 
 use crate::dtype::Dtype;
+use crate::memory::ShapeArena;
 
-/// More dimensions than this take the general way.
-const MAX_RANK: usize = 8;
-
-/// Room for a shape, kept between entries.
-pub(super) type Dimensions = [i64; MAX_RANK];
-
-/// One entry, from its opening to its closing brace.
+/// One entry, from its opening to its closing brace. Its shape is the one that
+/// is being built in the arena.
 pub(super) struct Entry {
     pub(super) dtype: Dtype,
-    pub(super) rank: usize,
+    /// Elements; `None` beyond 64 bits.
+    pub(super) elements: Option<u64>,
     pub(super) begin: u64,
     pub(super) end: u64,
     /// Bytes of text it took.
     pub(super) len: usize,
 }
 
-/// `{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}`, if it is that.
+/// `{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}`, if it is that. If it
+/// is not, the shape being built is to be dropped.
 #[inline(always)]
-pub(super) fn entry(text: &[u8], dimensions: &mut Dimensions) -> Option<Entry> {
+pub(super) fn entry(text: &[u8], shapes: &mut ShapeArena) -> Option<Entry> {
     let (dtype, mut rest) = dtype(text.strip_prefix(b"{\"dtype\":\"")?)?;
-    let mut rank = 0;
+    let mut elements = Some(1_u64);
     if rest.first() == Some(&b']') {
         rest = rest.get(1..)?;
     } else {
         loop {
             let (dimension, len) = digits(rest)?;
-            *dimensions.get_mut(rank)? = i64::try_from(dimension).ok()?;
-            rank += 1;
+            shapes.push(i64::try_from(dimension).ok()?).ok()?;
+            elements = elements.and_then(|elements| elements.checked_mul(dimension));
             let after = *rest.get(len)?;
             rest = rest.get(len + 1..)?;
             match after {
@@ -50,7 +48,7 @@ pub(super) fn entry(text: &[u8], dimensions: &mut Dimensions) -> Option<Entry> {
     rest = rest.get(len..)?.strip_prefix(b",")?;
     let (end, len) = digits(rest)?;
     rest = rest.get(len..)?.strip_prefix(b"]}")?;
-    Some(Entry { dtype, rank, begin, end, len: text.len() - rest.len() })
+    Some(Entry { dtype, elements, begin, end, len: text.len() - rest.len() })
 }
 
 /// A dtype's name up to the shape's bracket. The three that fill most files
@@ -75,24 +73,45 @@ fn dtype(text: &[u8]) -> Option<(Dtype, &[u8])> {
 /// no digit, a leading zero, or more than u64 holds.
 #[inline(always)]
 pub(super) fn digits(text: &[u8]) -> Option<(u64, usize)> {
-    let (mut value, mut len) = (0, 0);
-    if let Some(word) = text.first_chunk() {
-        (value, len) = eight_digits(word);
-        if let (8, Some(word)) = (len, text.get(8..).and_then(<[u8]>::first_chunk)) {
-            let (more, more_len) = eight_digits(word);
-            // Within 16 digits: below 10^16.
-            value = value * POWERS[more_len % 9] + more;
-            len += more_len;
+    match text.first_chunk() {
+        Some(word) => {
+            let (value, len) = eight_digits(word);
+            match len {
+                0 => None,
+                8 => long_digits(text, value),
+                _ if word.starts_with(b"0") && len > 1 => None,
+                _ => Some((value, len)),
+            }
         }
+        None => more_digits(text, 0, 0),
     }
-    // The rest: beyond 16 digits, or too near the text's end for whole words.
-    if len % 8 == 0 {
-        for byte in text.get(len..)?.iter().take_while(|byte| byte.is_ascii_digit()) {
-            value = value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
-            len += 1;
-        }
+}
+
+/// A number whose first eight digits have been read.
+#[inline(always)]
+fn long_digits(text: &[u8], value: u64) -> Option<(u64, usize)> {
+    let Some(word) = text.get(8..).and_then(<[u8]>::first_chunk) else {
+        return more_digits(text, value, 8);
+    };
+    let (more, len) = eight_digits(word);
+    // Within 16 digits: below 10^16.
+    let value = value * POWERS.get(len)? + more;
+    match len {
+        8 => more_digits(text, value, 16),
+        _ if text.starts_with(b"0") => None,
+        _ => Some((value, 8 + len)),
     }
-    let leading_zero = len > 1 && text.first() == Some(&b'0');
+}
+
+/// Any number, digit by digit from the one at `len` on: beyond 16 digits, or too
+/// near the end of the text for whole words.
+#[cold]
+fn more_digits(text: &[u8], mut value: u64, mut len: usize) -> Option<(u64, usize)> {
+    for byte in text.get(len..)?.iter().take_while(|byte| byte.is_ascii_digit()) {
+        value = value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+        len += 1;
+    }
+    let leading_zero = len > 1 && text.starts_with(b"0");
     (len != 0 && !leading_zero).then_some((value, len))
 }
 
@@ -115,7 +134,7 @@ fn eight_digits(text: &[u8; 8]) -> (u64, usize) {
     let pairs = (word.wrapping_mul(10) + (word >> 8)) & 0x00FF_00FF_00FF_00FF;
     let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_FFFF_0000_FFFF;
     let value = (fours.wrapping_mul(10_000) + (fours >> 32)) & 0xFFFF_FFFF;
-    (value, (bits / 8) as usize)
+    (value, bits as usize / 8)
 }
 
 #[cfg(test)]
@@ -126,13 +145,14 @@ mod tests {
     #[test]
     fn an_entry_as_the_reference_writes_it() {
         let text = br#"{"dtype":"BF16","shape":[4096,14336],"data_offsets":[117440512,234881024]},"next""#;
-        let mut dimensions = [0; MAX_RANK];
-        let found = entry(text, &mut dimensions).unwrap();
-        assert_eq!((found.dtype, &dimensions[..found.rank]), (Dtype::Bf16, &[4096, 14336][..]));
+        let mut shapes = ShapeArena::default();
+        let found = entry(text, &mut shapes).unwrap();
+        assert_eq!((found.dtype, shapes.current()), (Dtype::Bf16, &[4096, 14336][..]));
+        assert_eq!(found.elements, Some(4096 * 14336));
         assert_eq!((found.begin, found.end, found.len), (117_440_512, 234_881_024, text.len() - 7));
         let scalar = br#"{"dtype":"F8_E4M3FNUZ","shape":[],"data_offsets":[0,1]}"#;
-        let scalar = entry(scalar, &mut dimensions).unwrap();
-        assert_eq!((scalar.dtype, scalar.rank), (Dtype::F8E4M3Fnuz, 0));
+        let scalar = entry(scalar, &mut shapes).unwrap();
+        assert_eq!((scalar.dtype, scalar.elements), (Dtype::F8E4M3Fnuz, Some(1)));
     }
 
     #[test]
@@ -145,12 +165,11 @@ mod tests {
             r#"{"dtype":"F32","shape":[01],"data_offsets":[0,4]}"#,
             r#"{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}"#,
             r#"{"dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4]}"#,
-            r#"{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}"#,
             r#"{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551616]}"#,
             r#"{"dtype":"F32","shape":[1],"data_offsets":[0]}"#,
             r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}"#,
         ] {
-            assert!(entry(text.as_bytes(), &mut [0; MAX_RANK]).is_none(), "{text}");
+            assert!(entry(text.as_bytes(), &mut ShapeArena::default()).is_none(), "{text}");
         }
     }
 

@@ -48,9 +48,8 @@ fn check_tiling(tensors: &[Tensor], context: &Context<'_>) -> Result<u64> {
         let next = begin.wrapping_add(tensor.size);
         if begin != end {
             let (what, gap) = (if begin > end { "a hole" } else { "an overlap" }, begin.abs_diff(end));
-            let text = format!(
-                "data_offsets [{begin}, {next}] leave {what} of {gap} bytes: the tensors before end at {end}"
-            );
+            let text =
+                format!("data_offsets [{begin}, {next}] leave {what} of {gap} bytes: the tensors before end at {end}");
             return Err(Error::tensor(ErrorKind::Offsets, tensor.name(), text));
         }
         end = next;

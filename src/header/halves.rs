@@ -21,7 +21,7 @@ const BETWEEN: &[u8] = b"]},\"";
 /// Where to divide: behind a comma near the middle, or nowhere.
 pub(super) fn middle(text: &[u8]) -> Option<usize> {
     // The second half is copied behind the first, so it is the smaller one.
-    let from = text.len() / 16 * 9;
+    let from = (text.len() / 16).saturating_mul(9);
     if text.len() < WORTH_IT || thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
         return None;
     }
@@ -33,7 +33,8 @@ pub(super) fn middle(text: &[u8]) -> Option<usize> {
 pub(super) fn parse(text: &mut [u8], middle: usize, context: Context<'_>) -> Option<Found> {
     let (first, second) = text.split_at_mut_checked(middle)?;
     thread::scope(|scope| {
-        let second = thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, || second_half(second, context));
+        let second =
+            thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, || second_half(second, context));
         let first = first_half(first, context);
         let found = join(first?, second.ok()?.join().ok()??)?;
         (found.tensors.len() as u64 <= context.limits.tensors).then_some(found)

@@ -77,7 +77,15 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     pub(super) fn skip_space(&mut self) {
-        while matches!(self.peek(), b' ' | b'\t' | b'\r' | b'\n') && !self.at_end() {
+        // All of white space, and nothing else in JSON, is this low.
+        if self.peek() <= b' ' {
+            self.skip_spaces();
+        }
+    }
+
+    #[cold]
+    fn skip_spaces(&mut self) {
+        while matches!(self.peek(), b' ' | b'\t' | b'\r' | b'\n') {
             self.pos += 1;
         }
     }
@@ -342,10 +350,9 @@ impl<'a> Cursor<'a> {
             return error;
         }
         match (std::str::from_utf8(self.text), fault) {
-            (Err(utf8), _) => Error::new(
-                ErrorKind::HeaderUtf8,
-                format!("header byte {} is not UTF-8", utf8.valid_up_to()),
-            ),
+            (Err(utf8), _) => {
+                Error::new(ErrorKind::HeaderUtf8, format!("header byte {} is not UTF-8", utf8.valid_up_to()))
+            }
             (Ok(_), Fault::Syntax { at, expected }) => Error::new(
                 ErrorKind::HeaderJson,
                 format!("header byte {at} of {}: expected {expected}", self.text.len()),
@@ -366,8 +373,8 @@ fn plain_len(bytes: &[u8]) -> usize {
         let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
         // Each term sets the high bit of the lowest byte that is what it looks
         // for; false hits are only ever above a true one.
-        let quote = (word ^ ONES * b'"' as u64).wrapping_sub(ONES);
-        let backslash = (word ^ ONES * b'\\' as u64).wrapping_sub(ONES);
+        let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
+        let backslash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
         let control = word.wrapping_sub(ONES * 0x20);
         let special = (quote | backslash | control | word) & HIGHS;
         if special != 0 {
@@ -421,9 +428,32 @@ mod tests {
     #[test]
     fn numbers_are_judged_as_serde_json_judges_them() {
         for text in [
-            "0", "-0", "01", "-", "1.", ".5", "1.5", "1e5", "1E+5", "1e-5", "1e", "1e400", "-1e400",
-            "1e-400", "18446744073709551616", "1.7976931348623157e308", "1.7976931348623159e309",
-            "00", "1 2", "+1", "0x1", "NaN", "Infinity", "--1", "1e+", "123456789012345678901234567890",
+            "0",
+            "-0",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1.5",
+            "1e5",
+            "1E+5",
+            "1e-5",
+            "1e",
+            "1e400",
+            "-1e400",
+            "1e-400",
+            "18446744073709551616",
+            "1.7976931348623157e308",
+            "1.7976931348623159e309",
+            "00",
+            "1 2",
+            "+1",
+            "0x1",
+            "NaN",
+            "Infinity",
+            "--1",
+            "1e+",
+            "123456789012345678901234567890",
         ] {
             assert_eq!(accepts(text.as_bytes(), 0), serde_accepts(text.as_bytes()), "{text}");
         }
@@ -434,9 +464,19 @@ mod tests {
     #[test]
     fn strings_come_out_as_serde_json_reads_them() {
         for text in [
-            r#""a\u0041\n\"\\\/\b\f\r\tz""#, r#""\ud83d\ude00x""#, "\"\\u0000é\\u00e9\u{1F600}\"",
-            r#""\ud800""#, r#""\udc00""#, r#""\ud800\u0041""#, r#""\x""#, r#""\u12g4""#, "\"a\nb\"", r#"""#,
-            "\"\u{7f}\"", r#""\u""#, r#""\ud83d\u""#,
+            r#""a\u0041\n\"\\\/\b\f\r\tz""#,
+            r#""\ud83d\ude00x""#,
+            "\"\\u0000é\\u00e9\u{1F600}\"",
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud800\u0041""#,
+            r#""\x""#,
+            r#""\u12g4""#,
+            "\"a\nb\"",
+            r#"""#,
+            "\"\u{7f}\"",
+            r#""\u""#,
+            r#""\ud83d\u""#,
         ] {
             let mut copy = text.as_bytes().to_vec();
             let mut cursor = Cursor::new(&mut copy);

@@ -12,9 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lookup::{Hasher, Lookup};
 use crate::memory::{self, ShapeArena};
 use crate::options::{Limits, Tolerate};
+use crate::record::{Metadata, Tensor};
 use crate::source::Source;
 use parse::Context;
-use crate::record::{Metadata, Tensor};
 
 /// The length field.
 const LENGTH_BYTES: u64 = 8;
@@ -73,7 +73,10 @@ fn read_text(source: &Source, limits: &Limits) -> Result<(Vec<u8>, u64)> {
     source.read_exact_at(0, &mut head)?;
     let length = head.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     if length > limits.header_bytes {
-        let text = format!("header of {length} bytes exceeds the limit of {}", limits.header_bytes);
+        let mut text = format!("header of {length} bytes exceeds the limit of {}", limits.header_bytes);
+        if length > size {
+            text += &format!(", and the file of {size}: is it a safetensors file?");
+        }
         return Err(Error::new(ErrorKind::HeaderTooLarge, text));
     }
     let end = length.saturating_add(LENGTH_BYTES);

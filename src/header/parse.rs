@@ -12,7 +12,7 @@ use crate::memory::{self, ShapeArena};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 
-use super::canonical::{self, Dimensions};
+use super::canonical::{self, Entry};
 use super::json::{Cursor, Fault, Span};
 
 /// The shortest entry of a tensor in JSON, rounded down: `"":{"dtype":"","shape":[],"data_offsets":[0,0]}`.
@@ -94,7 +94,6 @@ struct Parser<'a> {
     /// Names are addressed from here. It stays right when the text's owner moves.
     origin: *const u8,
     context: Context<'a>,
-    dimensions: Dimensions,
     /// The text is a first half; whether its end has been met as one.
     continued: bool,
     ended_in_comma: bool,
@@ -125,8 +124,8 @@ impl<'a> Parser<'a> {
             pending: None,
         };
         let origin = text.as_mut_ptr().cast_const();
-        let (cursor, dimensions) = (Cursor::new(text), Dimensions::default());
-        Ok(Self { cursor, origin, context, dimensions, continued: false, ended_in_comma: false, found })
+        let cursor = Cursor::new(text);
+        Ok(Self { cursor, origin, context, continued: false, ended_in_comma: false, found })
     }
 
     /// Keeps the error unless one that ranks no later is kept already.
@@ -264,17 +263,15 @@ impl<'a> Parser<'a> {
     /// The entry of one tensor.
     #[inline]
     fn tensor(&mut self, name: Span) -> Result<(), Fault> {
-        if let Some(entry) = canonical::entry(self.cursor.rest(), &mut self.dimensions) {
-            self.cursor.advance(entry.len);
-            let shape = self.dimensions.get(..entry.rank).unwrap_or_default();
-            self.found.shapes.extend(shape)?;
-            let elements = product(shape);
-            if entry.end < entry.begin {
-                self.backwards(name, entry.begin, entry.end);
+        if let Some(entry) = canonical::entry(self.cursor.rest(), &mut self.found.shapes) {
+            let Entry { dtype, elements, begin, end, len } = entry;
+            self.cursor.advance(len);
+            if end < begin {
+                self.backwards(name, begin, end);
             }
-            let dtype_name = entry.dtype.c_name().as_ptr().cast();
-            return self.record(name, entry.dtype, dtype_name, elements, entry.begin, entry.end);
+            return self.record(name, dtype, dtype.c_name().as_ptr().cast(), elements, begin, end);
         }
+        self.found.shapes.abandon();
         let mut fields = Fields::default();
         self.cursor.expect(b'{', "an object that describes the tensor")?;
         self.cursor.skip_space();

@@ -73,7 +73,8 @@ impl Callback {
             let done = self.reader.read_at(offset, buffer.get_mut(..wanted).unwrap_or_default())?;
             drop(place);
             if done == 0 || done > wanted {
-                let text = format!("read_at gave {done} of {wanted} bytes at {offset}, where the end is at {}", self.size);
+                let text =
+                    format!("read_at gave {done} of {wanted} bytes at {offset}, where the end is at {}", self.size);
                 return Err(Error::new(ErrorKind::Io, text));
             }
             offset = offset.saturating_add(done as u64);

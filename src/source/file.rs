@@ -15,25 +15,26 @@ use crate::options::{Access, Prefetch};
 
 /// Refuses what is no regular file, before anything is opened: opening a FIFO
 /// waits, and opening a device can do anything.
-pub(crate) fn require_regular(path: &Path) -> Result<()> {
-    regular(&fs::metadata(path).map_err(|error| Error::os("opening", &error))?)
+pub(crate) fn check_regular(path: &Path) -> Result<()> {
+    require_regular(&fs::metadata(path).map_err(|error| Error::os("opening", &error))?)
 }
 
-fn regular(found: &fs::Metadata) -> Result<()> {
+/// The same for a file that has been looked at already.
+pub(crate) fn require_regular(found: &fs::Metadata) -> Result<()> {
     match found.is_file() {
         true => Ok(()),
         false => Err(Error::new(ErrorKind::Io, "is not a regular file")),
     }
 }
 
-/// Opens a file that has passed [`require_regular`]. Something else that took
+/// Opens a file that has passed the check. Something else that took
 /// its place in between can't block, and is refused.
 fn open_regular(path: &Path) -> Result<(File, fs::Metadata)> {
     let failed = |error: io::Error| Error::os("opening", &error);
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = File::options().read(true).custom_flags(flags).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    regular(&metadata)?;
+    require_regular(&metadata)?;
     Ok((file, metadata))
 }
 
@@ -63,16 +64,16 @@ impl MappableFile {
         let (file, metadata) = open_regular(path)?;
         let size = metadata.len();
         let (map, reason) = match access {
-            Access::Read => (None, "read, as asked for".into()),
+            Access::Read => (None, "as asked for".into()),
             Access::Map => match map(&file, size) {
-                Ok(map) => (Some(map), "mapped, as asked for".into()),
+                Ok(map) => (Some(map), "as asked for".into()),
                 Err(error) => return Err(Error::os("mapping", &error)),
             },
             Access::Auto => match filesystem::is_local(&file) {
                 Err(reason) => (None, reason),
                 Ok(name) => match map(&file, size) {
-                    Ok(map) => (Some(map), format!("mapped: the file system ({name}) is local").into()),
-                    Err(error) => (None, format!("read: mapping was refused ({error})").into()),
+                    Ok(map) => (Some(map), format!("the file system ({name}) is local").into()),
+                    Err(error) => (None, format!("mapping was refused ({error})").into()),
                 },
             },
         };
@@ -118,7 +119,7 @@ impl MappableFile {
         if let Some(file) = &self.file {
             return Ok(FileRef::Kept(file));
         }
-        require_regular(&self.path)?;
+        check_regular(&self.path)?;
         let (file, metadata) = open_regular(&self.path)?;
         if (metadata.dev(), metadata.ino()) != self.identity {
             return Err(Error::new(ErrorKind::Io, "another file has taken its place since it was opened"));

@@ -50,15 +50,15 @@ const REMOTE: &[(u32, &str)] = &[
 /// The name of the local file system, or why the file is better read.
 pub(super) fn is_local(file: &File) -> Result<&'static str, Cow<'static, str>> {
     let Some(magic) = magic(file) else {
-        return Err("read: the file system's type is not known".into());
+        return Err("the file system's type is not known".into());
     };
     let name = |list: &[(u32, &'static str)]| list.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name);
     if let Some(local) = name(LOCAL) {
         return Ok(local);
     }
     Err(match name(REMOTE) {
-        Some(remote) => format!("read: the file system ({remote}) is not local").into(),
-        None => format!("read: the file system (type {magic:#x}) is not known to be local").into(),
+        Some(remote) => format!("the file system ({remote}) is not local").into(),
+        None => format!("the file system (type {magic:#x}) is not known to be local").into(),
     })
 }
 

@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString};
 use std::path::Path;
 
 pub use callback::ReadAt;
-pub(crate) use file::{descriptors_to_spare, require_regular};
+pub(crate) use file::{check_regular, descriptors_to_spare, require_regular};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Access, Prefetch};
@@ -51,11 +51,11 @@ impl Source {
     }
 
     pub(crate) fn memory(bytes: &'static [u8]) -> Self {
-        Self { kind: Kind::Memory(bytes), reason: text("opened from the caller's memory") }
+        Self { kind: Kind::Memory(bytes), reason: text("the bytes are the caller's") }
     }
 
     pub(crate) fn callback(reader: Box<dyn ReadAt>) -> Self {
-        Self { kind: Kind::Callback(Callback::new(reader)), reason: text("opened through the caller's read_at") }
+        Self { kind: Kind::Callback(Callback::new(reader)), reason: text("the bytes come from the caller's read_at") }
     }
 
     pub(crate) fn size(&self) -> u64 {

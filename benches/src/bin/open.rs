@@ -23,6 +23,12 @@ struct Case {
 }
 
 fn main() {
+    let mut arguments = std::env::args_os().skip(1);
+    if let Some(path) = arguments.next() {
+        let path = CString::new(path.as_encoded_bytes()).expect("no NUL");
+        println!("{}", peak_memory(|| open_ours(&path)));
+        return;
+    }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cases = [
         write(folder.path(), "model.safetensors", &llama(), "BF16", &[4096, 4096], 301),
@@ -31,15 +37,19 @@ fn main() {
     ];
 
     println!("open + parse + free, warm; medians\n");
-    println!("{:>9} {:>10} {:>11} {:>11} {:>7}   {:>9} {:>12} {:>12}", "tensors", "header", "ours", "crate", "ratio", "read only", "peak memory", "per header");
+    println!(
+        "{:>9} {:>10} {:>11} {:>11} {:>7}   {:>9} {:>12} {:>12}",
+        "tensors", "header", "ours", "crate", "ratio", "read only", "peak memory", "per header"
+    );
     for case in &cases {
         let path = CString::new(case.path.to_str().expect("UTF-8")).expect("no NUL");
-        let times = medians(case.rounds, &mut [
-            &mut || open_ours(&path),
-            &mut || open_crate(&case.path),
-            &mut || read_header(&case.path, case.header),
-        ]);
-        let peak = peak_memory(|| open_ours(&path));
+        let times = medians(
+            case.rounds,
+            &mut [&mut || open_ours(&path), &mut || open_crate(&case.path), &mut || {
+                read_header(&case.path, case.header)
+            }],
+        );
+        let peak = peak_in_fresh_process(&case.path);
         println!(
             "{:>9} {:>7} kB {:>11} {:>11} {:>6.1}x   {:>9} {:>9} kB {:>11.2}x",
             case.names.len(),
@@ -84,6 +94,13 @@ fn open_crate(path: &Path) {
     black_box(SafeTensors::deserialize(&map).expect("parse"));
 }
 
+/// Peak memory of one open, in a process that has opened nothing before.
+fn peak_in_fresh_process(path: &Path) -> u64 {
+    let own = std::env::current_exe().expect("own path");
+    let output = std::process::Command::new(own).arg(path).output().expect("run");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
+}
+
 /// The machine's own limit: the header's bytes in fresh memory.
 fn read_header(path: &Path, header: u64) {
     use std::os::unix::fs::FileExt;
@@ -106,24 +123,27 @@ fn lookups(case: &Case) -> (Duration, Duration) {
     // SAFETY: a C string.
     let ours = unsafe { st_open(path.as_ptr(), std::ptr::null_mut()) };
     let repeat = (100_000 / names.len()).max(1);
-    let times = medians(15, &mut [
-        &mut || {
-            for _ in 0..repeat {
-                for name in &c_names {
-                    // SAFETY: a live handle and a C string.
-                    let found = unsafe { st_find_tensor(ours, name.as_ptr()).as_ref() };
-                    black_box(found.expect("found").size());
+    let times = medians(
+        15,
+        &mut [
+            &mut || {
+                for _ in 0..repeat {
+                    for name in &c_names {
+                        // SAFETY: a live handle and a C string.
+                        let found = unsafe { st_find_tensor(ours, name.as_ptr()).as_ref() };
+                        black_box(found.expect("found").size());
+                    }
                 }
-            }
-        },
-        &mut || {
-            for _ in 0..repeat {
-                for name in &names {
-                    black_box(theirs.tensor(name).expect("found").data().len());
+            },
+            &mut || {
+                for _ in 0..repeat {
+                    for name in &names {
+                        black_box(theirs.tensor(name).expect("found").data().len());
+                    }
                 }
-            }
-        },
-    ]);
+            },
+        ],
+    );
     // SAFETY: freed once.
     unsafe { st_free(ours) };
     let each = |time: Duration| time / u32::try_from(repeat * names.len()).expect("few");
@@ -136,7 +156,10 @@ fn write(folder: &Path, file: &str, names: &[String], dtype: &str, shape: &[u64]
     let mut header = String::from("{\"__metadata__\":{\"format\":\"pt\"}");
     for (name, number) in names.iter().zip(0..) {
         let (begin, end) = (number * size, (number + 1) * size);
-        header += &format!(",\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":[{},{}],\"data_offsets\":[{begin},{end}]}}", shape[0], shape[1]);
+        header += &format!(
+            ",\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":[{},{}],\"data_offsets\":[{begin},{end}]}}",
+            shape[0], shape[1]
+        );
     }
     header += "}";
     header += &" ".repeat((8 - header.len() % 8) % 8);
@@ -151,17 +174,30 @@ fn write(folder: &Path, file: &str, names: &[String], dtype: &str, shape: &[u64]
 /// The 291 tensors of a Llama of 32 layers.
 fn llama() -> Vec<String> {
     let parts = [
-        "input_layernorm", "mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", "post_attention_layernorm",
-        "self_attn.k_proj", "self_attn.o_proj", "self_attn.q_proj", "self_attn.v_proj",
+        "input_layernorm",
+        "mlp.down_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "post_attention_layernorm",
+        "self_attn.k_proj",
+        "self_attn.o_proj",
+        "self_attn.q_proj",
+        "self_attn.v_proj",
     ];
     let layers = (0..32).flat_map(|layer| parts.map(|part| format!("model.layers.{layer}.{part}.weight")));
-    ["lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"].map(String::from).into_iter().chain(layers).collect()
+    ["lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"]
+        .map(String::from)
+        .into_iter()
+        .chain(layers)
+        .collect()
 }
 
 /// A mixture of experts.
 fn experts(count: usize) -> Vec<String> {
     let parts = ["down_proj", "gate_proj", "up_proj"];
-    (0..count).map(|i| format!("model.layers.{}.mlp.experts.{}.{}.weight", i / 768, i / 3 % 256, parts[i % 3])).collect()
+    (0..count)
+        .map(|i| format!("model.layers.{}.mlp.experts.{}.{}.weight", i / 768, i / 3 % 256, parts[i % 3]))
+        .collect()
 }
 
 /// As many as a header of 100 MB can hold.
