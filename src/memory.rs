@@ -3,6 +3,7 @@
 //! it is large, and never moved once something points into it.
 
 use std::alloc::{self, Layout};
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::slice;
 
@@ -25,6 +26,49 @@ pub(crate) fn vec_with_capacity<T>(capacity: usize, what: &str) -> Result<Vec<T>
 /// Room for `additional` more items, growing in proportion.
 pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Result<()> {
     vec.try_reserve(additional).map_err(|_| no_room::<T>(what, additional))
+}
+
+/// A vector's spare room on its way to being filled, from its start on.
+pub(crate) struct Filler<'a, T> {
+    room: &'a mut [MaybeUninit<T>],
+    len: usize,
+}
+
+impl<T> Filler<'_, T> {
+    /// Adds an item; `None` where there is no room left.
+    #[inline]
+    pub(crate) fn push(&mut self, item: T) -> Option<()> {
+        self.room.get_mut(self.len)?.write(item);
+        self.len = self.len.saturating_add(1);
+        Some(())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// A vector filled by two threads at once: the first `middle` items by one, the
+/// others by the other, and nothing is moved. `middle` 0: by one alone, given
+/// as the second. `None` if `fill` says so or leaves a gap.
+pub(crate) fn fill<T, R>(
+    vec: &mut Vec<T>,
+    middle: usize,
+    fill: impl FnOnce(&mut Filler<'_, T>, &mut Filler<'_, T>) -> Option<R>,
+) -> Option<R> {
+    vec.clear();
+    let (first, second) = vec.spare_capacity_mut().split_at_mut_checked(middle)?;
+    let starts = (first.as_ptr(), second.as_ptr());
+    let (mut first, mut second) = (Filler { room: first, len: 0 }, Filler { room: second, len: 0 });
+    let result = fill(&mut first, &mut second)?;
+    if first.len != middle || starts != (first.room.as_ptr(), second.room.as_ptr()) {
+        return None;
+    }
+    let len = middle.saturating_add(second.len);
+    // SAFETY: all of the first room and `second.len` items of the second, which
+    // lies right behind it, have been written, as these are the fillers from above.
+    unsafe { vec.set_len(len) };
+    Some(result)
 }
 
 fn no_room<T>(what: &str, items: usize) -> Error {

@@ -10,8 +10,14 @@ use crate::lookup::Lookup;
 use crate::record::Tensor;
 
 /// Makes a header of what its text says.
-pub(super) fn check(text: Vec<u8>, found: Found, context: &Context<'_>, file_size: u64) -> Result<Header> {
-    let Found { mut tensors, mut hashes, shapes, metadata, pending, begin, end, in_order, .. } = found;
+pub(super) fn check(
+    text: Vec<u8>,
+    mut tensors: Vec<Tensor>,
+    found: Found,
+    context: &Context<'_>,
+    file_size: u64,
+) -> Result<Header> {
+    let Found { mut hashes, shapes, metadata, pending, begin, end, in_order, .. } = found;
     tensors.shrink_to_fit();
     let in_order = in_order && begin == 0;
     if !in_order {

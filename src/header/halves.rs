@@ -11,6 +11,8 @@
 use std::thread;
 
 use super::parse::{first_half, second_half, Context, Found};
+use crate::memory;
+use crate::record::Tensor;
 
 /// Starting a thread takes about 50 us, the time to parse 50 kB.
 const WORTH_IT: usize = 1 << 20;
@@ -20,8 +22,7 @@ const BETWEEN: &[u8] = b"]},\"";
 
 /// Where to divide: behind a comma near the middle, or nowhere.
 pub(super) fn middle(text: &[u8]) -> Option<usize> {
-    // The second half is copied behind the first, so it is the smaller one.
-    let from = (text.len() / 16).saturating_mul(9);
+    let from = text.len() / 2;
     if text.len() < WORTH_IT || thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
         return None;
     }
@@ -30,26 +31,33 @@ pub(super) fn middle(text: &[u8]) -> Option<usize> {
 }
 
 /// Parses both halves. `None`: the text has to be read and parsed again.
-pub(super) fn parse(text: &mut [u8], middle: usize, context: Context<'_>) -> Option<Found> {
+pub(super) fn parse(text: &mut [u8], middle: usize, tensors: &mut Vec<Tensor>, context: Context<'_>) -> Option<Found> {
     let (first, second) = text.split_at_mut_checked(middle)?;
-    thread::scope(|scope| {
-        let second =
-            thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, || second_half(second, context));
-        let first = first_half(first, context);
-        let found = join(first?, second.ok()?.join().ok()??)?;
-        (found.tensors.len() as u64 <= context.limits.tensors).then_some(found)
-    })
+    // Where the second half's records go is a guess too. It is wrong where a
+    // name contains a brace, and then the first half doesn't fill its room.
+    let first_count = braces(first).saturating_sub(usize::from(first.starts_with(b"{\"__metadata__\":{")));
+    let found = memory::fill(tensors, first_count, |first_tensors, second_tensors| {
+        thread::scope(|scope| {
+            let second = thread::Builder::new()
+                .name("safetensors".into())
+                .spawn_scoped(scope, || second_half(second, second_tensors, context));
+            let first = first_half(first, first_tensors, context);
+            join(first?, second.ok()?.join().ok()??)
+        })
+    })?;
+    (tensors.len() as u64 <= context.limits.tensors).then_some(found)
+}
+
+/// Counts closing braces: one a tensor.
+fn braces(text: &[u8]) -> usize {
+    // In pieces whose count fits into a byte, which is how it goes 32 at a time.
+    text.chunks(255).map(|piece| usize::from(piece.iter().map(|byte| u8::from(*byte == b'}')).sum::<u8>())).sum()
 }
 
 fn join(mut first: Found, mut second: Found) -> Option<Found> {
-    if first.seen_metadata && second.seen_metadata {
+    if first.hashes.is_empty() || second.hashes.is_empty() || (first.seen_metadata && second.seen_metadata) {
         return None;
     }
-    if first.tensors.is_empty() || second.tensors.is_empty() {
-        return None;
-    }
-    first.tensors.try_reserve(second.tensors.len()).ok()?;
-    first.tensors.append(&mut second.tensors);
     first.hashes.try_reserve(second.hashes.len()).ok()?;
     first.hashes.append(&mut second.hashes);
     first.shapes.join(second.shapes);

@@ -176,18 +176,25 @@ impl<'a> Cursor<'a> {
         let mut write = self.pos;
         loop {
             let mut utf8 = [0; 4];
+            let at = self.pos;
             let piece: &[u8] = match self.peek() {
                 b'"' => break,
                 b'\\' => {
                     self.pos += 1;
-                    self.escape()?.encode_utf8(&mut utf8).as_bytes()
+                    match self.escape() {
+                        Ok(found) => found.encode_utf8(&mut utf8).as_bytes(),
+                        Err(fault) => return Err(self.broken_off(write, at, fault)),
+                    }
                 }
                 byte @ 0x20.. => {
                     self.pos += 1;
                     utf8[0] = byte;
                     &utf8[..1]
                 }
-                _ => return Err(self.fault("a closing quote; control characters must be escaped")),
+                _ => {
+                    let fault = self.fault("a closing quote; control characters must be escaped");
+                    return Err(self.broken_off(write, at, fault));
+                }
             };
             // An escape is never shorter than what it stands for.
             if let Some(place) = self.text.get_mut(write..write + piece.len()) {
@@ -195,15 +202,25 @@ impl<'a> Cursor<'a> {
             }
             write += piece.len();
         }
-        // NUL from the string's new end to its old one: the text around stays
-        // UTF-8 if it was, and the name is terminated.
-        if let Some(gap) = self.text.get_mut(write..=self.pos) {
-            gap.fill(0);
-        }
+        self.clear(write, self.pos + 1);
         self.pos += 1;
         let span = Span { start, len: write - start };
         std::str::from_utf8(self.get(span)).map_err(|_| Fault::Utf8)?;
         Ok(span)
+    }
+
+    /// NUL from a string's new end to where its old text goes on: the name is
+    /// terminated, and a text that is UTF-8 stays so.
+    fn clear(&mut self, from: usize, to: usize) {
+        if let Some(gap) = self.text.get_mut(from..to) {
+            gap.fill(0);
+        }
+    }
+
+    /// A fault at `at`, in a string that has moved up to `write`.
+    fn broken_off(&mut self, write: usize, at: usize, fault: Fault) -> Fault {
+        self.clear(write, at);
+        fault
     }
 
     /// What stands behind a backslash.

@@ -46,16 +46,20 @@ impl Header {
         let (mut text, data_offset) = read_text(source, limits)?;
         let hasher = Hasher::default();
         let context = Context { shard, data_offset, mapped: source.mapped(), limits, tolerate, hasher: &hasher };
-        let halves = halves::middle(&text).map(|middle| halves::parse(&mut text, middle, context));
-        let found = match halves {
-            Some(Some(found)) => found,
-            Some(None) => {
+        let mut tensors = memory::vec_with_capacity(parse::most_tensors(&text), "tensors")?;
+        let mut found = None;
+        if let Some(middle) = halves::middle(&text) {
+            found = halves::parse(&mut text, middle, &mut tensors, context);
+            if found.is_none() {
                 source.read_exact_at(LENGTH_BYTES, &mut text)?;
-                parse::whole(&mut text, context)?
             }
-            None => parse::whole(&mut text, context)?,
+        }
+        let found = match found {
+            Some(found) => found,
+            None => memory::fill(&mut tensors, 0, |_, tensors| Some(parse::whole(&mut text, tensors, context)))
+                .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "records are not where they should be")))?,
         };
-        check::check(text, found, &context, source.size())
+        check::check(text, tensors, found, &context, source.size())
     }
 }
 

@@ -8,15 +8,16 @@
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::lookup::Hasher;
-use crate::memory::{self, ShapeArena};
+use crate::memory::{self, Filler, ShapeArena};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 
 use super::canonical::{self, Entry};
 use super::json::{Cursor, Fault, Span};
 
-/// The shortest entry of a tensor in JSON, rounded down: `"":{"dtype":"","shape":[],"data_offsets":[0,0]}`.
-const SHORTEST_ENTRY: usize = 47;
+/// `"":{"dtype":0,"shape":0,"data_offsets":0},` is the least that makes a
+/// record, be it one that is then refused.
+const SHORTEST_ENTRY: usize = 41;
 /// Levels open around a field of a tensor: the header and the entry.
 const FIELD_DEPTH: u32 = 2;
 /// Levels open around an entry of the header.
@@ -37,8 +38,7 @@ pub(super) struct Context<'a> {
 /// What a text, or a half of one, says. Rules that concern all records
 /// together have not been checked yet.
 pub(super) struct Found {
-    pub(super) tensors: Vec<Tensor>,
-    /// Of the tensors' names, in the same order.
+    /// Of the tensors' names, in their order.
     pub(super) hashes: Vec<u32>,
     pub(super) shapes: ShapeArena,
     pub(super) metadata: Option<Vec<Metadata>>,
@@ -51,9 +51,14 @@ pub(super) struct Found {
     pub(super) pending: Option<(Rank, Error)>,
 }
 
+/// How many tensors a text can describe at most.
+pub(super) fn most_tensors(text: &[u8]) -> usize {
+    (text.len() / SHORTEST_ENTRY).saturating_add(1)
+}
+
 /// The pass over a whole header.
-pub(super) fn whole(text: &mut [u8], context: Context<'_>) -> Result<Found> {
-    let mut parser = Parser::new(text, context)?;
+pub(super) fn whole(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Result<Found> {
+    let mut parser = Parser::new(text, tensors, context)?;
     match parser.open().and_then(|()| parser.entries()) {
         Ok(()) => Ok(parser.found),
         Err(fault) => Err(parser.cursor.error(fault)),
@@ -62,16 +67,16 @@ pub(super) fn whole(text: &mut [u8], context: Context<'_>) -> Result<Found> {
 
 /// The pass over the first entries of a header, up to a comma where the text
 /// ends. `None`: it doesn't end there, or breaks a rule.
-pub(super) fn first_half(text: &mut [u8], context: Context<'_>) -> Option<Found> {
-    let mut parser = Parser::new(text, context).ok()?;
+pub(super) fn first_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Option<Found> {
+    let mut parser = Parser::new(text, tensors, context).ok()?;
     parser.continued = true;
     parser.open().and_then(|()| parser.entries()).ok()?;
     (parser.ended_in_comma && parser.found.pending.is_none()).then_some(parser.found)
 }
 
 /// The pass over the other entries of a header, behind that comma.
-pub(super) fn second_half(text: &mut [u8], context: Context<'_>) -> Option<Found> {
-    let mut parser = Parser::new(text, context).ok()?;
+pub(super) fn second_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Option<Found> {
+    let mut parser = Parser::new(text, tensors, context).ok()?;
     parser.entries().ok()?;
     parser.found.pending.is_none().then_some(parser.found)
 }
@@ -89,11 +94,12 @@ pub(super) enum Rank {
     Size,
 }
 
-struct Parser<'a> {
+struct Parser<'a, 'b> {
     cursor: Cursor<'a>,
     /// Names are addressed from here. It stays right when the text's owner moves.
     origin: *const u8,
     context: Context<'a>,
+    tensors: &'a mut Filler<'b, Tensor>,
     /// The text is a first half; whether its end has been met as one.
     continued: bool,
     ended_in_comma: bool,
@@ -109,12 +115,10 @@ struct Fields {
     offsets: Option<(u64, u64)>,
 }
 
-impl<'a> Parser<'a> {
-    fn new(text: &'a mut [u8], context: Context<'a>) -> Result<Self> {
-        let room = text.len() / SHORTEST_ENTRY;
+impl<'a, 'b> Parser<'a, 'b> {
+    fn new(text: &'a mut [u8], tensors: &'a mut Filler<'b, Tensor>, context: Context<'a>) -> Result<Self> {
         let found = Found {
-            tensors: memory::vec_with_capacity(room, "tensors")?,
-            hashes: memory::vec_with_capacity(room, "hashes")?,
+            hashes: memory::vec_with_capacity(most_tensors(text), "hashes")?,
             shapes: ShapeArena::default(),
             metadata: None,
             seen_metadata: false,
@@ -125,7 +129,7 @@ impl<'a> Parser<'a> {
         };
         let origin = text.as_mut_ptr().cast_const();
         let cursor = Cursor::new(text);
-        Ok(Self { cursor, origin, context, continued: false, ended_in_comma: false, found })
+        Ok(Self { cursor, origin, context, tensors, continued: false, ended_in_comma: false, found })
     }
 
     /// Keeps the error unless one that ranks no later is kept already.
@@ -340,7 +344,7 @@ impl<'a> Parser<'a> {
             let span = self.cursor.string()?;
             if let Some(dtype) = Dtype::from_name(self.cursor.get(span)) {
                 found = (dtype, dtype.c_name().as_ptr().cast());
-            } else if self.context.tolerate.unknown_dtype {
+            } else if self.context.tolerate.unknown_dtype && !self.cursor.get(span).contains(&0) {
                 found.1 = self.pointer(span);
             } else {
                 self.pend_tensor(Rank::Dtype, ErrorKind::Dtype, name, |this| {
@@ -469,7 +473,7 @@ impl<'a> Parser<'a> {
         }
         let (shape, rank) = self.found.shapes.finish();
         let limits = self.context.limits;
-        if self.found.tensors.len() as u64 >= limits.tensors
+        if self.tensors.len() as u64 >= limits.tensors
             || name.len as u64 > limits.name_bytes
             || rank as u64 > limits.rank
         {
@@ -484,18 +488,14 @@ impl<'a> Parser<'a> {
         };
         let name = (self.pointer(name).cast(), name.len);
         let found = &mut self.found;
-        if found.tensors.is_empty() {
+        if self.tensors.len() == 0 {
             found.begin = begin;
         } else {
             found.in_order &= begin == found.end;
         }
         found.end = end;
-        if found.tensors.len() == found.tensors.capacity() {
-            memory::reserve(&mut found.tensors, 1, "tensors")?;
-            memory::reserve(&mut found.hashes, 1, "hashes")?;
-        }
         found.hashes.push(hash);
-        found.tensors.push(Tensor {
+        let record = Tensor {
             name: name.0,
             name_len: name.1,
             dtype: dtype as i32,
@@ -508,14 +508,15 @@ impl<'a> Parser<'a> {
             data: data.cast(),
             dtype_name: dtype_name.cast(),
             reserved: [0; 2],
-        });
-        Ok(())
+        };
+        let pushed = self.tensors.push(record);
+        pushed.ok_or_else(|| Error::new(ErrorKind::Internal, "more tensors than were counted").into())
     }
 
     #[cold]
     fn beyond_limits(&mut self, name: Span, rank: usize) {
         let Limits { tensors, name_bytes, rank: most_rank, .. } = *self.context.limits;
-        let count = self.found.tensors.len().saturating_add(1);
+        let count = self.tensors.len().saturating_add(1);
         for (kind, what, found, limit) in [
             (ErrorKind::HeaderTooLarge, "tensors in the header", count, tensors),
             (ErrorKind::HeaderTooLarge, "bytes in the name", name.len, name_bytes),
