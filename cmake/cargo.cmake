@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Builds the library with cargo, puts it into lib/ of the build tree under its
+# installed names, and defines the targets.
+
+find_program(SAFETENSORS_CARGO cargo PATHS "$ENV{HOME}/.cargo/bin" DOC "cargo, Rust's build tool")
+if(NOT SAFETENSORS_CARGO)
+  message(FATAL_ERROR "libsafetensors is written in Rust, and cargo was not found. Install Rust 1.85 "
+    "or newer (https://rustup.rs), or say where cargo is with -DSAFETENSORS_CARGO=/path/to/cargo.")
+endif()
+set(SAFETENSORS_CARGO_TARGET_DIR "${PROJECT_BINARY_DIR}/cargo" CACHE PATH "Where cargo builds")
+set(SAFETENSORS_RUST_TARGET "" CACHE STRING "Rust target triple to build for; empty: this machine")
+
+set(cargo_flags --release --lib --locked
+  --manifest-path "${PROJECT_SOURCE_DIR}/Cargo.toml" --target-dir "${SAFETENSORS_CARGO_TARGET_DIR}")
+set(cargo_out "${SAFETENSORS_CARGO_TARGET_DIR}/release")
+if(SAFETENSORS_RUST_TARGET)
+  list(APPEND cargo_flags --target "${SAFETENSORS_RUST_TARGET}")
+  set(cargo_out "${SAFETENSORS_CARGO_TARGET_DIR}/${SAFETENSORS_RUST_TARGET}/release")
+endif()
+
+# The file, what programs record (its SONAME), and what linkers look for.
+set(soversion ${PROJECT_VERSION_MAJOR})
+if(APPLE)
+  set(safetensors_file libsafetensors.${PROJECT_VERSION}.dylib)
+  set(safetensors_soname libsafetensors.${soversion}.dylib)
+  set(safetensors_link libsafetensors.dylib)
+else()
+  set(safetensors_file libsafetensors.so.${PROJECT_VERSION})
+  set(safetensors_soname libsafetensors.so.${soversion})
+  set(safetensors_link libsafetensors.so)
+endif()
+set(safetensors_archive libsafetensors.a)
+set(lib "${PROJECT_BINARY_DIR}/lib")
+file(MAKE_DIRECTORY "${lib}")
+
+# Cargo knows best whether there is something to do, so it is asked each time.
+# (A make's job server is not handed on, and cargo warns where it finds none;
+# CARGO_BUILD_TARGET would move the output.)
+add_custom_target(safetensors_cargo
+  COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS --unset=MFLAGS --unset=CARGO_BUILD_TARGET
+    "${SAFETENSORS_CARGO}" build ${cargo_flags}
+  BYPRODUCTS "${cargo_out}/${safetensors_link}" "${cargo_out}/${safetensors_archive}"
+  COMMENT "Building libsafetensors ${PROJECT_VERSION} with cargo"
+  USES_TERMINAL VERBATIM)
+
+add_custom_command(
+  OUTPUT "${lib}/${safetensors_file}" "${lib}/${safetensors_soname}" "${lib}/${safetensors_link}"
+  DEPENDS safetensors_cargo "${cargo_out}/${safetensors_link}"
+  COMMAND "${CMAKE_COMMAND}" -E copy "${cargo_out}/${safetensors_link}" "${safetensors_file}"
+  COMMAND "${CMAKE_COMMAND}" -E create_symlink "${safetensors_file}" "${safetensors_soname}"
+  COMMAND "${CMAKE_COMMAND}" -E create_symlink "${safetensors_soname}" "${safetensors_link}"
+  WORKING_DIRECTORY "${lib}" COMMENT "" VERBATIM)
+
+# Most of the archive is Rust's standard library, and most of that is of no use
+# to a C linker: compiler bitcode and debug information, 20 of 24 MB.
+set(copy_archive "${CMAKE_COMMAND}" -E copy)
+if(CMAKE_OBJCOPY AND NOT APPLE)
+  set(copy_archive "${CMAKE_OBJCOPY}" --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd)
+endif()
+add_custom_command(
+  OUTPUT "${lib}/${safetensors_archive}"
+  DEPENDS safetensors_cargo "${cargo_out}/${safetensors_archive}"
+  COMMAND ${copy_archive} "${cargo_out}/${safetensors_archive}" "${lib}/${safetensors_archive}"
+  COMMENT "" VERBATIM)
+
+add_custom_target(safetensors_libraries ALL
+  DEPENDS "${lib}/${safetensors_file}" "${lib}/${safetensors_archive}")
+
+# What `rustc --print native-static-libs` lists. libgcc_s is in the list too;
+# every compiler driver adds it, or for -static its archive, on its own.
+set(safetensors_private_libs pthread m)
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  list(APPEND safetensors_private_libs dl rt util)
+endif()
+
+configure_file(cmake/safetensors-targets.cmake.in safetensors-targets.cmake @ONLY)
+set(safetensors_lib_dir "${lib}")
+set(safetensors_include_dir "${PROJECT_SOURCE_DIR}/include")
+set(safetensors_scope GLOBAL)
+include("${PROJECT_BINARY_DIR}/safetensors-targets.cmake")
+add_dependencies(safetensors::safetensors safetensors_libraries)
+add_dependencies(safetensors::static safetensors_libraries)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by scripts/demo and scripts/test: `need` checks for a command and
+# installs it from the system's packages on Debian and Ubuntu; elsewhere it says
+# what is missing and how to get it.
+
+rust_needed=1.85
+
+say() { printf '\n== %s\n' "$*"; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+apt_updated=
+apt_install() {
+    if ! command -v apt-get >/dev/null; then
+        echo "missing: $*. Install it with your system's package manager and run this again." >&2
+        exit 1
+    fi
+    say "installing $*"
+    if [ -z "$apt_updated" ]; then
+        as_root apt-get update -qq
+        apt_updated=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# need COMMAND PACKAGE...
+need() {
+    local command=$1
+    shift
+    command -v "$command" >/dev/null || apt_install "$@"
+}
+
+# True if the Rust at hand is as new as Cargo.toml wants it.
+rust_is_new_enough() {
+    command -v cargo >/dev/null || return 1
+    local found
+    found=$(rustc --version 2>/dev/null | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$rust_needed" "$found" | sort -V | head -n 1)" = "$rust_needed" ]
+}
+
+need_rust() {
+    [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+    rust_is_new_enough && return
+    say "installing Rust $rust_needed or newer, with rustup"
+    if ! command -v rustup >/dev/null; then
+        # Newer systems package rustup; for the others there is its installer.
+        apt_install rustup 2>/dev/null || {
+            need curl curl ca-certificates
+            curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
+            . "$HOME/.cargo/env"
+        }
+    fi
+    rustup toolchain install stable --profile minimal --component clippy --component rustfmt
+    rustup default stable
+    if ! rust_is_new_enough; then
+        echo "missing: Rust $rust_needed or newer. See https://www.rust-lang.org/tools/install" >&2
+        exit 1
+    fi
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The binary interface: what the shared library exports and needs, how the
+//! structs are laid out, and that programs compiled against older headers run.
+//!
+//! `tests/abi/<version>/` has the header of each release, with a program of
+//! that time. It comes with the release, and is never edited again.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::mem::{align_of, offset_of, size_of};
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::{build_program, compilers, library, root, run, scratch};
+use safetensors::ffi::open::{st_io, st_open_options, st_resolver};
+use safetensors::ffi::status::st_error;
+use safetensors::record::{st_metadata, st_shard, st_tensor};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_exports_are_the_functions_of_the_header_and_the_list() {
+    let header = Header::read("include/safetensors.h");
+    let names: BTreeSet<_> = header.functions().collect();
+    let nm = run(Command::new("nm").args(["-D", "--defined-only", "-P"]).arg(library().join("libsafetensors.so")));
+    let exported: BTreeSet<_> = nm.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(exported, names, "exported, and in the header");
+    assert!(exported.iter().all(|name| name.starts_with("st_")), "{exported:?}");
+
+    let list: String = exported.iter().map(|name| format!("{name}\n")).collect();
+    if std::env::var_os("SAFETENSORS_WRITE_SYMBOLS").is_some() {
+        fs::write(root().join("tests/abi/symbols.txt"), &list).unwrap();
+    }
+    let why = "is a change of the ABI meant? Then: SAFETENSORS_WRITE_SYMBOLS=1 cargo test --test abi";
+    assert_eq!(read("tests/abi/symbols.txt"), list, "{why}");
+}
+
+#[test]
+fn the_shared_library_has_its_soname_and_needs_the_system_alone() {
+    let file = library().join("libsafetensors.so");
+    let dynamic = run(Command::new("readelf").args(["-d", "-W"]).arg(&file));
+    let values = |tag: &str| -> Vec<String> {
+        let lines = dynamic.lines().filter(|line| line.contains(tag));
+        lines.filter_map(|line| Some(line.split_once('[')?.1.trim_end_matches(']').to_owned())).collect()
+    };
+    assert_eq!(values("(SONAME)"), [concat!("libsafetensors.so.", env!("CARGO_PKG_VERSION_MAJOR"))]);
+    let system = ["libc.so", "libm.so", "libgcc_s.so", "ld-linux"];
+    for needed in values("(NEEDED)") {
+        assert!(system.iter().any(|name| needed.starts_with(name)), "needs {needed}");
+    }
+    assert!(!dynamic.contains("PATH)"), "no RPATH, no RUNPATH:\n{dynamic}");
+    let size = fs::metadata(&file).unwrap().len();
+    assert!(size < 800_000, "{} has {size} bytes", file.display());
+}
+
+#[test]
+fn the_header_compiles_alone_as_every_standard_and_in_two_units() {
+    let header = read("tests/abi/header.c");
+    for name in Header::read("include/safetensors.h").initialisers() {
+        assert!(header.contains(name), "tests/abi/header.c does not try {name}");
+    }
+    let out = scratch("header");
+    for_each_standard(|compiler, language, standard| {
+        let objects = ["other", "main"].map(|unit| out.join(unit).with_extension("o"));
+        for (unit, object) in ["other", "main"].iter().zip(&objects) {
+            let mut command = strict(compiler, language, standard);
+            command.args(["-Wmissing-field-initializers", "-Wconversion", "-Wundef", "-c", "-o"]).arg(object);
+            run(command.arg(format!("-DUNIT={unit}")).arg(root().join("tests/abi/header.c")));
+        }
+        let program = out.join("program");
+        run(Command::new(compiler).args(&objects).arg("-o").arg(&program));
+        run(&mut Command::new(program));
+    });
+}
+
+#[test]
+fn every_public_field_stands_where_it_always_stood() {
+    let layout = read("tests/abi/layout.c");
+    for (name, fields) in Header::read("include/safetensors.h").structs() {
+        assert!(layout.contains(&format!("SIZE({name}, ")), "tests/abi/layout.c does not size {name}");
+        for field in fields {
+            assert!(layout.contains(&format!("FIELD({name}, {field}, ")), "tests/abi/layout.c lacks {name}.{field}");
+        }
+    }
+    for_each_standard(|compiler, language, standard| {
+        let mut command = strict(compiler, language, standard);
+        run(command.arg("-fsyntax-only").arg(root().join("tests/abi/layout.c")));
+    });
+}
+
+#[test]
+fn rust_lays_the_structs_out_as_c_does() {
+    assert_eq!([size_of::<st_error>(), align_of::<st_error>(), offset_of!(st_error, message)], [512, 4, 8]);
+    assert_eq!([size_of::<st_tensor>(), size_of::<st_metadata>(), size_of::<st_shard>()], [96, 48, 72]);
+    assert_eq!([size_of::<st_open_options>(), size_of::<st_io>(), size_of::<st_resolver>()], [56, 56, 32]);
+    assert_eq!([offset_of!(st_open_options, access), offset_of!(st_open_options, max_name_length)], [8, 48]);
+    assert_eq!([offset_of!(st_io, read_at), offset_of!(st_io, max_parallel)], [16, 48]);
+    assert_eq!([offset_of!(st_resolver, open), offset_of!(st_resolver, user_data)], [8, 24]);
+}
+
+#[test]
+fn callers_with_shorter_and_longer_structs_are_served() {
+    let program = scratch("struct_size").join("program");
+    build_program(&[&root().join("tests/abi/struct_size.c")], &root().join("include"), &program);
+    run(&mut Command::new(program));
+}
+
+#[test]
+fn programs_of_older_headers_run_with_the_library_of_today() {
+    let out = scratch("frozen");
+    for folder in frozen() {
+        let program = out.join(folder.file_name().unwrap());
+        build_program(&[&folder.join("client.c")], &folder, &program);
+        run(&mut Command::new(program));
+    }
+}
+
+#[test]
+fn todays_header_still_says_all_that_older_ones_said() {
+    let today = Header::read("include/safetensors.h");
+    for folder in frozen() {
+        let old = Header::read(folder.join("safetensors.h").to_str().unwrap());
+        for constant in old.constants() {
+            assert!(today.defines.contains(constant), "{}: {constant}", folder.display());
+        }
+        for declaration in &old.declarations {
+            // Structs that know their size may have grown.
+            let fields = declaration.rsplit_once(" }").map(|(fields, _)| fields);
+            let grown = fields.filter(|fields| fields.contains("{ size_t struct_size;"));
+            let stands = today.declarations.iter().any(|now| match grown {
+                Some(fields) => now.starts_with(fields),
+                None => now == declaration,
+            });
+            assert!(stands, "{}: {declaration}", folder.display());
+        }
+    }
+}
+
+/// The folders of released headers.
+fn frozen() -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("tests/abi")).unwrap().map(|entry| entry.unwrap().path());
+    let folders: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    assert!(!folders.is_empty());
+    folders
+}
+
+/// Calls with each compiler, language and standard.
+fn for_each_standard(mut check: impl FnMut(&str, &str, &str)) {
+    for (c, cxx) in compilers() {
+        for standard in ["c99", "c11", "c17"] {
+            check(c, "c", standard);
+        }
+        for standard in ["c++11", "c++17", "c++20"] {
+            check(cxx, "c++", standard);
+        }
+    }
+}
+
+fn strict(compiler: &str, language: &str, standard: &str) -> Command {
+    let mut command = Command::new(compiler);
+    command.args(["-x", language, "-Wall", "-Wextra", "-Wpedantic", "-Werror"]);
+    command.arg(format!("-std={standard}")).arg("-I").arg(root().join("include"));
+    command
+}
+
+/// A header without its comments, taken apart.
+struct Header {
+    /// `NAME value`
+    defines: Vec<String>,
+    /// Functions, structs and types: one line each, single spaces, without `;`.
+    declarations: Vec<String>,
+}
+
+impl Header {
+    fn read(path: &str) -> Self {
+        let mut text = read(path).replace("\\\n", " ");
+        while let Some((before, rest)) = text.split_once("/*") {
+            text = format!("{before}{}", rest.split_once("*/").unwrap().1);
+        }
+        let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let (directives, code): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with('#'));
+        let defines = directives.iter().filter_map(|line| line.strip_prefix("#define "));
+        let code = code.join(" ").replace("extern \"C\" {", "");
+
+        let mut declarations = vec![String::new()];
+        let mut depth = 0;
+        for piece in code.split_inclusive(['{', '}', ';']) {
+            depth += i32::from(piece.ends_with('{')) - i32::from(piece.ends_with('}'));
+            declarations.last_mut().unwrap().push_str(piece);
+            if depth == 0 && piece.ends_with(';') {
+                declarations.push(String::new());
+            }
+        }
+        declarations.pop(); // what ends extern "C"
+        let one_line = |text: String| text.trim_end_matches(';').split_whitespace().collect::<Vec<_>>().join(" ");
+        let declarations: Vec<_> = declarations.into_iter().map(one_line).collect();
+        Self { defines: defines.map(str::to_owned).collect(), declarations }
+    }
+
+    fn functions(&self) -> impl Iterator<Item = &str> {
+        let functions = self.declarations.iter().filter_map(|text| text.strip_prefix("ST_API "));
+        functions.filter_map(|text| name(text.split('(').next()?))
+    }
+
+    /// What may not change: all but the version and what depends on struct sizes.
+    fn constants(&self) -> impl Iterator<Item = &String> {
+        let fixed =
+            |line: &&String| line.starts_with("ST_") && !line.starts_with("ST_API") && !line.contains("{sizeof");
+        self.defines.iter().filter(fixed)
+    }
+
+    fn initialisers(&self) -> impl Iterator<Item = &str> {
+        self.defines.iter().filter_map(|line| Some(line.split_once(" {")?.0))
+    }
+
+    /// Structs with fields, and their names.
+    fn structs(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
+        let structs =
+            self.declarations.iter().filter_map(|text| text.strip_prefix("typedef struct ")?.split_once(" { "));
+        structs.map(|(name, body)| (name, body.split("; ").filter_map(field).collect()))
+    }
+}
+
+/// The name that a field's declaration gives: `T *name`, `T name[2]`, `T (*name)(...)`.
+fn field(declaration: &str) -> Option<&str> {
+    match declaration.split_once("(*") {
+        _ if declaration.starts_with('}') => None,
+        Some((_, function)) => function.split(')').next(),
+        None => name(declaration.split('[').next()?),
+    }
+}
+
+fn name(declaration: &str) -> Option<&str> {
+    Some(declaration.split(' ').next_back()?.trim_start_matches('*'))
+}

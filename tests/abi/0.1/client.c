@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A program of version 0.1: compiled with the header beside it, run with the
+// library of today.
+
+#include <safetensors.h>
+
+#include <string.h>
+
+#include "../check.h"
+
+static int released;
+
+static st_status read_at(void *user_data, uint64_t offset, void *dst, size_t len, size_t *done, st_error *error) {
+    (void)error;
+    memcpy(dst, (const char *)user_data + offset, len);
+    *done = len;
+    return ST_OK;
+}
+
+static void release(void *user_data) {
+    (void)user_data;
+    released++;
+}
+
+static st_status resolve(void *user_data, const char *name, st_io *out, st_error *error) {
+    (void)error;
+    CHECK(out->struct_size == sizeof *out && strcmp(name, "model.safetensors") == 0);
+    *out = *(const st_io *)user_data;
+    return ST_OK;
+}
+
+static void check_contents(st_checkpoint *checkpoint, int32_t access) {
+    size_t tensors = 0, entries = 0, shards = 0, length = 0;
+    const st_tensor *all = st_tensors(checkpoint, &tensors);
+    const st_metadata *metadata = st_metadata_entries(checkpoint, &entries);
+    const st_shard *shard = st_shards(checkpoint, &shards);
+    CHECK(tensors == 1 && entries == 1 && shards == 1);
+    CHECK(all == st_find_tensor(checkpoint, "x") && all == st_find_tensor_n(checkpoint, "x", 1));
+    CHECK(strcmp(metadata->key, "key") == 0 && strcmp(st_get_metadata(checkpoint, "key", &length), "value") == 0);
+    CHECK(length == metadata->value_len && length == 5);
+    CHECK(shard->access == access && shard->size == file_size && shard->data_offset == DATA_OFFSET);
+
+    st_error error;
+    unsigned char copy[3];
+    const st_tensor *x = st_get_tensor(checkpoint, "x", &error);
+    CHECK(x != NULL && x == st_get_tensor_n(checkpoint, "x", 1, &error));
+    CHECK(x->dtype == ST_DTYPE_U8 && x->rank == 1 && x->shape[0] == 3 && x->size == 3 && x->element_count == 3);
+    CHECK(x->offset == DATA_OFFSET && strcmp(x->dtype_name, st_dtype_name(ST_DTYPE_U8)) == 0);
+    CHECK(memcmp(x->data, file + DATA_OFFSET, 3) == 0);
+    CHECK(st_read_tensor(checkpoint, x, copy, sizeof copy, &error) == ST_OK);
+    CHECK(memcmp(copy, file + DATA_OFFSET, 3) == 0);
+    CHECK(st_read_tensor(checkpoint, x, copy, 2, &error) == ST_ERROR_BUFFER_SIZE && error.code == ST_ERROR_BUFFER_SIZE);
+    CHECK(st_get_tensor(checkpoint, "y", &error) == NULL && error.code == ST_ERROR_NOT_FOUND);
+
+    CHECK(st_retain(checkpoint) == checkpoint);
+    st_free(checkpoint);
+    CHECK(st_find_tensor(checkpoint, "x") == all);
+    st_free(checkpoint);
+}
+
+int main(void) {
+    CHECK(st_abi_version() == SAFETENSORS_ABI_VERSION);
+    CHECK(st_dtype_from_name("BF16") == ST_DTYPE_BF16 && st_dtype_bits(ST_DTYPE_BF16) == 16);
+    CHECK(strcmp(st_status_name(ST_ERROR_SHARD), "ST_ERROR_SHARD") == 0);
+
+    st_error error;
+    CHECK(st_open("/no/such/file.safetensors", &error) == NULL && error.code == ST_ERROR_IO && error.os_errno != 0);
+
+    st_open_options options = ST_OPEN_OPTIONS_INIT;
+    CHECK(st_open_with("/no/such/file.safetensors", &options, NULL) == NULL);
+    check_contents(st_open_memory(file, file_size, &options, &error), ST_ACCESS_MEMORY);
+
+    st_io io = ST_IO_INIT;
+    io.size = file_size;
+    io.read_at = read_at;
+    io.release = release;
+    io.user_data = (void *)(uintptr_t)file;
+    check_contents(st_open_io(&io, NULL, &error), ST_ACCESS_CALLBACK);
+    CHECK(released == 1);
+
+    st_resolver resolver = ST_RESOLVER_INIT;
+    resolver.open = resolve;
+    resolver.release = release;
+    resolver.user_data = &io;
+    check_contents(st_open_resolved(&resolver, "model.safetensors", NULL, &error), ST_ACCESS_CALLBACK);
+    CHECK(released == 3);
+    return 0;
+}

@@ -1,0 +1,667 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * safetensors.h: open safetensors checkpoints from C, or from anything that
+ * can call C.
+ *
+ * Generated from src/ffi by cbindgen; how is said in cbindgen.toml.
+ *
+ * THE FORMAT
+ *
+ *     8 bytes     N, the header's length, unsigned little-endian
+ *     N bytes     the header: one JSON object
+ *     the rest    the data section: all tensors' bytes
+ *
+ *     {"__metadata__": {"format": "pt"},
+ *      "weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
+ *
+ * Data is in C order and little-endian. data_offsets count from the start of
+ * the data section, which the tensors fill without hole or overlap, in any
+ * order. A shape counts elements; [] is one element. Nothing in a file is code.
+ * A large model is several such files ("shards") beside an index file,
+ *
+ *     {"metadata": {...}, "weight_map": {"weight": "model-00001-of-00002.safetensors"}}
+ *
+ * A "checkpoint" is any of these, opened: one set of named tensors.
+ *
+ *     st_error error;
+ *     st_checkpoint *model = st_open("model.safetensors", &error);
+ *     if (!model) { fprintf(stderr, "%s\n", error.message); return 1; }
+ *     const st_tensor *weight = st_get_tensor(model, "weight", &error);
+ *     if (weight) use(weight->data, weight->shape, weight->rank);
+ *     st_free(model);
+ *
+ * RULES FOR EVERY FUNCTION
+ *
+ * Errors. What can fail returns NULL or an st_status other than ST_OK, and
+ *   takes an st_error last, which may be NULL. It is plain memory of the
+ *   caller's, written on failure only. There is no thread-local or global
+ *   state. Any file and any argument gives a status: nothing here prints, exits
+ *   or lets a fault cross. A pointer that must not be NULL and is, is
+ *   ST_ERROR_INVALID_ARGUMENT; where there is no error to fill, it gives NULL
+ *   or 0. Messages are safe to print: names from files come escaped.
+ * Ownership, in four phrases. "Caller owns": release it with the one function
+ *   named there; all of those take NULL. "Owned by the checkpoint, valid until
+ *   st_free": until the last one. "Borrowed for the call": the library keeps
+ *   nothing of it. "Static": for ever.
+ * Threads. A checkpoint does not change once it is open: any number of threads
+ *   may use one at the same time, and st_retain and st_free too.
+ * Strings. In: NUL-terminated UTF-8 (paths: the system's bytes), or with a
+ *   length in the functions that end in _n. Out: NUL-terminated, with the
+ *   length beside them, as a name may contain NUL.
+ * Structs that the caller fills begin with struct_size: initialise them with
+ *   their _INIT macro, and zero is the default in every field. A caller
+ *   compiled against an older or newer header is served; a field this version
+ *   does not know must be zero (ST_ERROR_UNSUPPORTED).
+ * Mapping. Where a file is mapped, somebody who cuts it short while it is open
+ *   makes the system raise SIGBUS in whoever touches the lost bytes. Opening
+ *   and copying never touch them; where files are not under your control, use
+ *   ST_ACCESS_READ.
+ */
+
+#ifndef SAFETENSORS_H
+#define SAFETENSORS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* On every function: with default visibility, found in the shared library. */
+#ifndef ST_API
+#if defined(_WIN32) && !defined(SAFETENSORS_STATIC)
+#define ST_API __declspec(dllimport)
+#elif defined(__GNUC__)
+#define ST_API __attribute__((visibility("default")))
+#else
+#define ST_API
+#endif
+#endif
+
+/* Initialisers: struct_size, and the default in every other field. */
+#define ST_OPEN_OPTIONS_INIT {sizeof(st_open_options), 0, 0, 0, 0, 0, 0, 0, 0}
+#define ST_IO_INIT {sizeof(st_io), 0, NULL, NULL, NULL, 0, 0}
+#define ST_RESOLVER_INIT {sizeof(st_resolver), NULL, NULL, NULL}
+
+// Major version of this header.
+#define SAFETENSORS_VERSION_MAJOR 0
+
+// Minor version of this header.
+#define SAFETENSORS_VERSION_MINOR 1
+
+// Patch version of this header.
+#define SAFETENSORS_VERSION_PATCH 0
+
+// This header's version as one number to compare: major * 1000000 + minor * 1000 + patch.
+#define SAFETENSORS_VERSION 1000
+
+// What st_abi_version returns for a library that fits this header.
+#define SAFETENSORS_ABI_VERSION 1
+
+// st_open_options.access: map on file systems known to be local, read elsewhere.
+#define ST_ACCESS_AUTO 0
+
+// Zero-copy: data points into a mapping in every record.
+#define ST_ACCESS_MAP 1
+
+// Nothing is mapped: a failing disk is an error code, never a SIGBUS.
+#define ST_ACCESS_READ 2
+
+// In st_shard.access only: the caller's memory.
+#define ST_ACCESS_MEMORY 3
+
+// In st_shard.access only: the caller's read_at.
+#define ST_ACCESS_CALLBACK 4
+
+// st_open_options.tolerate: allow bytes behind the last tensor.
+#define ST_TOLERATE_TRAILING_BYTES 1
+
+// st_open_options.tolerate: keep tensors of unknown dtypes, as opaque bytes.
+#define ST_TOLERATE_UNKNOWN_DTYPE 2
+
+// st_open_options.prefetch: nothing.
+#define ST_PREFETCH_NONE 0
+
+// st_open_options.prefetch: tell the system to read ahead, and don't wait.
+#define ST_PREFETCH_ADVISE 1
+
+// st_open_options.prefetch: mapped files are in memory when opening returns; as _ADVISE for others.
+#define ST_PREFETCH_POPULATE 2
+
+// One opened set of named tensors. Opaque; made by the st_open functions.
+typedef struct st_checkpoint st_checkpoint;
+
+// What a function has to say: ST_OK, or the rule that was broken. The numbers
+// never change.
+typedef int32_t st_status;
+
+// An error: plain memory of the caller's, nothing to free, 512 bytes for ever.
+//
+// Written on failure only, so it needs no initialising.
+typedef struct st_error {
+    // Which rule was broken.
+    st_status code;
+    // The operating system's errno, or 0 where it had none.
+    int32_t os_errno;
+    // NUL-terminated UTF-8, safe to print: file, tensor, rule, numbers.
+    char message[504];
+} st_error;
+
+// How to open. Begin with ST_OPEN_OPTIONS_INIT; zero in any field is the default.
+//
+// Limits hold for each file by itself.
+typedef struct st_open_options {
+    // sizeof(st_open_options), as set by ST_OPEN_OPTIONS_INIT.
+    size_t struct_size;
+    // ST_ACCESS_AUTO, ST_ACCESS_MAP or ST_ACCESS_READ.
+    int32_t access;
+    // Any of ST_TOLERATE_*, or'ed.
+    uint32_t tolerate;
+    // ST_PREFETCH_NONE, ST_PREFETCH_ADVISE or ST_PREFETCH_POPULATE.
+    int32_t prefetch;
+    // Zero.
+    uint32_t reserved0;
+    // Largest header, and largest index file, in bytes; 0: 100,000,000.
+    uint64_t max_header_size;
+    // Most tensors in a header; 0: as many as fit.
+    uint64_t max_tensors;
+    // Most dimensions of a tensor; 0: as many as fit.
+    uint64_t max_rank;
+    // Longest name of a tensor in bytes; 0: as long as fits.
+    uint64_t max_name_length;
+} st_open_options;
+
+// Your own bytes: HTTP, object stores, asset packs. Begin with ST_IO_INIT.
+typedef struct st_io {
+    // sizeof(st_io), as set by ST_IO_INIT.
+    size_t struct_size;
+    // Bytes in the file.
+    uint64_t size;
+    // Reads up to len bytes at offset into dst and sets *done to their number:
+    // fewer than len is fine, 0 is an error (ST_ERROR_IO). Returns ST_OK, or a
+    // status, which the function that needed the bytes then returns; what it
+    // wrote to error (os_errno, message) is passed on. May be called from
+    // several threads at once. Required.
+    st_status (*read_at)(void *user_data,
+                         uint64_t offset,
+                         void *dst,
+                         size_t len,
+                         size_t *done,
+                         struct st_error *error);
+    // Called just once when the library is done with user_data: with the last
+    // st_free, or before a failed open returns. NULL: nothing to release. (Not
+    // called where struct_size itself is not valid.)
+    void (*release)(void *user_data);
+    // Yours; passed to both functions.
+    void *user_data;
+    // The request size that suits you best, in bytes; 0: no preference.
+    size_t preferred_read;
+    // How many read_at calls may be under way at once; 0: any number.
+    size_t max_parallel;
+} st_io;
+
+// Finds the files of a sharded checkpoint that lies behind callbacks. Begin
+// with ST_RESOLVER_INIT.
+typedef struct st_resolver {
+    // sizeof(st_resolver), as set by ST_RESOLVER_INIT.
+    size_t struct_size;
+    // Fills *out (which arrives as ST_IO_INIT) for the file or index of this
+    // name: the one given to st_open_resolved, then each shard's, with the
+    // same folder before it. Returns ST_OK or a status, as st_io.read_at does;
+    // a status other than ST_OK means *out holds nothing to release. Called
+    // from the thread that opens, one name after another. Required.
+    st_status (*open)(void *user_data, const char *name, struct st_io *out, struct st_error *error);
+    // Called just once, before st_open_resolved returns. NULL: nothing to release.
+    void (*release)(void *user_data);
+    // Yours; passed to both functions.
+    void *user_data;
+} st_resolver;
+
+// One tensor: its name, what it holds and where its bytes are.
+//
+// A view; it owns nothing. As returned by reading, every pointer in it is
+// owned by the checkpoint, valid until st_free.
+typedef struct st_tensor {
+    // UTF-8, NUL-terminated; may itself contain NUL, so trust name_len.
+    const char *name;
+    // Bytes in name, without the terminating NUL.
+    size_t name_len;
+    // One of ST_DTYPE_*.
+    int32_t dtype;
+    // Which file it is in: an index into what st_shards returns.
+    uint32_t shard;
+    // Number of dimensions; 0 is a scalar, which has one element.
+    size_t rank;
+    // rank sizes in elements, outermost first (C order).
+    const int64_t *shape;
+    // Product of the shape.
+    uint64_t element_count;
+    // Where its bytes begin, from the start of its shard's file.
+    uint64_t offset;
+    // Its bytes: element_count times the dtype's bits, divided by 8.
+    uint64_t size;
+    // Its bytes in memory, or NULL where the shard is read and not mapped.
+    // Little-endian. Aligned as the file is, so check before you cast; what
+    // ST_ACCESS_READ and st_get_tensor give is aligned to 64 bytes.
+    const void *data;
+    // The dtype as the file spells it, NUL-terminated.
+    const char *dtype_name;
+    // Zero; ignored when given to the library.
+    uint64_t reserved[2];
+} st_tensor;
+
+// One entry of a checkpoint's metadata.
+//
+// As returned by reading, owned by the checkpoint, valid until st_free.
+typedef struct st_metadata {
+    // UTF-8, NUL-terminated; may itself contain NUL.
+    const char *key;
+    // Bytes in key, without the terminating NUL.
+    size_t key_len;
+    // UTF-8, NUL-terminated; may itself contain NUL.
+    const char *value;
+    // Bytes in value, without the terminating NUL.
+    size_t value_len;
+    // Zero; ignored when given to the library.
+    uint64_t reserved[2];
+} st_metadata;
+
+// One file of a checkpoint.
+//
+// Owned by the checkpoint, valid until st_free.
+typedef struct st_shard {
+    // Its path, or the resolver's name for it; NULL for memory and a lone st_io.
+    const char *path;
+    // Bytes in path, without the terminating NUL.
+    size_t path_len;
+    // Bytes in the file.
+    uint64_t size;
+    // Where the data section begins: 8 plus the header's length.
+    uint64_t data_offset;
+    // Bytes that the tensors in the file take.
+    uint64_t data_size;
+    // ST_ACCESS_MAP, ST_ACCESS_READ, ST_ACCESS_MEMORY or ST_ACCESS_CALLBACK: what was chosen.
+    int32_t access;
+    // Zero.
+    uint32_t reserved0;
+    // Why it was chosen, NUL-terminated text for people.
+    const char *reason;
+    // Zero.
+    uint64_t reserved[2];
+} st_shard;
+
+// An element type. 0 is none ("as stored"). The numbers never change.
+typedef int32_t st_dtype;
+
+// Success.
+#define ST_OK 0
+
+// An argument breaks this header's rules.
+#define ST_ERROR_INVALID_ARGUMENT 1
+
+// Memory could not be had; the message says for what and how much.
+#define ST_ERROR_OUT_OF_MEMORY 2
+
+// The system said no (os_errno has its number), or a file ended within a read.
+#define ST_ERROR_IO 3
+
+// No tensor has this name.
+#define ST_ERROR_NOT_FOUND 4
+
+// A destination is too small.
+#define ST_ERROR_BUFFER_SIZE 5
+
+// A callback asked to stop.
+#define ST_ERROR_CANCELLED 6
+
+// Not possible in this version, or not for this combination.
+#define ST_ERROR_UNSUPPORTED 7
+
+// A fault of the library itself: please report it.
+#define ST_ERROR_INTERNAL 8
+
+// The file ends before its header's length, or before its last tensor.
+#define ST_ERROR_TRUNCATED 9
+
+// The header is longer than the limit, or holds more than the limits allow.
+#define ST_ERROR_HEADER_TOO_LARGE 10
+
+// The header is longer than the file.
+#define ST_ERROR_HEADER_LENGTH 11
+
+// The header does not begin with `{`.
+#define ST_ERROR_HEADER_START 12
+
+// The header is not UTF-8.
+#define ST_ERROR_HEADER_UTF8 13
+
+// The header is not JSON of the format's form.
+#define ST_ERROR_HEADER_JSON 14
+
+// A tensor, metadata key or field stands twice.
+#define ST_ERROR_DUPLICATE_KEY 15
+
+// The metadata is not a map of strings.
+#define ST_ERROR_METADATA 16
+
+// A dtype is not one of the format's.
+#define ST_ERROR_DTYPE 17
+
+// A shape is no list of sizes, or too large for 64 bits.
+#define ST_ERROR_SHAPE 18
+
+// Data offsets are malformed, or leave a hole or an overlap.
+#define ST_ERROR_OFFSETS 19
+
+// Data offsets hold more or fewer bytes than dtype and shape need.
+#define ST_ERROR_SIZE_MISMATCH 20
+
+// Bytes behind the last tensor belong to none.
+#define ST_ERROR_DATA_NOT_COVERED 21
+
+// A tensor of sub-byte elements does not fill whole bytes.
+#define ST_ERROR_SUB_BYTE 22
+
+// The index file is malformed, or a folder has several.
+#define ST_ERROR_INDEX 23
+
+// A shard is missing (os_errno says why), or lacks a tensor that the index maps to it.
+#define ST_ERROR_SHARD 24
+
+// As the file has it; where a dtype may be chosen.
+#define ST_DTYPE_AS_STORED 0
+
+// One byte, 0 or 1.
+#define ST_DTYPE_BOOL 1
+
+// 4-bit float E2M1, two elements a byte, low bits first (OCP Microscaling Formats 1.0).
+#define ST_DTYPE_F4 2
+
+// 6-bit float, 2 exponent bits, packed from the low bits up (OCP Microscaling Formats 1.0).
+#define ST_DTYPE_F6_E2M3 3
+
+// 6-bit float, 3 exponent bits, packed from the low bits up (OCP Microscaling Formats 1.0).
+#define ST_DTYPE_F6_E3M2 4
+
+// Unsigned byte.
+#define ST_DTYPE_U8 5
+
+// Signed byte.
+#define ST_DTYPE_I8 6
+
+// 8-bit float with infinities.
+#define ST_DTYPE_F8_E5M2 7
+
+// 8-bit float of the "fn" kind: no infinity, NaN is S.1111.111.
+#define ST_DTYPE_F8_E4M3 8
+
+// A power of two, 2^(b - 127); NaN is 0xFF (OCP Microscaling Formats 1.0).
+#define ST_DTYPE_F8_E8M0 9
+
+// 8-bit float with one zero, NaN is 0x80 (ONNX).
+#define ST_DTYPE_F8_E4M3FNUZ 10
+
+// 8-bit float with one zero, NaN is 0x80 (ONNX).
+#define ST_DTYPE_F8_E5M2FNUZ 11
+
+// Signed 16-bit integer.
+#define ST_DTYPE_I16 12
+
+// Unsigned 16-bit integer.
+#define ST_DTYPE_U16 13
+
+// IEEE 754 half precision.
+#define ST_DTYPE_F16 14
+
+// The upper half of an F32.
+#define ST_DTYPE_BF16 15
+
+// Signed 32-bit integer.
+#define ST_DTYPE_I32 16
+
+// Unsigned 32-bit integer.
+#define ST_DTYPE_U32 17
+
+// IEEE 754 single precision.
+#define ST_DTYPE_F32 18
+
+// Complex number of two F32: real, imaginary.
+#define ST_DTYPE_C64 19
+
+// IEEE 754 double precision.
+#define ST_DTYPE_F64 20
+
+// Signed 64-bit integer.
+#define ST_DTYPE_I64 21
+
+// Unsigned 64-bit integer.
+#define ST_DTYPE_U64 22
+
+// A dtype this version does not know, kept as opaque bytes on request (ST_TOLERATE_UNKNOWN_DTYPE).
+#define ST_DTYPE_UNKNOWN 255
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// ==== Open and close ====
+//
+// Opens a checkpoint with all defaults: st_open_with with options NULL.
+//
+// Returns a handle that the caller owns and releases with st_free, or NULL
+// with error filled. Since 0.1.
+ST_API struct st_checkpoint *st_open(const char *path, struct st_error *error);
+
+// Opens a checkpoint: a .safetensors file, a .safetensors.index.json with its
+// shards beside it, or a folder. In a folder: model.safetensors.index.json,
+// else its only *.safetensors.index.json, else model.safetensors, else all
+// *.safetensors by name. Symbolic links are followed. Everything a header says
+// has been checked when this returns.
+//
+// path: NUL-terminated, in the system's bytes, borrowed for the call.
+// options: borrowed for the call; NULL: all defaults.
+//
+// Returns a handle that the caller owns and releases with st_free, or NULL:
+// ST_ERROR_IO (with errno), every ST_ERROR_ of the format from
+// ST_ERROR_TRUNCATED on, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_UNSUPPORTED,
+// ST_ERROR_OUT_OF_MEMORY. Since 0.1.
+ST_API
+struct st_checkpoint *st_open_with(const char *path,
+                                   const struct st_open_options *options,
+                                   struct st_error *error);
+
+// Opens one file's bytes that are in memory already.
+//
+// data: size bytes, borrowed until the last st_free; records point into it.
+// size: bytes. options: borrowed for the call; NULL: all defaults.
+//
+// Returns and errors as st_open_with. Since 0.1.
+ST_API
+struct st_checkpoint *st_open_memory(const void *data,
+                                     size_t size,
+                                     const struct st_open_options *options,
+                                     struct st_error *error);
+
+// Opens one file through your own read_at.
+//
+// io: borrowed for the call, its user_data until release is called.
+// options: borrowed for the call; NULL: all defaults. access is of no effect.
+//
+// Returns and errors as st_open_with, and whatever read_at returns. Since 0.1.
+ST_API
+struct st_checkpoint *st_open_io(const struct st_io *io,
+                                 const struct st_open_options *options,
+                                 struct st_error *error);
+
+// Opens a file, or an index with its shards, through your own resolver. A name
+// that ends in .index.json is an index. Shards' headers are read concurrently.
+//
+// resolver: borrowed for the call. name: NUL-terminated, borrowed for the
+// call. options: borrowed for the call; NULL: all defaults.
+//
+// Returns and errors as st_open_with, and whatever the callbacks return. A
+// shard that open reports as ST_ERROR_IO is ST_ERROR_SHARD. Since 0.1.
+ST_API
+struct st_checkpoint *st_open_resolved(const struct st_resolver *resolver,
+                                       const char *name,
+                                       const struct st_open_options *options,
+                                       struct st_error *error);
+
+// One more owner of a handle: it is closed by the last st_free. Any thread.
+//
+// Returns the handle itself; NULL for NULL. Since 0.1.
+ST_API struct st_checkpoint *st_retain(struct st_checkpoint *checkpoint);
+
+// Gives up one ownership of a handle. With the last one everything that the
+// checkpoint owns goes: records, names, data. Any thread; NULL is fine.
+//
+// Since 0.1.
+ST_API void st_free(struct st_checkpoint *checkpoint);
+
+// ==== Inspect: none of these does I/O ====
+//
+// All tensors, by shard and offset.
+//
+// count: receives their number; may be NULL.
+//
+// Returns an array owned by the checkpoint, valid until st_free; NULL (and
+// count 0) for a NULL handle. Since 0.1.
+ST_API const struct st_tensor *st_tensors(const struct st_checkpoint *checkpoint, size_t *count);
+
+// The tensor of this name. Allocates nothing.
+//
+// name: NUL-terminated UTF-8, borrowed for the call.
+//
+// Returns a record owned by the checkpoint, valid until st_free; NULL where
+// no tensor has the name, and for a NULL handle or name. Since 0.1.
+ST_API
+const struct st_tensor *st_find_tensor(const struct st_checkpoint *checkpoint,
+                                       const char *name);
+
+// st_find_tensor for a name of name_len bytes, which may contain NUL.
+//
+// name: borrowed for the call; may be NULL where name_len is 0.
+//
+// Returns as st_find_tensor. Since 0.1.
+ST_API
+const struct st_tensor *st_find_tensor_n(const struct st_checkpoint *checkpoint,
+                                         const char *name,
+                                         size_t name_len);
+
+// All metadata entries. Of several files: the index's first (a value that is
+// no string as its JSON text), then each shard's; the first of equal keys
+// stays.
+//
+// count: receives their number; may be NULL.
+//
+// Returns an array owned by the checkpoint, valid until st_free. No metadata
+// is NULL; metadata without entries is not NULL, with count 0. Since 0.1.
+ST_API
+const struct st_metadata *st_metadata_entries(const struct st_checkpoint *checkpoint,
+                                              size_t *count);
+
+// The metadata value of a key.
+//
+// key: NUL-terminated UTF-8, borrowed for the call. length: receives the
+// value's bytes without the terminating NUL; may be NULL.
+//
+// Returns NUL-terminated text owned by the checkpoint, valid until st_free;
+// NULL (and length 0) where there is no such key. Since 0.1.
+ST_API
+const char *st_get_metadata(const struct st_checkpoint *checkpoint,
+                            const char *key,
+                            size_t *length);
+
+// The files of a checkpoint, by name; st_tensor.shard is an index into them.
+//
+// count: receives their number; may be NULL.
+//
+// Returns an array owned by the checkpoint, valid until st_free; NULL (and
+// count 0) for a NULL handle. Since 0.1.
+ST_API const struct st_shard *st_shards(const struct st_checkpoint *checkpoint, size_t *count);
+
+// ==== Read ====
+//
+// The tensor of this name with its bytes: data in the record returned is never
+// NULL. Where nothing is mapped, the first call for a tensor reads it into
+// memory of the checkpoint, 64-byte aligned, where it stays until st_free.
+//
+// name: NUL-terminated UTF-8, borrowed for the call.
+//
+// Returns a record owned by the checkpoint, valid until st_free, or NULL:
+// ST_ERROR_NOT_FOUND, ST_ERROR_IO, ST_ERROR_OUT_OF_MEMORY,
+// ST_ERROR_INVALID_ARGUMENT, or what read_at returned. Since 0.1.
+ST_API
+const struct st_tensor *st_get_tensor(const struct st_checkpoint *checkpoint,
+                                      const char *name,
+                                      struct st_error *error);
+
+// st_get_tensor for a name of name_len bytes, which may contain NUL.
+//
+// name: borrowed for the call; may be NULL where name_len is 0.
+//
+// Returns and errors as st_get_tensor. Since 0.1.
+ST_API
+const struct st_tensor *st_get_tensor_n(const struct st_checkpoint *checkpoint,
+                                        const char *name,
+                                        size_t name_len,
+                                        struct st_error *error);
+
+// Copies a tensor's bytes into the caller's memory. Reads the file and never
+// goes through a mapping, so a file cut short or a failing disk is an error
+// and not a signal.
+//
+// tensor: a record of this checkpoint or a copy of one, borrowed for the call;
+// shard, offset and size say which. dst: receives tensor->size bytes.
+// dst_size: bytes at dst; more than needed is fine. After an error the
+// contents of dst are unspecified.
+//
+// Returns ST_OK, ST_ERROR_IO, ST_ERROR_BUFFER_SIZE, ST_ERROR_INVALID_ARGUMENT,
+// or what read_at returned. Since 0.1.
+ST_API
+st_status st_read_tensor(const struct st_checkpoint *checkpoint,
+                         const struct st_tensor *tensor,
+                         void *dst,
+                         size_t dst_size,
+                         struct st_error *error);
+
+// ==== Helpers ====
+//
+// The constant's own spelling, as "ST_ERROR_IO".
+//
+// Returns static text, never NULL: "ST_ERROR_?" for a number that is no status.
+// Since 0.1.
+ST_API const char *st_status_name(st_status status);
+
+// A dtype's spelling in files, as "F32".
+//
+// Returns static text, never NULL: "UNKNOWN" for ST_DTYPE_UNKNOWN, "?" for a
+// number that is no dtype. Since 0.1.
+ST_API const char *st_dtype_name(st_dtype dtype);
+
+// The dtype that files spell so; case matters, as in files.
+//
+// name: NUL-terminated, borrowed for the call. Returns 0 for NULL and for
+// what is no dtype. Since 0.1.
+ST_API st_dtype st_dtype_from_name(const char *name);
+
+// Bits of one element: 4, 6, 8, 16, 32 or 64.
+//
+// Returns 0 for ST_DTYPE_UNKNOWN and for a number that is no dtype. Since 0.1.
+ST_API uint32_t st_dtype_bits(st_dtype dtype);
+
+// The library's version, as "0.1.0": the one that is running, where
+// SAFETENSORS_VERSION is the one compiled against.
+//
+// Returns static text, never NULL. Since 0.1.
+ST_API const char *st_version(void);
+
+// The number of the binary interface. It grows with each incompatible change;
+// a program that loads the library by hand compares it with
+// SAFETENSORS_ABI_VERSION.
+//
+// Since 0.1.
+ST_API uint32_t st_abi_version(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* SAFETENSORS_H */

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The header by itself, and twice, before anything else. Compiled as each
+// standard of C and C++, into two objects that are linked to one program: with
+// UNIT as `other`, and as `main`. Uses every initialiser.
+
+#include <safetensors.h>
+#include <safetensors.h>
+
+int UNIT(void);
+
+int UNIT(void) {
+    static const st_open_options fixed = ST_OPEN_OPTIONS_INIT;
+    st_open_options options = ST_OPEN_OPTIONS_INIT;
+    st_io io = ST_IO_INIT;
+    st_resolver resolver = ST_RESOLVER_INIT;
+    return !(fixed.struct_size == sizeof fixed && options.struct_size == sizeof options &&
+             io.struct_size == sizeof io && resolver.struct_size == sizeof resolver);
+}

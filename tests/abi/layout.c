@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where every public field stands, for systems with 64-bit pointers. Compiled
+// only. What a released header has here never changes; structs that begin with
+// struct_size may grow behind their last field.
+
+#include <safetensors.h>
+
+#if !defined(__LP64__)
+#error "these are the numbers for LP64"
+#endif
+
+#if defined(__cplusplus)
+#define CHECK(what) static_assert(what, #what)
+#elif __STDC_VERSION__ >= 201112L
+#define CHECK(what) _Static_assert(what, #what)
+#else
+#define CHECK(what) extern char check[(what) ? 1 : -1]
+#endif
+#define SIZE(type, bytes) CHECK(sizeof(type) == bytes)
+#define FIELD(type, field, at) CHECK(offsetof(type, field) == at)
+
+SIZE(st_status, 4);
+SIZE(st_dtype, 4);
+CHECK((st_status)-1 < 0 && (st_dtype)-1 < 0);
+
+SIZE(st_error, 512);
+FIELD(st_error, code, 0);
+FIELD(st_error, os_errno, 4);
+FIELD(st_error, message, 8);
+
+SIZE(st_tensor, 96);
+FIELD(st_tensor, name, 0);
+FIELD(st_tensor, name_len, 8);
+FIELD(st_tensor, dtype, 16);
+FIELD(st_tensor, shard, 20);
+FIELD(st_tensor, rank, 24);
+FIELD(st_tensor, shape, 32);
+FIELD(st_tensor, element_count, 40);
+FIELD(st_tensor, offset, 48);
+FIELD(st_tensor, size, 56);
+FIELD(st_tensor, data, 64);
+FIELD(st_tensor, dtype_name, 72);
+FIELD(st_tensor, reserved, 80);
+
+SIZE(st_metadata, 48);
+FIELD(st_metadata, key, 0);
+FIELD(st_metadata, key_len, 8);
+FIELD(st_metadata, value, 16);
+FIELD(st_metadata, value_len, 24);
+FIELD(st_metadata, reserved, 32);
+
+SIZE(st_shard, 72);
+FIELD(st_shard, path, 0);
+FIELD(st_shard, path_len, 8);
+FIELD(st_shard, size, 16);
+FIELD(st_shard, data_offset, 24);
+FIELD(st_shard, data_size, 32);
+FIELD(st_shard, access, 40);
+FIELD(st_shard, reserved0, 44);
+FIELD(st_shard, reason, 48);
+FIELD(st_shard, reserved, 56);
+
+SIZE(st_open_options, 56);
+FIELD(st_open_options, struct_size, 0);
+FIELD(st_open_options, access, 8);
+FIELD(st_open_options, tolerate, 12);
+FIELD(st_open_options, prefetch, 16);
+FIELD(st_open_options, reserved0, 20);
+FIELD(st_open_options, max_header_size, 24);
+FIELD(st_open_options, max_tensors, 32);
+FIELD(st_open_options, max_rank, 40);
+FIELD(st_open_options, max_name_length, 48);
+
+SIZE(st_io, 56);
+FIELD(st_io, struct_size, 0);
+FIELD(st_io, size, 8);
+FIELD(st_io, read_at, 16);
+FIELD(st_io, release, 24);
+FIELD(st_io, user_data, 32);
+FIELD(st_io, preferred_read, 40);
+FIELD(st_io, max_parallel, 48);
+
+SIZE(st_resolver, 32);
+FIELD(st_resolver, struct_size, 0);
+FIELD(st_resolver, open, 8);
+FIELD(st_resolver, release, 16);
+FIELD(st_resolver, user_data, 24);
