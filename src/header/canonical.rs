@@ -4,10 +4,20 @@
 //! It only ever says yes to what the general way would read the same; whatever
 //! else is there takes that way.
 #![forbid(unsafe_code)]
-#![allow(clippy::arithmetic_side_effects, reason = "see the bounds at each place")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "positions are bounded by the span, numbers by their digits; see each place"
+)]
 
 use crate::dtype::Dtype;
 use crate::memory::ShapeArena;
+
+/// The longest entry that is read this way.
+const SPAN: usize = 128;
+/// An entry and room to load whole words at its end.
+pub(super) const WINDOW: usize = SPAN + 24;
+type Window = [u8; WINDOW];
 
 /// One entry, from its opening to its closing brace. Its shape is the one that
 /// is being built in the arena.
@@ -24,49 +34,99 @@ pub(super) struct Entry {
 /// `{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}`, if it is that. If it
 /// is not, the shape being built is to be dropped.
 #[inline(always)]
-pub(super) fn entry(text: &[u8], shapes: &mut ShapeArena) -> Option<Entry> {
-    let (dtype, mut rest) = dtype(text.strip_prefix(b"{\"dtype\":\"")?)?;
+pub(super) fn entry(text: &Window, shapes: &mut ShapeArena) -> Option<Entry> {
+    if word(text, 0) != literal(b"{\"dtype\"") || word(text, 2) != literal(b"dtype\":\"") {
+        return None;
+    }
+    let (dtype, mut at) = dtype(text)?;
     let mut elements = Some(1_u64);
-    if rest.first() == Some(&b']') {
-        rest = rest.get(1..)?;
+    if byte(text, at) == b']' {
+        at += 1;
     } else {
         loop {
-            let (dimension, len) = digits(rest)?;
-            shapes.push(i64::try_from(dimension).ok()?).ok()?;
+            let digits = word(text, at);
+            let (dimension, len) = eight_digits(digits);
+            if len == 0 || len == 8 || (len > 1 && digits.to_le_bytes()[0] == b'0') || at >= SPAN {
+                return None;
+            }
+            shapes.push(dimension.cast_signed()).ok()?;
             elements = elements.and_then(|elements| elements.checked_mul(dimension));
-            let after = *rest.get(len)?;
-            rest = rest.get(len + 1..)?;
-            match after {
+            at += len + 1;
+            match digits.to_le_bytes()[len] {
                 b',' => {}
                 b']' => break,
                 _ => return None,
             }
         }
     }
-    rest = rest.strip_prefix(b",\"data_offsets\":[")?;
-    let (begin, len) = digits(rest)?;
-    rest = rest.get(len..)?.strip_prefix(b",")?;
-    let (end, len) = digits(rest)?;
-    rest = rest.get(len..)?.strip_prefix(b"]}")?;
-    Some(Entry { dtype, elements, begin, end, len: text.len() - rest.len() })
+    if word(text, at) != literal(b",\"data_o")
+        || word(text, at + 8) != literal(b"ffsets\":")
+        || byte(text, at + 16) != b'['
+    {
+        return None;
+    }
+    at += 17;
+    let (begin, len) = number(text, at)?;
+    at += len;
+    let comma = byte(text, at);
+    let (end, len) = number(text, at + 1)?;
+    at += 1 + len;
+    let closing = (byte(text, at), byte(text, at + 1));
+    at += 2;
+    // Positions only grow, so if the last one is within the span, all were.
+    (comma == b',' && closing == (b']', b'}') && at <= SPAN).then_some(Entry { dtype, elements, begin, end, len: at })
 }
 
-/// A dtype's name up to the shape's bracket. The three that fill most files
-/// are tried as a whole.
+/// The dtype whose name begins at 10, and where the shape's first size is. The
+/// two that fill most files are tried as a whole.
 #[inline(always)]
-fn dtype(text: &[u8]) -> Option<(Dtype, &[u8])> {
-    if let Some(rest) = text.strip_prefix(b"BF16\",\"shape\":[") {
-        return Some((Dtype::Bf16, rest));
+fn dtype(text: &Window) -> Option<(Dtype, usize)> {
+    const SHAPE: &[u8; 8] = b"shape\":[";
+    let (start, name) = (10, word(text, 10));
+    if name == literal(b"BF16\",\"s") && word(text, start + 7) == literal(SHAPE) {
+        return Some((Dtype::Bf16, start + 15));
     }
-    if let Some(rest) = text.strip_prefix(b"F32\",\"shape\":[") {
-        return Some((Dtype::F32, rest));
+    if name == literal(b"F32\",\"sh") && word(text, start + 6) == literal(SHAPE) {
+        return Some((Dtype::F32, start + 14));
     }
-    if let Some(rest) = text.strip_prefix(b"F16\",\"shape\":[") {
-        return Some((Dtype::F16, rest));
+    let name = text.get(start..start + 12)?;
+    let name = name.get(..name.iter().position(|byte| *byte == b'"')?)?;
+    let behind = start + name.len();
+    if text.get(behind..behind + 3)? != b"\",\"" || word(text, behind + 3) != literal(SHAPE) {
+        return None;
     }
-    let name = text.get(..text.iter().take(12).position(|byte| *byte == b'"')?)?;
-    let rest = text.get(name.len()..)?.strip_prefix(b"\",\"shape\":[")?;
-    Some((Dtype::from_name(name)?, rest))
+    Some((Dtype::from_name(name)?, behind + 11))
+}
+
+/// A number of up to 15 digits.
+#[inline(always)]
+fn number(text: &Window, at: usize) -> Option<(u64, usize)> {
+    let first = word(text, at);
+    let (mut value, mut len) = eight_digits(first);
+    if len == 8 {
+        let (more, more_len) = eight_digits(word(text, at + 8));
+        value = value * POWERS.get(more_len)? + more;
+        len += more_len;
+    }
+    let leading_zero = len > 1 && first.to_le_bytes()[0] == b'0';
+    (len != 0 && len != 16 && !leading_zero).then_some((value, len))
+}
+
+/// Eight bytes of text. The mask is of no effect within the span, and tells the
+/// compiler that no position is outside the window.
+#[inline(always)]
+fn word(text: &Window, at: usize) -> u64 {
+    let at = at & (SPAN - 1);
+    text.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+#[inline(always)]
+fn byte(text: &Window, at: usize) -> u8 {
+    text[at & (SPAN - 1)]
+}
+
+const fn literal(text: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*text)
 }
 
 /// The plain digits at the start of `text`: their value and number. `None` for
@@ -75,7 +135,7 @@ fn dtype(text: &[u8]) -> Option<(Dtype, &[u8])> {
 pub(super) fn digits(text: &[u8]) -> Option<(u64, usize)> {
     match text.first_chunk() {
         Some(word) => {
-            let (value, len) = eight_digits(word);
+            let (value, len) = eight_digits(u64::from_le_bytes(*word));
             match len {
                 0 => None,
                 8 => long_digits(text, value),
@@ -93,7 +153,7 @@ fn long_digits(text: &[u8], value: u64) -> Option<(u64, usize)> {
     let Some(word) = text.get(8..).and_then(<[u8]>::first_chunk) else {
         return more_digits(text, value, 8);
     };
-    let (more, len) = eight_digits(word);
+    let (more, len) = eight_digits(u64::from_le_bytes(*word));
     // Within 16 digits: below 10^16.
     let value = value * POWERS.get(len)? + more;
     match len {
@@ -120,11 +180,11 @@ const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_
 /// The digits at the start of a word of text, all at once: their value and
 /// their number, 0 to 8.
 #[inline(always)]
-fn eight_digits(text: &[u8; 8]) -> (u64, usize) {
+fn eight_digits(text: u64) -> (u64, usize) {
     const ONES: u64 = u64::MAX / 255;
     // Digits become 0 to 9 and everything else more; adding 0x76 then sets the
     // high bit of what is more. Carries only reach bytes behind one that is.
-    let word = u64::from_le_bytes(*text) ^ (ONES * 0x30);
+    let word = text ^ (ONES * 0x30);
     let others = (word.wrapping_add(ONES * 0x76) | word) & (ONES << 7);
     let bits = others.trailing_zeros() & !7;
     // The digits move to the end, behind zeros: the number of eight digits.
@@ -142,16 +202,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn entry_of(text: &str, shapes: &mut ShapeArena) -> Option<Entry> {
+        let mut window = [b' '; WINDOW];
+        window[..text.len()].copy_from_slice(text.as_bytes());
+        entry(&window, shapes)
+    }
+
     #[test]
     fn an_entry_as_the_reference_writes_it() {
-        let text = br#"{"dtype":"BF16","shape":[4096,14336],"data_offsets":[117440512,234881024]},"next""#;
+        let text = r#"{"dtype":"BF16","shape":[4096,14336],"data_offsets":[117440512,234881024]},"next""#;
         let mut shapes = ShapeArena::default();
-        let found = entry(text, &mut shapes).unwrap();
+        let found = entry_of(text, &mut shapes).unwrap();
         assert_eq!((found.dtype, shapes.current()), (Dtype::Bf16, &[4096, 14336][..]));
         assert_eq!(found.elements, Some(4096 * 14336));
         assert_eq!((found.begin, found.end, found.len), (117_440_512, 234_881_024, text.len() - 7));
-        let scalar = br#"{"dtype":"F8_E4M3FNUZ","shape":[],"data_offsets":[0,1]}"#;
-        let scalar = entry(scalar, &mut shapes).unwrap();
+        let scalar = r#"{"dtype":"F8_E4M3FNUZ","shape":[],"data_offsets":[0,1]}"#;
+        let scalar = entry_of(scalar, &mut shapes).unwrap();
         assert_eq!((scalar.dtype, scalar.elements), (Dtype::F8E4M3Fnuz, Some(1)));
     }
 
@@ -167,9 +233,15 @@ mod tests {
             r#"{"dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4]}"#,
             r#"{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551616]}"#,
             r#"{"dtype":"F32","shape":[1],"data_offsets":[0]}"#,
+            r#"{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}"#,
+            r#"{"dtype":"F32","shape":[12345678],"data_offsets":[0,4]}"#,
+            r#"{"dtype":"F32","shape":[1],"data_offsets":[00,4]}"#,
+            r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4 ]}"#,
+            r#"{"dtype":"F32","shape":[1],"data_offsets":[0.4]}"#,
+            r#"{"dtype":"F32","shape":[1],"data_offsets":[0,1234567890123456]}"#,
             r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}"#,
         ] {
-            assert!(entry(text.as_bytes(), &mut ShapeArena::default()).is_none(), "{text}");
+            assert!(entry_of(text, &mut ShapeArena::default()).is_none(), "{text}");
         }
     }
 

@@ -50,8 +50,8 @@ pub(super) fn parse(text: &mut [u8], middle: usize, tensors: &mut Vec<Tensor>, c
 
 /// Counts closing braces: one a tensor.
 fn braces(text: &[u8]) -> usize {
-    // In pieces whose count fits into a byte, which is how it goes 32 at a time.
-    text.chunks(255).map(|piece| usize::from(piece.iter().map(|byte| u8::from(*byte == b'}')).sum::<u8>())).sum()
+    // In pieces whose count fits into a byte, which lets it go 16 at a time.
+    text.chunks(240).map(|piece| usize::from(piece.iter().map(|byte| u8::from(*byte == b'}')).sum::<u8>())).sum()
 }
 
 fn join(mut first: Found, mut second: Found) -> Option<Found> {

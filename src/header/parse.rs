@@ -267,7 +267,8 @@ impl<'a, 'b> Parser<'a, 'b> {
     /// The entry of one tensor.
     #[inline]
     fn tensor(&mut self, name: Span) -> Result<(), Fault> {
-        if let Some(entry) = canonical::entry(self.cursor.rest(), &mut self.found.shapes) {
+        let window = self.cursor.rest().first_chunk();
+        if let Some(entry) = window.and_then(|window| canonical::entry(window, &mut self.found.shapes)) {
             let Entry { dtype, elements, begin, end, len } = entry;
             self.cursor.advance(len);
             if end < begin {
