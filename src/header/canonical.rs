@@ -49,7 +49,7 @@ pub(super) fn entry(text: &Window, shapes: &mut ShapeArena) -> Option<Entry> {
             if len == 0 || len == 8 || (len > 1 && digits.to_le_bytes()[0] == b'0') || at >= SPAN {
                 return None;
             }
-            shapes.push(dimension.cast_signed()).ok()?;
+            shapes.push(i64::try_from(dimension).ok()?).ok()?;
             elements = elements.and_then(|elements| elements.checked_mul(dimension));
             at += len + 1;
             match digits.to_le_bytes()[len] {
