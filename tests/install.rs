@@ -90,8 +90,26 @@ fn examples(prefix: &Path, out: &Path) {
     let model = data.join("silero_vad_16k.safetensors");
     let inspect = run(Command::new(programs.join("inspect")).arg(&model));
     assert!(inspect.contains(" tensors in 1 file\n"), "{inspect}");
-    let vad = run(Command::new(programs.join("vad")).arg(&model).arg(data.join("speech.wav")));
+    let sound = data.join("speech.wav");
+    let vad = run(Command::new(programs.join("vad")).arg(&model).arg(&sound));
     assert!(vad.contains("of speech in "), "{vad}");
+    let ours = run(Command::new(programs.join("vad")).arg(&model).arg(&sound).arg("--probabilities"));
+    same_probabilities(&ours, &fs::read_to_string(data.join("vad_reference.txt")).unwrap());
+}
+
+/// The network's output is that of an independent pass over the same weights
+/// (data/vad_reference.py), to the rounding of F32 sums.
+fn same_probabilities(ours: &str, reference: &str) {
+    let numbers = |text: &str| -> Vec<f64> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split_whitespace().last().unwrap().parse().unwrap()).collect()
+    };
+    let (ours, reference) = (numbers(ours), numbers(reference));
+    assert_eq!(ours.len(), reference.len());
+    assert!(reference.iter().any(|p| *p > 0.9) && reference.iter().any(|p| *p < 0.1));
+    for (window, (ours, reference)) in ours.iter().zip(&reference).enumerate() {
+        assert!((ours - reference).abs() < 1e-5, "window {window}: {ours}, not {reference}");
+    }
 }
 
 /// Compiles with what pkg-config says, as a Makefile would, and runs.
