@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Name → record: a hash table built once and never changed.
 //!
-//! Open addressing with linear probing at two thirds full. A slot holds the
-//! hash, so that foreign entries cost no further memory access, and the name's
-//! address, so that name and record of the right one are fetched side by side:
-//! a cold lookup among a million tensors is two cache misses deep, not three.
-//! The hash is keyed afresh for each table, so no file can be made to collide.
+//! Open addressing with linear probing. A slot holds the hash, so that foreign
+//! entries cost no further memory access, and the name's address, so that name
+//! and record of the right one are fetched side by side: a cold lookup among a
+//! million tensors is two cache misses deep, not three. The hash is keyed
+//! afresh for each table, so no file can be made to collide.
 
 use std::hash::{BuildHasher, Hasher as _};
 use std::slice;
@@ -73,7 +73,10 @@ impl Lookup {
         if tensors.is_empty() {
             return Ok(Self::default());
         }
-        let capacity = tensors.len().saturating_add(tensors.len() / 2).saturating_add(1);
+        // A third full while that is no memory to speak of, two thirds above.
+        let small = tensors.len() < 1 << 13;
+        let spare = if small { tensors.len().saturating_mul(2) } else { tensors.len() / 2 };
+        let capacity = tensors.len().saturating_add(spare).saturating_add(1);
         let mut slots = memory::vec_with_capacity(capacity, "name lookup")?;
         slots.resize(capacity, Slot { hash: 0, record: EMPTY, name: std::ptr::null() });
         let mut table = Self { hasher, slots };
