@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One opened set of named tensors, and reading from it.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-use std::ffi::{c_char, CString};
+use std::collections::HashMap;
+use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{quoted, Error, ErrorKind, Result};
@@ -40,7 +39,7 @@ pub(crate) struct Part {
 impl Checkpoint {
     /// Puts shards together, in their order. An index says which of their
     /// tensors are shown.
-    pub(crate) fn assemble(parts: Vec<Part>, index: Option<Index<'_>>) -> Result<Self> {
+    pub(crate) fn assemble(parts: Vec<Part>, index: Option<Index>) -> Result<Self> {
         let mut this = Self {
             tensors: Vec::new(),
             names: Lookup::default(),
@@ -51,18 +50,13 @@ impl Checkpoint {
             _arenas: memory::vec_with_capacity(parts.len(), "shards")?,
             _texts: memory::vec_with_capacity(parts.len(), "shards")?,
         };
-        let (allowed, index_metadata) = match index {
-            Some(index) => (Some(index.tensors), index.metadata),
-            None => (None, None),
-        };
-        let alone = parts.len() == 1 && allowed.is_none();
-        let mut metadata = MetadataMerger::default();
-        if let Some(entries) = index_metadata {
-            metadata.add_index(entries, &mut this._texts)?;
+        let alone = parts.len() == 1 && index.is_none();
+        let mut metadata: Option<Vec<Metadata>> = None;
+        if let Some(entries) = index.as_ref().and_then(Index::metadata) {
+            add_metadata(&mut metadata, entries)?;
         }
-        let mut allowed = allowed.map(Vec::into_iter);
+        let mut allowed = index.as_ref().map(Index::shards);
         for Part { path, source, header } in parts {
-            let allowed = allowed.as_mut().and_then(Iterator::next);
             this.add_shard(path, source, &header);
             let Header { tensors, names, metadata: entries, arena, .. } = header;
             this._arenas.push(arena);
@@ -71,17 +65,19 @@ impl Checkpoint {
                 return Ok(this);
             }
             if let Some(entries) = entries {
-                metadata.add(entries)?;
+                add_metadata(&mut metadata, entries)?;
             }
-            match allowed {
-                Some(allowed) => this.add_allowed(tensors, &names, &allowed)?,
+            match allowed.as_mut().and_then(Iterator::next) {
+                Some((_, allowed)) => this.add_allowed(tensors, &names, allowed)?,
                 None => {
                     memory::reserve(&mut this.tensors, tensors.len(), "tensors")?;
                     this.tensors.extend(tensors);
                 }
             }
         }
-        this.metadata = metadata.entries;
+        drop(allowed);
+        this._texts.extend(index.map(Index::into_text));
+        this.metadata = metadata.map(keep_first).transpose()?;
         this.build_names()?;
         Ok(this)
     }
@@ -103,18 +99,23 @@ impl Checkpoint {
     }
 
     /// Of a shard's tensors those that the index maps to it.
-    fn add_allowed(&mut self, tensors: Vec<Tensor>, names: &Lookup, allowed: &[Cow<'_, str>]) -> Result<()> {
+    fn add_allowed<'a>(
+        &mut self,
+        tensors: Vec<Tensor>,
+        names: &Lookup,
+        allowed: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) -> Result<()> {
+        memory::reserve(&mut self.tensors, allowed.len(), "tensors")?;
         let mut shown = memory::vec_with_capacity(tensors.len(), "tensors")?;
         shown.resize(tensors.len(), false);
         for name in allowed {
-            let found = names.find(&tensors, name.as_bytes()).and_then(|found| shown.get_mut(found));
+            let found = names.find(&tensors, name).and_then(|found| shown.get_mut(found));
             let Some(found) = found else {
                 let text = format!("is mapped to the shard {}, which lacks it", self.last_shard_name());
-                return Err(Error::tensor(ErrorKind::Shard, name.as_bytes(), text));
+                return Err(Error::tensor(ErrorKind::Shard, name, text));
             };
             *found = true;
         }
-        memory::reserve(&mut self.tensors, allowed.len(), "tensors")?;
         self.tensors.extend(tensors.into_iter().zip(shown).filter_map(|(tensor, shown)| shown.then_some(tensor)));
         Ok(())
     }
@@ -284,38 +285,30 @@ impl LoadedTensors {
     }
 }
 
-/// Metadata of several files: the first of equal keys stays.
-#[derive(Default)]
-struct MetadataMerger {
-    entries: Option<Vec<Metadata>>,
-    seen: HashSet<Vec<u8>>,
+/// Collects the metadata of several files, in their order.
+fn add_metadata(all: &mut Option<Vec<Metadata>>, entries: impl IntoIterator<Item = Metadata>) -> Result<()> {
+    let all = all.get_or_insert_default();
+    for entry in entries {
+        memory::reserve(all, 1, "metadata")?;
+        all.push(entry);
+    }
+    Ok(())
 }
 
-impl MetadataMerger {
-    fn add(&mut self, entries: impl IntoIterator<Item = Metadata>) -> Result<()> {
-        let all = self.entries.get_or_insert_default();
-        for entry in entries {
-            if self.seen.insert(entry.key().to_vec()) {
-                memory::reserve(all, 1, "metadata")?;
-                all.push(entry);
+/// Of entries with equal keys, the first.
+fn keep_first(entries: Vec<Metadata>) -> Result<Vec<Metadata>> {
+    let mut sorted = memory::vec_with_capacity(entries.len(), "metadata keys")?;
+    sorted.extend(entries.iter().map(Metadata::key).zip(0_usize..));
+    sorted.sort_unstable();
+    let mut again = memory::vec_with_capacity(entries.len(), "metadata keys")?;
+    again.resize(entries.len(), false);
+    for pair in sorted.windows(2) {
+        if let [(key, _), (next, number)] = pair {
+            if let Some(again) = again.get_mut(*number) {
+                *again = key == next;
             }
         }
-        Ok(())
     }
-
-    fn add_index(&mut self, entries: Vec<(Cow<'_, str>, Cow<'_, str>)>, texts: &mut Vec<Vec<u8>>) -> Result<()> {
-        let mut own = |text: Cow<'_, str>| -> (*const c_char, usize) {
-            let len = text.len();
-            let mut bytes = text.into_owned().into_bytes();
-            bytes.push(0);
-            let found = bytes.as_ptr().cast();
-            texts.push(bytes);
-            (found, len)
-        };
-        let entries = entries.into_iter().map(|(key, value)| {
-            let ((key, key_len), (value, value_len)) = (own(key), own(value));
-            Metadata { key, key_len, value, value_len, reserved: [0; 2] }
-        });
-        self.add(entries)
-    }
+    drop(sorted);
+    Ok(entries.into_iter().zip(again).filter_map(|(entry, again)| (!again).then_some(entry)).collect())
 }

@@ -1,187 +1,220 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `*.safetensors.index.json`: which shard holds which tensor.
+//!
+//! Read in place like a header: an index may have a million entries, and
+//! nothing here allocates for one without being able to say so.
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt;
+use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::json::{Cursor, Fault, Span};
+use crate::memory;
+use crate::record::Metadata;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
-use crate::error::{escaped, quoted, Error, ErrorKind, Result};
+/// Levels open around the value of an entry of weight_map or metadata.
+const ENTRY_DEPTH: u32 = 2;
 
 /// A validated index.
-pub(crate) struct Index<'a> {
-    /// Shards' file names, sorted.
-    pub(crate) shards: Vec<Cow<'a, str>>,
-    /// For each shard the tensors that it is to show.
-    pub(crate) tensors: Vec<Vec<Cow<'a, str>>>,
-    /// Values that are no strings stand as their JSON text.
-    pub(crate) metadata: Option<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
+pub(crate) struct Index {
+    text: Vec<u8>,
+    /// By shard, then by name.
+    weights: Vec<Weight>,
+    metadata: Option<Vec<(Span, Span)>>,
 }
 
-impl<'a> Index<'a> {
+#[derive(Clone, Copy)]
+struct Weight {
+    tensor: Span,
+    shard: Span,
+}
+
+impl Index {
     /// Checks an index file's text.
-    pub(crate) fn parse(text: &'a [u8]) -> Result<Self> {
-        let raw: Raw<'a> = serde_json::from_slice(text).map_err(|error| broken(&error))?;
-        let Some(mut weights) = raw.weight_map else {
+    pub(crate) fn parse(mut text: Vec<u8>) -> Result<Self> {
+        let mut parser = Parser { cursor: Cursor::new(&mut text), weights: None, metadata: None };
+        let (weights, metadata) = match parser.index() {
+            Ok(()) => (parser.weights, parser.metadata),
+            Err(Fault::Other(error)) => return Err(error),
+            Err(fault) => return Err(parser.cursor.error(fault, "index").with_kind(ErrorKind::Index)),
+        };
+        let Some(weights) = weights else {
             return Err(Error::new(ErrorKind::Index, "index has no weight_map"));
         };
-        weights.sort_unstable();
-        let (mut tensors, mut last) = (BTreeMap::<_, Vec<_>>::new(), None);
-        for (tensor, shard) in weights {
-            if last.as_ref() == Some(&tensor) {
-                return Err(Error::tensor(
-                    ErrorKind::DuplicateKey,
-                    tensor.as_bytes(),
-                    "stands twice in the weight_map",
-                ));
+        // A value that is no string ends where its text does. What stands
+        // there, a comma or a brace, has served.
+        for (_, value) in metadata.iter().flatten() {
+            if let Some(end) = text.get_mut(value.start.saturating_add(value.len)) {
+                *end = 0;
             }
-            check_shard_name(&tensor, &shard)?;
-            last = Some(tensor.clone());
-            tensors.entry(shard).or_default().push(tensor);
         }
-        let metadata = raw.metadata.map(metadata_texts).transpose()?;
-        let (shards, tensors) = tensors.into_iter().unzip();
-        Ok(Self { shards, tensors, metadata })
+        let mut this = Self { text, weights, metadata };
+        this.check_weights()?;
+        this.check_metadata()?;
+        Ok(this)
+    }
+
+    /// The shards' file names in order, each with the tensors it is to show.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (&[u8], impl ExactSizeIterator<Item = &[u8]>)> {
+        let same = |a: &Weight, b: &Weight| self.get(a.shard) == self.get(b.shard);
+        self.weights.chunk_by(same).filter_map(|weights| {
+            let shard = self.get(weights.first()?.shard);
+            Some((shard, weights.iter().map(|weight| self.get(weight.tensor))))
+        })
+    }
+
+    /// The metadata as records that point into the text.
+    pub(crate) fn metadata(&self) -> Option<impl Iterator<Item = Metadata> + '_> {
+        let record = |(key, value): &(Span, Span)| Metadata {
+            key: self.get(*key).as_ptr().cast(),
+            key_len: key.len,
+            value: self.get(*value).as_ptr().cast(),
+            value_len: value.len,
+            reserved: [0; 2],
+        };
+        self.metadata.as_ref().map(|entries| entries.iter().map(record))
+    }
+
+    /// The text, to be kept for as long as the records.
+    pub(crate) fn into_text(self) -> Vec<u8> {
+        self.text
+    }
+
+    fn get(&self, span: Span) -> &[u8] {
+        span.of(&self.text)
+    }
+
+    fn check_weights(&mut self) -> Result<()> {
+        let text = &self.text;
+        self.weights.sort_unstable_by_key(|weight| weight.tensor.of(text));
+        let twice = self.weights.windows(2).find_map(|pair| match pair {
+            [a, b] if a.tensor.of(text) == b.tensor.of(text) => Some(a.tensor.of(text)),
+            _ => None,
+        });
+        if let Some(name) = twice {
+            return Err(Error::tensor(ErrorKind::DuplicateKey, name, "stands twice in the weight_map"));
+        }
+        for weight in &self.weights {
+            check_shard_name(weight.tensor.of(text), weight.shard.of(text))?;
+        }
+        self.weights.sort_unstable_by_key(|weight| (weight.shard.of(text), weight.tensor.of(text)));
+        Ok(())
+    }
+
+    fn check_metadata(&self) -> Result<()> {
+        let Some(entries) = &self.metadata else { return Ok(()) };
+        let mut keys = memory::vec_with_capacity(entries.len(), "metadata keys")?;
+        keys.extend(entries.iter().map(|(key, _)| self.get(*key)));
+        keys.sort_unstable();
+        match keys.windows(2).find(|pair| pair.first() == pair.last()) {
+            Some(pair) => {
+                let key = quoted(pair.first().copied().unwrap_or_default());
+                Err(Error::new(ErrorKind::Index, format!("index metadata has the key {key} twice")))
+            }
+            None => Ok(()),
+        }
     }
 }
 
 /// A shard lies beside its index: anything but a plain file name would let an
 /// index open files elsewhere.
-fn check_shard_name(tensor: &str, shard: &str) -> Result<()> {
-    if shard.is_empty() || matches!(shard, "." | "..") || shard.contains(['/', '\\', '\0']) {
-        let text = format!("weight_map names the shard {}, which is not a plain file name", quoted(shard.as_bytes()));
-        return Err(Error::tensor(ErrorKind::Index, tensor.as_bytes(), text));
+fn check_shard_name(tensor: &[u8], shard: &[u8]) -> Result<()> {
+    let separates = |byte: &u8| matches!(byte, b'/' | b'\\' | 0);
+    if matches!(shard, b"" | b"." | b"..") || shard.iter().any(separates) {
+        let text = format!("weight_map names the shard {}, which is not a plain file name", quoted(shard));
+        return Err(Error::tensor(ErrorKind::Index, tensor, text));
     }
     Ok(())
 }
 
-fn metadata_texts<'a>(raw: Vec<(Cow<'a, str>, &'a RawValue)>) -> Result<Vec<(Cow<'a, str>, Cow<'a, str>)>> {
-    let mut entries = Vec::new();
-    for (key, value) in raw {
-        let value = match value.get() {
-            string if string.starts_with('"') => {
-                let Text(value) = serde_json::from_str(string).map_err(|error| broken(&error))?;
-                value
-            }
-            other => Cow::Borrowed(other),
-        };
-        entries.push((key, value));
-    }
-    let mut keys: Vec<_> = entries.iter().map(|(key, _)| key).collect();
-    keys.sort_unstable();
-    match keys.windows(2).find(|pair| pair.first() == pair.last()) {
-        Some(pair) => {
-            let key = pair.first().map(|key| quoted(key.as_bytes())).unwrap_or_default();
-            Err(Error::new(ErrorKind::Index, format!("index metadata has the key {key} twice")))
+struct Parser<'a> {
+    cursor: Cursor<'a>,
+    weights: Option<Vec<Weight>>,
+    metadata: Option<Vec<(Span, Span)>>,
+}
+
+impl Parser<'_> {
+    fn index(&mut self) -> Result<(), Fault> {
+        let (mut seen_weights, mut seen_metadata) = (false, false);
+        self.cursor.skip_space();
+        self.object("an object with a weight_map", |this, key| match this.cursor.get(key) {
+            b"weight_map" if std::mem::replace(&mut seen_weights, true) => Err(twice("weight_map")),
+            b"metadata" if std::mem::replace(&mut seen_metadata, true) => Err(twice("metadata")),
+            b"weight_map" => this.weight_map(),
+            b"metadata" => this.metadata(),
+            _ => this.cursor.skip_value(ENTRY_DEPTH - 1),
+        })?;
+        self.cursor.skip_space();
+        if self.cursor.at_end() {
+            Ok(())
+        } else {
+            Err(self.cursor.fault("nothing behind the object but white space"))
         }
-        None => Ok(entries),
     }
-}
 
-fn broken(error: &serde_json::Error) -> Error {
-    let text = escaped(error.to_string().as_bytes());
-    let shown: String = text.chars().take(240).collect();
-    Error::new(ErrorKind::Index, format!("index is not as it should be: {shown}"))
-}
+    fn weight_map(&mut self) -> Result<(), Fault> {
+        let mut weights = Vec::new();
+        self.object("an object that maps tensors to shards", |this, tensor| {
+            this.cursor.expect(b'"', "a shard's file name in quotes")?;
+            let shard = this.cursor.string()?;
+            memory::reserve(&mut weights, 1, "weight_map")?;
+            weights.push(Weight { tensor, shard });
+            Ok(())
+        })?;
+        self.weights = Some(weights);
+        Ok(())
+    }
 
-/// The index as JSON has it. Equal keys are kept, to be seen.
-#[derive(Default)]
-struct Raw<'a> {
-    weight_map: Option<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
-    metadata: Option<Vec<(Cow<'a, str>, &'a RawValue)>>,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct RawVisitor;
-        impl<'de> Visitor<'de> for RawVisitor {
-            type Value = Raw<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with a weight_map")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut raw = Raw::default();
-                let (mut seen_weights, mut seen_metadata) = (false, false);
-                while let Some(Text(key)) = map.next_key()? {
-                    match &*key {
-                        "weight_map" if std::mem::replace(&mut seen_weights, true) => {
-                            return Err(A::Error::custom("weight_map stands twice"));
-                        }
-                        "metadata" if std::mem::replace(&mut seen_metadata, true) => {
-                            return Err(A::Error::custom("metadata stands twice"));
-                        }
-                        "weight_map" => {
-                            let Entries(weights) = map.next_value::<Entries<'de, Text<'de>>>()?;
-                            raw.weight_map =
-                                Some(weights.into_iter().map(|(name, Text(shard))| (name, shard)).collect());
-                        }
-                        "metadata" => {
-                            let metadata: Option<Entries<'de, &'de RawValue>> = map.next_value()?;
-                            raw.metadata = metadata.map(|Entries(entries)| entries);
-                        }
-                        _ => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                }
-                Ok(raw)
-            }
+    fn metadata(&mut self) -> Result<(), Fault> {
+        if self.cursor.take_literal(b"null") {
+            return Ok(());
         }
-        deserializer.deserialize_map(RawVisitor)
+        let mut entries = Vec::new();
+        self.object("an object of metadata", |this, key| {
+            let start = this.cursor.position();
+            let value = if this.cursor.take(b'"') {
+                this.cursor.string()?
+            } else {
+                this.cursor.skip_value(ENTRY_DEPTH)?;
+                this.cursor.span_from(start)
+            };
+            memory::reserve(&mut entries, 1, "metadata")?;
+            entries.push((key, value));
+            Ok(())
+        })?;
+        self.metadata = Some(entries);
+        Ok(())
+    }
+
+    /// An object; `value` is called behind each key's colon.
+    fn object(
+        &mut self,
+        what: &'static str,
+        mut value: impl FnMut(&mut Self, Span) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.cursor.expect(b'{', what)?;
+        self.cursor.skip_space();
+        if self.cursor.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            self.cursor.skip_space();
+            self.cursor.expect(b'"', "a key in quotes")?;
+            let key = self.cursor.string()?;
+            self.cursor.skip_space();
+            self.cursor.expect(b':', "a colon behind the key")?;
+            self.cursor.skip_space();
+            value(self, key)?;
+            self.cursor.skip_space();
+            if self.cursor.take(b'}') {
+                return Ok(());
+            }
+            self.cursor.expect(b',', "a comma or } behind the value")?;
+        }
     }
 }
 
-/// A string, borrowed from the text where it has no escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(TextVisitor)
-    }
-}
-
-/// An object as the list of its entries.
-struct Entries<'a, V>(Vec<(Cow<'a, str>, V)>);
-
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<'de, V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntriesVisitor<V>(std::marker::PhantomData<V>);
-        impl<'de, V: Deserialize<'de>> Visitor<'de> for EntriesVisitor<V> {
-            type Value = Entries<'de, V>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some((Text(key), value)) = map.next_entry()? {
-                    entries.push((key, value));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(EntriesVisitor(std::marker::PhantomData))
-    }
+#[cold]
+fn twice(key: &str) -> Fault {
+    Fault::Other(Error::new(ErrorKind::Index, format!("index has {key} twice")))
 }
 
 #[cfg(test)]
@@ -189,18 +222,26 @@ mod tests {
     use super::*;
 
     fn kind(text: &str) -> Option<ErrorKind> {
-        Index::parse(text.as_bytes()).err().map(|error| error.kind())
+        Index::parse(text.as_bytes().to_vec()).err().map(|error| error.kind())
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     #[test]
     fn a_good_index_is_grouped_by_shard() {
-        let text = r#"{"metadata":{"total_size":12,"f":"pt","x":[1, 2]},"other":{"a":[]},
+        let json = r#"{"metadata":{"total_size":12,"f":"p\u0074","x":[1, "y"], "n":null },"other":{"a":[]},
             "weight_map":{"b":"2.safetensors","a":"1.safetensors","c\u0064":"2.safetensors"}}"#;
-        let index = Index::parse(text.as_bytes()).unwrap();
-        assert_eq!(index.shards, ["1.safetensors", "2.safetensors"]);
-        assert_eq!(index.tensors, [vec!["a"], vec!["b", "cd"]]);
-        let metadata: Vec<_> = index.metadata.unwrap().into_iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(metadata, ["total_size=12", "f=pt", "x=[1, 2]"]);
+        let index = Index::parse(json.as_bytes().to_vec()).unwrap();
+        let shards: Vec<_> =
+            index.shards().map(|(shard, tensors)| (text(shard), tensors.map(text).collect::<Vec<_>>())).collect();
+        let expected = [("1.safetensors", vec!["a"]), ("2.safetensors", vec!["b", "cd"])];
+        assert_eq!(format!("{shards:?}"), format!("{expected:?}"));
+        let metadata: Vec<_> =
+            index.metadata().unwrap().map(|entry| format!("{}={}", text(entry.key()), text(entry.value()))).collect();
+        assert_eq!(metadata[..2], ["total_size=12", "f=pt"]);
+        assert!(metadata[2].starts_with("x=[1, ") && metadata[3] == "n=null", "{metadata:?}");
     }
 
     #[test]
@@ -225,5 +266,6 @@ mod tests {
         }
         assert_eq!(kind(r#"{"weight_map":{"a":"x","\u0061":"x"}}"#), Some(ErrorKind::DuplicateKey));
         assert_eq!(kind(r#"{"weight_map":{}}"#), None);
+        assert_eq!(kind(r#"{"metadata":null,"weight_map":{}}"#), None);
     }
 }

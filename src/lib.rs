@@ -18,6 +18,7 @@ pub mod record;
 mod checkpoint;
 mod header;
 mod index;
+mod json;
 mod lookup;
 mod memory;
 mod open;

@@ -77,10 +77,10 @@ impl Checkpoint {
             return single(Some(name), source, options).map_err(in_name);
         }
         let text = index_text(source.size(), options, |text| source.read_exact_at(0, text)).map_err(in_name)?;
-        let index = Index::parse(&text).map_err(in_name)?;
+        let index = Index::parse(text).map_err(in_name)?;
         let after_slash = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash.saturating_add(1));
         let folder = name.get(..after_slash).unwrap_or_default();
-        let names: Vec<_> = index.shards.iter().map(|shard| [folder, shard.as_bytes()].concat()).collect();
+        let names: Vec<_> = index.shards().map(|(shard, _)| [folder, shard].concat()).collect();
         // One after another: a resolver need not be thread-safe, its readers are.
         let sources: Vec<_> = names
             .iter()
@@ -164,9 +164,9 @@ fn single(path: Option<&[u8]>, source: Source, options: &OpenOptions) -> Result<
 fn open_index(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let in_index = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
     let text = read_index(path, options).map_err(in_index)?;
-    let index = Index::parse(&text).map_err(in_index)?;
+    let index = Index::parse(text).map_err(in_index)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let paths: Vec<_> = index.shards.iter().map(|shard| folder.join(&**shard)).collect();
+    let paths: Vec<_> = index.shards().map(|(shard, _)| folder.join(OsStr::from_bytes(shard))).collect();
     let parts = open_parts(&paths, options, missing_shard)?;
     Checkpoint::assemble(parts, Some(index)).map_err(in_index)
 }

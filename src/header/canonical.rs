@@ -11,6 +11,7 @@
 )]
 
 use crate::dtype::Dtype;
+use crate::json::digits::{eight_digits, POWERS};
 use crate::memory::ShapeArena;
 
 /// The longest entry that is read this way.
@@ -129,78 +130,9 @@ const fn literal(text: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*text)
 }
 
-/// The plain digits at the start of `text`: their value and number. `None` for
-/// no digit, a leading zero, or more than u64 holds.
-#[inline(always)]
-pub(super) fn digits(text: &[u8]) -> Option<(u64, usize)> {
-    match text.first_chunk() {
-        Some(word) => {
-            let (value, len) = eight_digits(u64::from_le_bytes(*word));
-            match len {
-                0 => None,
-                8 => long_digits(text, value),
-                _ if word.starts_with(b"0") && len > 1 => None,
-                _ => Some((value, len)),
-            }
-        }
-        None => more_digits(text, 0, 0),
-    }
-}
-
-/// A number whose first eight digits have been read.
-#[inline(always)]
-fn long_digits(text: &[u8], value: u64) -> Option<(u64, usize)> {
-    let Some(word) = text.get(8..).and_then(<[u8]>::first_chunk) else {
-        return more_digits(text, value, 8);
-    };
-    let (more, len) = eight_digits(u64::from_le_bytes(*word));
-    // Within 16 digits: below 10^16.
-    let value = value * POWERS.get(len)? + more;
-    match len {
-        8 => more_digits(text, value, 16),
-        _ if text.starts_with(b"0") => None,
-        _ => Some((value, 8 + len)),
-    }
-}
-
-/// Any number, digit by digit from the one at `len` on: beyond 16 digits, or too
-/// near the end of the text for whole words.
-#[cold]
-fn more_digits(text: &[u8], mut value: u64, mut len: usize) -> Option<(u64, usize)> {
-    for byte in text.get(len..)?.iter().take_while(|byte| byte.is_ascii_digit()) {
-        value = value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
-        len += 1;
-    }
-    let leading_zero = len > 1 && text.starts_with(b"0");
-    (len != 0 && !leading_zero).then_some((value, len))
-}
-
-const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
-
-/// The digits at the start of a word of text, all at once: their value and
-/// their number, 0 to 8.
-#[inline(always)]
-fn eight_digits(text: u64) -> (u64, usize) {
-    const ONES: u64 = u64::MAX / 255;
-    // Digits become 0 to 9 and everything else more; adding 0x76 then sets the
-    // high bit of what is more. Carries only reach bytes behind one that is.
-    let word = text ^ (ONES * 0x30);
-    let others = (word.wrapping_add(ONES * 0x76) | word) & (ONES << 7);
-    let bits = others.trailing_zeros() & !7;
-    // The digits move to the end, behind zeros: the number of eight digits.
-    let word = if bits == 0 { 0 } else { word << (64 - bits) };
-    // Pairs, then fours, then all: each step adds ten, a hundred, ten thousand
-    // times the lower half to the upper one. No step overflows its field.
-    let pairs = (word.wrapping_mul(10) + (word >> 8)) & 0x00FF_00FF_00FF_00FF;
-    let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_FFFF_0000_FFFF;
-    let value = (fours.wrapping_mul(10_000) + (fours >> 32)) & 0xFFFF_FFFF;
-    (value, bits as usize / 8)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn entry_of(text: &str, shapes: &mut ShapeArena) -> Option<Entry> {
         let mut window = [b' '; WINDOW];
@@ -242,17 +174,6 @@ mod tests {
             r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}"#,
         ] {
             assert!(entry_of(text, &mut ShapeArena::default()).is_none(), "{text}");
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20_000))]
-
-        #[test]
-        fn digits_are_what_the_standard_library_parses(text in "[0-9]{0,22}[/:,a]?.{0,9}") {
-            let run: String = text.chars().take_while(char::is_ascii_digit).collect();
-            let expected = run.parse::<u64>().ok().filter(|_| run == "0" || !run.starts_with('0'));
-            prop_assert_eq!(digits(text.as_bytes()), expected.map(|value| (value, run.len())));
         }
     }
 }

@@ -21,7 +21,9 @@ pub(super) fn check(
     tensors.shrink_to_fit();
     let in_order = in_order && begin == 0;
     if !in_order {
-        tensors.sort_by_key(|tensor| (relative(tensor.offset, context), tensor.size));
+        // Empty tensors may share an offset; they stay in the header's order,
+        // which is that of their names' addresses.
+        tensors.sort_unstable_by_key(|tensor| (relative(tensor.offset, context), tensor.size, tensor.name.addr()));
         for (hash, tensor) in hashes.iter_mut().zip(&tensors) {
             *hash = context.hasher.hash(tensor.name());
         }

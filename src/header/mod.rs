@@ -5,7 +5,6 @@
 mod canonical;
 mod check;
 mod halves;
-mod json;
 mod parse;
 
 use crate::error::{Error, ErrorKind, Result};

@@ -13,7 +13,7 @@ use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 
 use super::canonical::{self, Entry};
-use super::json::{Cursor, Fault, Span};
+use crate::json::{Cursor, Fault, Span};
 
 /// `"":{"dtype":0,"shape":0,"data_offsets":0},` is the least that makes a
 /// record, be it one that is then refused.
@@ -61,7 +61,7 @@ pub(super) fn whole(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: 
     let mut parser = Parser::new(text, tensors, context)?;
     match parser.open().and_then(|()| parser.entries()) {
         Ok(()) => Ok(parser.found),
-        Err(fault) => Err(parser.cursor.error(fault)),
+        Err(fault) => Err(parser.cursor.error(fault, "header")),
     }
 }
 

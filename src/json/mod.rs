@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! JSON in place: a cursor over the header's text that unescapes strings where
+//! JSON in place: a cursor over a header's or an index's text that unescapes strings where
 //! they stand and NUL-terminates them, so the text itself is the arena of all
 //! names and nothing is allocated for them.
 //!
@@ -10,7 +10,8 @@
     reason = "positions stay within the text, whose length is at most isize::MAX"
 )]
 
-use super::canonical;
+pub(crate) mod digits;
+
 use crate::error::{quoted, Error, ErrorKind};
 
 /// serde_json refuses the 128th level.
@@ -18,7 +19,7 @@ const MAX_DEPTH: u32 = 127;
 
 /// Why the text is not acceptable JSON, and at which byte.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Syntax { at: usize, expected: &'static str },
     Utf8,
     Other(Error),
@@ -32,51 +33,62 @@ impl From<Error> for Fault {
 
 /// A string's place in the text, after unescaping.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) len: usize,
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
 }
 
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     text: &'a mut [u8],
     pos: usize,
 }
 
+impl Span {
+    pub(crate) fn of(self, text: &[u8]) -> &[u8] {
+        text.get(self.start..self.start + self.len).unwrap_or_default()
+    }
+}
+
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a mut [u8]) -> Self {
+    pub(crate) fn new(text: &'a mut [u8]) -> Self {
         Self { text, pos: 0 }
     }
 
-    pub(super) fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.pos
     }
 
     /// Back to an earlier position, over bytes that held no string.
-    pub(super) fn rewind(&mut self, position: usize) {
+    pub(crate) fn rewind(&mut self, position: usize) {
         self.pos = position;
     }
 
-    pub(super) fn get(&self, span: Span) -> &[u8] {
-        self.text.get(span.start..span.start + span.len).unwrap_or_default()
+    pub(crate) fn get(&self, span: Span) -> &[u8] {
+        span.of(self.text)
+    }
+
+    /// The raw text from `start` to here.
+    pub(crate) fn span_from(&self, start: usize) -> Span {
+        Span { start, len: self.pos - start }
     }
 
     /// The raw text from `start` to here, quoted for a message.
-    pub(super) fn excerpt(&self, start: usize) -> String {
-        quoted(self.text.get(start..self.pos).unwrap_or_default())
+    pub(crate) fn excerpt(&self, start: usize) -> String {
+        quoted(self.get(self.span_from(start)))
     }
 
     /// The next byte; NUL, which no JSON contains, at the end.
     #[inline]
-    pub(super) fn peek(&self) -> u8 {
+    pub(crate) fn peek(&self) -> u8 {
         self.text.get(self.pos).copied().unwrap_or(0)
     }
 
-    pub(super) fn at_end(&self) -> bool {
+    pub(crate) fn at_end(&self) -> bool {
         self.pos >= self.text.len()
     }
 
     #[inline]
-    pub(super) fn skip_space(&mut self) {
+    pub(crate) fn skip_space(&mut self) {
         // All of white space, and nothing else in JSON, is this low.
         if self.peek() <= b' ' {
             self.skip_spaces();
@@ -92,7 +104,7 @@ impl<'a> Cursor<'a> {
 
     /// Takes `byte` if it is next.
     #[inline]
-    pub(super) fn take(&mut self, byte: u8) -> bool {
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == byte;
         self.pos += usize::from(found);
         found
@@ -100,14 +112,14 @@ impl<'a> Cursor<'a> {
 
     /// Takes `literal` if it is next.
     #[inline]
-    pub(super) fn take_literal(&mut self, literal: &[u8]) -> bool {
+    pub(crate) fn take_literal(&mut self, literal: &[u8]) -> bool {
         let found = self.rest().starts_with(literal);
         self.pos += if found { literal.len() } else { 0 };
         found
     }
 
     #[inline]
-    pub(super) fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Fault> {
+    pub(crate) fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Fault> {
         if self.take(byte) {
             Ok(())
         } else {
@@ -116,35 +128,35 @@ impl<'a> Cursor<'a> {
     }
 
     #[cold]
-    pub(super) fn fault(&self, expected: &'static str) -> Fault {
+    pub(crate) fn fault(&self, expected: &'static str) -> Fault {
         Fault::Syntax { at: self.pos, expected }
     }
 
     /// Plain digits within u64, as lengths and offsets are written. `None`
     /// leaves the cursor anywhere: rewind.
     #[inline]
-    pub(super) fn digits(&mut self) -> Option<u64> {
-        let (value, len) = canonical::digits(self.rest())?;
+    pub(crate) fn digits(&mut self) -> Option<u64> {
+        let (value, len) = digits::digits(self.rest())?;
         self.pos += len;
         (!matches!(self.peek(), b'.' | b'e' | b'E')).then_some(value)
     }
 
     /// The text from here on.
     #[inline]
-    pub(super) fn rest(&self) -> &[u8] {
+    pub(crate) fn rest(&self) -> &[u8] {
         self.text.get(self.pos..).unwrap_or_default()
     }
 
     /// Passes over bytes that have been read through [`rest`](Self::rest).
     #[inline]
-    pub(super) fn advance(&mut self, len: usize) {
+    pub(crate) fn advance(&mut self, len: usize) {
         self.pos += len;
     }
 
     /// A string whose opening quote has been taken: unescaped in place, its
     /// closing quote (or an earlier byte) replaced by NUL.
     #[inline]
-    pub(super) fn string(&mut self) -> Result<Span, Fault> {
+    pub(crate) fn string(&mut self) -> Result<Span, Fault> {
         let start = self.pos;
         let mut ascii = true;
         loop {
@@ -259,9 +271,29 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
+    /// A string whose opening quote has been taken: checked, and left as it is.
+    fn pass_string(&mut self) -> Result<(), Fault> {
+        let start = self.pos;
+        loop {
+            self.pos += plain_len(self.rest());
+            match self.peek() {
+                b'"' => break,
+                b'\\' => {
+                    self.pos += 1;
+                    self.escape()?;
+                }
+                0x80.. => self.pos += 1,
+                _ => return Err(self.fault("a closing quote; control characters must be escaped")),
+            }
+        }
+        std::str::from_utf8(self.get(self.span_from(start))).map_err(|_| Fault::Utf8)?;
+        self.pos += 1;
+        Ok(())
+    }
+
     /// Any value, checked and passed over, `depth` levels deep already. No
     /// recursion: the open brackets are the bits of one number.
-    pub(super) fn skip_value(&mut self, depth: u32) -> Result<(), Fault> {
+    pub(crate) fn skip_value(&mut self, depth: u32) -> Result<(), Fault> {
         let mut objects: u128 = 0;
         let mut open = depth;
         loop {
@@ -286,7 +318,7 @@ impl<'a> Cursor<'a> {
                 }
                 b'"' => {
                     self.pos += 1;
-                    self.string()?;
+                    self.pass_string()?;
                 }
                 b't' if self.take_literal(b"true") => {}
                 b'f' if self.take_literal(b"false") => {}
@@ -317,7 +349,7 @@ impl<'a> Cursor<'a> {
 
     fn key(&mut self) -> Result<(), Fault> {
         self.expect(b'"', "a key in quotes")?;
-        self.string()?;
+        self.pass_string()?;
         self.skip_space();
         self.expect(b':', "a colon")
     }
@@ -359,22 +391,22 @@ impl<'a> Cursor<'a> {
         Ok(self.pos - start)
     }
 
-    /// The error for a fault: bytes that are no UTF-8 outrank all other faults,
+    /// The error for a fault in `what`: bytes that are no UTF-8 outrank all other faults,
     /// wherever they are.
     #[cold]
-    pub(super) fn error(&self, fault: Fault) -> Error {
+    pub(crate) fn error(&self, fault: Fault, what: &str) -> Error {
         if let Fault::Other(error) = fault {
             return error;
         }
         match (std::str::from_utf8(self.text), fault) {
             (Err(utf8), _) => {
-                Error::new(ErrorKind::HeaderUtf8, format!("header byte {} is not UTF-8", utf8.valid_up_to()))
+                Error::new(ErrorKind::HeaderUtf8, format!("{what} byte {} is not UTF-8", utf8.valid_up_to()))
             }
             (Ok(_), Fault::Syntax { at, expected }) => Error::new(
                 ErrorKind::HeaderJson,
-                format!("header byte {at} of {}: expected {expected}", self.text.len()),
+                format!("{what} byte {at} of {}: expected {expected}", self.text.len()),
             ),
-            (Ok(_), _) => Error::new(ErrorKind::HeaderUtf8, "header is not UTF-8"),
+            (Ok(_), _) => Error::new(ErrorKind::HeaderUtf8, format!("{what} is not UTF-8")),
         }
     }
 }
