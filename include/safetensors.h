@@ -628,14 +628,15 @@ st_status st_read_tensor(const struct st_checkpoint *checkpoint,
 // from every dtype to itself, which copies.
 //
 // Each value is rounded once, to nearest even. Overflow is infinity where the
-// target has one, else NaN: nothing saturates. NaN stays NaN with its sign,
-// -0 stays -0 but in the FNUZ kinds, which have only 0. A BOOL is 1 unless its
-// byte is 0. Sources of 32 bits and more count on the default floating-point
-// environment: rounding to nearest, subnormals not flushed.
+// target has one, else NaN: nothing saturates. NaN stays NaN, and it and zero
+// keep their sign, but for the FNUZ kinds, which have one of each. A BOOL is 1
+// unless its byte is 0. The floating-point environment has to round to
+// nearest; flushing subnormals to zero matters to F64 sources only.
 //
-// src: element_count elements, borrowed for the call; F4 and F6 are packed
-// from the low bits up and have to fill whole bytes. dst: receives as many. The two must
-// not overlap, need no alignment, and may be NULL where element_count is 0.
+// src: element_count elements, borrowed for the call; F4 and F6 are packed from
+// the low bits up and have to fill whole bytes. dst: receives as many. The two
+// must not overlap, need no alignment, and may be NULL where element_count is
+// 0.
 //
 // Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_SUB_BYTE, or
 // ST_ERROR_UNSUPPORTED for other pairs of dtypes. Since 0.1.

@@ -114,11 +114,11 @@ unsafe fn to_bf16(bits: __m256i) -> __m256i {
 #[target_feature(enable = "avx2")]
 unsafe fn to_f8(kind: scalar::Small, bits: __m256i) -> __m256i {
     let all = |value: u32| _mm256_set1_epi32(value as i32);
-    let shift = _mm_cvtsi32_si128(kind.shift as i32);
+    let shift = all(kind.shift);
     let abs = _mm256_and_si256(bits, all(0x7fff_ffff));
-    let lowest_kept = _mm256_and_si256(_mm256_srl_epi32(abs, shift), all(1));
+    let lowest_kept = _mm256_and_si256(_mm256_srlv_epi32(abs, shift), all(1));
     let half = _mm256_add_epi32(lowest_kept, all((1 << (kind.shift - 1)) - 1));
-    let normal = _mm256_srl_epi32(_mm256_sub_epi32(_mm256_add_epi32(abs, half), all(kind.rebias)), shift);
+    let normal = _mm256_srlv_epi32(_mm256_sub_epi32(_mm256_add_epi32(abs, half), all(kind.rebias)), shift);
     let magic = all(kind.magic);
     let moved = _mm256_add_ps(_mm256_castsi256_ps(abs), _mm256_castsi256_ps(magic));
     let subnormal = _mm256_sub_epi32(_mm256_castps_si256(moved), magic);
@@ -205,13 +205,46 @@ mod avx512 {
                 }
                 rest(step, src, dst, whole, whole * 2);
             }
+            Step::F32ToF8(kind) => {
+                let whole = whole(src, dst, 4, 1, 16);
+                for at in (0..whole).step_by(16) {
+                    // SAFETY: as above, of 16.
+                    unsafe {
+                        let codes = to_f8(kind, _mm512_loadu_si512(src.as_ptr().add(at * 4).cast()));
+                        _mm_storeu_si128(dst.as_mut_ptr().add(at).cast(), _mm512_cvtepi32_epi8(codes));
+                    }
+                }
+                rest(step, src, dst, whole * 4, whole);
+            }
             // 256 bits are as fast there: memory or the L2 cache is the limit.
             // SAFETY: AVX2 and F16C were looked for.
-            Step::Bf16ToF32 | Step::F16ToF32 | Step::F32ToF16 | Step::F32ToBf16 | Step::F32ToF8(_) => unsafe {
-                run_avx2(step, src, dst)
-            },
+            Step::Bf16ToF32 | Step::F16ToF32 | Step::F32ToF16 | Step::F32ToBf16 => unsafe { run_avx2(step, src, dst) },
             _ => scalar::run(step, src, dst),
         }
+    }
+
+    /// `scalar::to_f8` of sixteen, in the lowest byte of each lane.
+    ///
+    /// # Safety
+    /// [`has_avx512`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn to_f8(kind: scalar::Small, bits: __m512i) -> __m512i {
+        let all = |value: u32| _mm512_set1_epi32(value as i32);
+        let shift = all(kind.shift);
+        let abs = _mm512_and_si512(bits, all(0x7fff_ffff));
+        let lowest_kept = _mm512_and_si512(_mm512_srlv_epi32(abs, shift), all(1));
+        let half = _mm512_add_epi32(lowest_kept, all((1 << (kind.shift - 1)) - 1));
+        let normal = _mm512_srlv_epi32(_mm512_sub_epi32(_mm512_add_epi32(abs, half), all(kind.rebias)), shift);
+        let magic = all(kind.magic);
+        let moved = _mm512_add_ps(_mm512_castsi512_ps(abs), _mm512_castsi512_ps(magic));
+        let is_subnormal = _mm512_cmplt_epu32_mask(abs, all(kind.rebias + (1 << 23)));
+        let code = _mm512_mask_sub_epi32(normal, is_subnormal, _mm512_castps_si512(moved), magic);
+        let code = _mm512_min_epu32(code, all(kind.limit));
+        let code = _mm512_mask_mov_epi32(code, _mm512_cmpgt_epu32_mask(abs, all(0x7f80_0000)), all(kind.nan));
+        let sign = _mm512_and_si512(_mm512_srli_epi32::<24>(bits), all(0x80));
+        let signed = _mm512_cmpge_epu32_mask(code, all(kind.least_signed));
+        _mm512_mask_or_epi32(code, signed, code, sign)
     }
 
     /// A table of 256 values in eight registers.
