@@ -7,8 +7,9 @@
 //! may change in any release.
 //!
 //! Bytes flow one way, and the modules stand in that order: `source` → `header`
-//! → `index` → `checkpoint` → `ffi`.
+//! → `index` → `checkpoint` → `convert` → `ffi`.
 
+pub mod convert;
 pub mod dtype;
 pub mod error;
 pub mod ffi;

@@ -5,6 +5,7 @@
 #![allow(clippy::missing_safety_doc, reason = "the header's rules are the contract, stated once")]
 
 mod boundary;
+pub mod convert;
 pub mod dtype;
 pub mod helpers;
 pub mod inspect;
