@@ -622,6 +622,33 @@ st_status st_read_tensor(const struct st_checkpoint *checkpoint,
                          size_t dst_size,
                          struct st_error *error);
 
+// Converts elements from one dtype to another.
+//
+// From F64, F32, F16, BF16, every F8, F6 and F4, BOOL and the integers to F32,
+// F16 and BF16; from F32 also to F8_E4M3, F8_E5M2 and their FNUZ kinds; and
+// from every dtype to itself, which copies.
+//
+// Each value is rounded once, to nearest even. Overflow is infinity where the
+// target has one, else NaN: nothing saturates. NaN stays NaN, and it and zero
+// keep their sign, but for the FNUZ kinds, which have one of each. A BOOL is 1
+// unless its byte is 0. The floating-point environment has to round to
+// nearest; flushing subnormals to zero matters to F64 sources only.
+//
+// src: element_count elements, borrowed for the call; F4 and F6 are packed from
+// the low bits up and have to fill whole bytes. dst: receives as many. The two
+// must not overlap, need no alignment, and may be NULL where element_count is
+// 0.
+//
+// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_SUB_BYTE, or
+// ST_ERROR_UNSUPPORTED for other pairs of dtypes. Since 0.1.
+ST_API
+st_status st_convert(st_dtype from,
+                     const void *src,
+                     st_dtype to,
+                     void *dst,
+                     size_t element_count,
+                     struct st_error *error);
+
 // ==== Helpers ====
 //
 // The constant's own spelling, as "ST_ERROR_IO".
