@@ -2,7 +2,6 @@
 //! One opened set of named tensors, and reading from it.
 
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{quoted, Error, ErrorKind, Result};
@@ -31,7 +30,8 @@ pub struct Checkpoint {
 
 /// One opened shard on its way into a checkpoint.
 pub(crate) struct Part {
-    pub(crate) path: Option<CString>,
+    /// NUL-terminated.
+    pub(crate) path: Option<Vec<u8>>,
     pub(crate) source: Source,
     pub(crate) header: Header,
 }
@@ -82,10 +82,10 @@ impl Checkpoint {
         Ok(this)
     }
 
-    fn add_shard(&mut self, path: Option<CString>, source: Source, header: &Header) {
+    fn add_shard(&mut self, path: Option<Vec<u8>>, source: Source, header: &Header) {
         self.shards.push(st_shard {
-            path: path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr()),
-            path_len: path.as_ref().map_or(0, |path| path.as_bytes().len()),
+            path: path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr().cast()),
+            path_len: path.as_ref().map_or(0, |path| path.len().saturating_sub(1)),
             size: source.size(),
             data_offset: header.data_offset,
             data_size: header.data_size,
@@ -94,7 +94,7 @@ impl Checkpoint {
             reason: source.reason().as_ptr(),
             reserved: [0; 2],
         });
-        self._texts.extend(path.map(CString::into_bytes_with_nul));
+        self._texts.extend(path);
         self.sources.push(source);
     }
 

@@ -28,6 +28,13 @@ pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Res
     vec.try_reserve(additional).map_err(|_| no_room::<T>(what, additional))
 }
 
+/// Pieces of text in one.
+pub(crate) fn concat(pieces: &[&[u8]], what: &str) -> Result<Vec<u8>> {
+    let mut text = vec_with_capacity(pieces.iter().map(|piece| piece.len()).sum(), what)?;
+    pieces.iter().for_each(|piece| text.extend_from_slice(piece));
+    Ok(text)
+}
+
 /// A vector's spare room on its way to being filled, from its start on.
 pub(crate) struct Filler<'a, T> {
     room: &'a mut [MaybeUninit<T>],

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::error::Result;
+use crate::memory;
 
 /// Threads that mostly wait for a disk or a network. 200 shards are open after
 /// the time of four reads.
@@ -18,7 +19,7 @@ const MOST_THREADS: usize = 64;
 pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    let results = Mutex::new(Vec::new());
+    let results = Mutex::new(memory::vec_with_capacity(count, "shards")?);
     let worker = || {
         while !failed.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
