@@ -12,6 +12,7 @@ const SOURCES: &[&str] = &[
     "ffi/open.rs",
     "ffi/inspect.rs",
     "ffi/read.rs",
+    "ffi/save.rs",
     "ffi/helpers.rs",
 ];
 

@@ -5,10 +5,12 @@
 #![allow(clippy::missing_safety_doc, reason = "the header's rules are the contract, stated once")]
 
 mod boundary;
+mod given;
 pub mod dtype;
 pub mod helpers;
 pub mod inspect;
 pub mod open;
 pub mod read;
+pub mod save;
 pub mod status;
 pub mod version;
