@@ -428,7 +428,7 @@ typedef int32_t st_dtype;
 // Data offsets hold more or fewer bytes than dtype and shape need.
 #define ST_ERROR_SIZE_MISMATCH 20
 
-// Bytes behind the last tensor belong to none.
+// Bytes behind the last tensor belong to none; or a writer is to be finished that lacks some.
 #define ST_ERROR_DATA_NOT_COVERED 21
 
 // A tensor of sub-byte elements does not fill whole bytes.

@@ -91,7 +91,7 @@ impl Staged {
         failed(what, error, &self.target)
     }
 
-    /// Makes it `size` bytes long and sets room aside for them.
+    /// Sets room for `size` bytes aside.
     pub(super) fn allocate(&self, size: u64) -> Result<()> {
         system::allocate(&self.file, size).map_err(|error| self.failed(&format!("setting aside {size} bytes"), &error))
     }

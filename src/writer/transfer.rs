@@ -265,7 +265,6 @@ impl<'a> Pieces<'a> {
         let whole = self.size.saturating_sub(self.size.checked_rem(BLOCK).unwrap_or(0));
         let step = DIRECT_STEP as u64;
         let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-        let direct = AtomicBool::new(true);
         let meter = Mutex::new(meter);
         let work = || -> Result<()> {
             let mut buffer = Aligned::zeroed(DIRECT_STEP, "a staging buffer")?;
@@ -277,7 +276,7 @@ impl<'a> Pieces<'a> {
                 let len = usize::try_from(whole.saturating_sub(start).min(step)).unwrap_or(0);
                 let bytes = buffer.as_mut().get_mut(..len).unwrap_or_default();
                 self.fill(start, bytes)?;
-                write_aligned(to, bytes, start, &direct)?;
+                write_aligned(to, bytes, start)?;
                 let end = start.saturating_add(len as u64);
                 let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
                 meter.advance(self.data_bytes(start, end))?;
@@ -313,13 +312,12 @@ impl<'a> Pieces<'a> {
     }
 }
 
-fn write_aligned(to: &Staged, bytes: &[u8], at: u64, direct: &AtomicBool) -> Result<()> {
+fn write_aligned(to: &Staged, bytes: &[u8], at: u64) -> Result<()> {
     match to.file().write_all_at(bytes, at) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && direct.load(Ordering::Relaxed) => {
-            // Opening it so was accepted, writing is not. Another thread may
-            // have found out first: all of them write once more.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            // Opening it so was accepted, writing is not: through the cache
+            // from now on, also for threads that find out at the same time.
             system::direct(to.file(), false);
-            direct.store(false, Ordering::Relaxed);
             to.write_at(bytes, at)
         }
         Err(error) => Err(to.failed(&format!("writing {} bytes at {at}", bytes.len()), &error)),
