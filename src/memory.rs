@@ -27,6 +27,14 @@ pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Res
     vec.try_reserve(additional).map_err(|_| no_room::<T>(what, additional))
 }
 
+/// Room for just `additional` more items.
+pub(crate) fn reserve_exact<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Result<()> {
+    vec.try_reserve_exact(additional).map_err(|_| no_room::<T>(what, additional))?;
+    let room = vec.spare_capacity_mut();
+    advise_huge(room.as_mut_ptr().cast(), size_of_val(room));
+    Ok(())
+}
+
 fn no_room<T>(what: &str, items: usize) -> Error {
     Error::out_of_memory(what, items.saturating_mul(size_of::<T>()))
 }

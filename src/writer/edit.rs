@@ -17,7 +17,7 @@ use super::layout::sorted_metadata;
 use super::stage::{self, Staged};
 use super::system;
 use super::target::Target;
-use super::text::{HeaderText, LENGTH_BYTES};
+use super::text::{self, HeaderText, LENGTH_BYTES};
 use super::{Durability, MetadataEntry, NewTensor, Overwrite};
 use crate::checkpoint::Checkpoint;
 use crate::error::{escaped, Error, ErrorKind, Result};
@@ -88,12 +88,16 @@ fn edit(path: &Path, metadata: Option<&[MetadataEntry<'_>]>, options: &EditOptio
 /// The file's header with other metadata.
 fn header(checkpoint: &Checkpoint, metadata: Option<&[MetadataEntry<'_>]>) -> Result<HeaderText> {
     let start = checkpoint.shards().first().map_or(0, |shard| shard.data_offset());
-    let mut text = HeaderText::new(metadata, usize::try_from(start).unwrap_or(0))?;
-    for record in checkpoint.tensors() {
+    let tensors = checkpoint.tensors().iter().map(|record| {
         let name = std::str::from_utf8(record.name()).unwrap_or_default();
+        NewTensor::new(name, record.dtype(), record.shape())
+    });
+    let tensors: Vec<_> = tensors.collect::<Result<_>>()?;
+    let room = tensors.iter().map(text::entry_room).fold(0, usize::saturating_add);
+    let mut text = HeaderText::new(metadata, room)?;
+    for (tensor, record) in tensors.iter().zip(checkpoint.tensors()) {
         let begin = record.offset().saturating_sub(start);
-        let tensor = NewTensor::new(name, record.dtype(), record.shape())?;
-        text.push(&tensor, begin, begin.saturating_add(record.size()))?;
+        text.push(tensor, begin, begin.saturating_add(record.size()));
     }
     Ok(text)
 }

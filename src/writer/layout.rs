@@ -4,7 +4,7 @@
 
 use super::order;
 use super::tensor::NewTensor;
-use super::text::HeaderText;
+use super::text::{self, HeaderText};
 use super::{MetadataEntry, Order, SaveOptions};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::memory;
@@ -13,8 +13,6 @@ use crate::memory;
 const ALIGNMENT: u64 = 8;
 /// A huge page: nobody has a use for more.
 const LARGEST_ALIGNMENT: u64 = 2 << 20;
-/// A guess at an entry's text without its name, to ask for memory once.
-const ENTRY_GUESS: usize = 80;
 
 /// Where every tensor goes.
 pub(super) struct Layout {
@@ -87,14 +85,16 @@ impl Layout {
         reserve: u64,
         alignment: u64,
     ) -> Result<FileLayout> {
-        let in_order = || shard.iter().filter_map(|index| order::tensor(tensors, *index));
-        let names: usize = in_order().map(|tensor| tensor.name.len()).fold(0, usize::saturating_add);
-        let mut text = HeaderText::new(metadata, names.saturating_add(shard.len().saturating_mul(ENTRY_GUESS)))?;
+        // Gathered first, in a loop so short that the cache misses overlap.
+        let mut in_order = memory::vec_with_capacity(shard.len(), "the order of tensors")?;
+        in_order.extend(shard.iter().filter_map(|index| order::tensor(tensors, *index).copied()));
+        let room = in_order.iter().map(text::entry_room).fold(0, usize::saturating_add);
+        let mut text = HeaderText::new(metadata, room)?;
         let mut end: u64 = 0;
-        for (tensor, index) in in_order().zip(&shard) {
+        for (tensor, index) in in_order.iter().zip(&shard) {
             let begin = end;
             end = begin.checked_add(tensor.size).filter(|end| *end <= i64::MAX.unsigned_abs()).ok_or_else(|| too_large(tensor))?;
-            text.push(tensor, begin, end)?;
+            text.push(tensor, begin, end);
             if let Some(place) = usize::try_from(*index).ok().and_then(|index| self.places.get_mut(index)) {
                 *place = Place { file: number, offset: begin };
             }

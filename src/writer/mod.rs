@@ -122,17 +122,20 @@ pub fn serialize(
     source: Option<&Checkpoint>,
     progress: Option<Progress<'_>>,
 ) -> Result<Vec<u8>> {
-    let layout = Layout::new(tensors, metadata, options)?;
+    let mut layout = Layout::new(tensors, metadata, options)?;
     for tensor in tensors {
         tensor.require_data(source)?;
     }
-    let [file] = layout.files.as_slice() else {
+    let [file] = layout.files.as_mut_slice() else {
         let text = format!("max_shard_size makes {} files of it, and a buffer holds one", layout.files.len());
         return Err(Error::new(ErrorKind::Unsupported, text));
     };
+    // The data goes on behind the header, where that is.
+    let mut out = std::mem::take(&mut file.header);
     let what = "the serialized file";
     let size = usize::try_from(file.size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
-    let mut out = memory::vec_with_capacity(size, what)?;
+    let additional = size.saturating_sub(out.len());
+    memory::reserve_exact(&mut out, additional, what)?;
     let mut meter = Meter::new(layout.data_size, progress);
     Pieces::of(file, &layout.places, tensors, source)?.append_to(&mut out, &mut meter)?;
     meter.finish()?;

@@ -176,10 +176,10 @@ impl<'a> Pieces<'a> {
         Ok(())
     }
 
-    /// All of the file's bytes behind those that `out` holds.
+    /// Appends the tensors' bytes to a header, within the room that the caller
+    /// made.
     pub(super) fn append_to(&self, out: &mut Vec<u8>, meter: &mut Meter<'_>) -> Result<()> {
-        let start = out.len() as u64;
-        for piece in &self.pieces {
+        for piece in self.pieces.iter().filter(|piece| piece.offset != 0) {
             let mut at = 0;
             while at < piece.len {
                 let len = piece.len.saturating_sub(at).min(STEP);
@@ -189,14 +189,12 @@ impl<'a> Pieces<'a> {
                     From::Memory(bytes) => out.extend_from_slice(bytes.get(from..to).unwrap_or_default()),
                     From::File { .. } => {
                         let old = out.len();
-                        // Within the capacity that the caller made sure of.
                         out.resize(old.saturating_add(to.saturating_sub(from)), 0);
                         self.copy(piece, at, out.get_mut(old..).unwrap_or_default())?;
                     }
                 }
                 at = end;
-                let whole = piece.offset.saturating_add(at).saturating_add(start);
-                meter.advance(self.data_bytes(whole.saturating_sub(len), whole))?;
+                meter.advance(len)?;
             }
         }
         Ok(())
