@@ -10,7 +10,7 @@ use crate::index::Index;
 use crate::lookup::{Hasher, Lookup};
 use crate::memory::{self, Aligned};
 use crate::record::{st_shard, Metadata, Tensor};
-use crate::source::Source;
+use crate::source::{FileRef, Source};
 
 /// An opened checkpoint: whatever lies behind it, one table of tensors.
 ///
@@ -217,11 +217,41 @@ impl Checkpoint {
     }
 
     fn read_record(&self, tensor: &Tensor, place: &mut [u8]) -> Result<()> {
-        let source = self.sources.get(tensor.shard()).ok_or_else(|| not_ours(tensor))?;
-        source.read_exact_at(tensor.offset, place).map_err(|error| {
-            let named = Error::tensor(error.kind(), tensor.name(), error.message(usize::MAX));
-            named.with_errno(error.os_errno()).in_file(&self.label_of(tensor.shard()))
+        self.read_bytes(tensor.shard(), tensor.offset, tensor.name(), place)
+    }
+
+    /// Bytes of a shard's file; `name` is the tensor that an error names.
+    pub(crate) fn read_bytes(&self, shard: usize, offset: u64, name: &[u8], place: &mut [u8]) -> Result<()> {
+        let source = self
+            .sources
+            .get(shard)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "a shard's number is out of range"))?;
+        source.read_exact_at(offset, place).map_err(|error| {
+            let named = Error::tensor(error.kind(), name, error.message(usize::MAX));
+            named.with_errno(error.os_errno()).in_file(&self.label_of(shard))
         })
+    }
+
+    /// A shard's open file, where it is one.
+    pub(crate) fn file_of(&self, shard: usize) -> Result<Option<FileRef<'_>>> {
+        match self.sources.get(shard) {
+            Some(source) => source.as_file().map_err(|error| error.in_file(&self.label_of(shard))),
+            None => Ok(None),
+        }
+    }
+
+    /// Refuses a record that is not one of this checkpoint's or a copy of one.
+    pub(crate) fn require_own(&self, tensor: &Tensor) -> Result<()> {
+        self.own(tensor).map(|_| ())
+    }
+
+    /// Whether the record's data is this checkpoint's mapping, or the memory
+    /// it was opened from.
+    pub(crate) fn maps(&self, tensor: &Tensor) -> bool {
+        let mapped = self.sources.get(tensor.shard()).and_then(Source::mapped);
+        let offset = usize::try_from(tensor.offset).ok();
+        let there = mapped.zip(offset).and_then(|(mapped, offset)| mapped.get(offset..));
+        there.is_some_and(|there| std::ptr::eq(there.as_ptr(), tensor.data.cast()))
     }
 
     /// This checkpoint's own record for one that may be a copy.

@@ -7,7 +7,8 @@
 //! may change in any release.
 //!
 //! Bytes flow one way, and the modules stand in that order: `source` → `header`
-//! → `index` → `checkpoint` → `convert` → `ffi`.
+//! → `index` → `checkpoint` → `convert` → `ffi`; and for writing tensors → layout
+//! → file within `writer`.
 
 pub mod convert;
 pub mod dtype;
@@ -25,6 +26,7 @@ mod memory;
 mod open;
 mod parallel;
 mod source;
+pub mod writer;
 
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
@@ -33,3 +35,4 @@ pub use open::Resolver;
 pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate};
 pub use record::{Metadata, Tensor};
 pub use source::{Chosen, ReadAt};
+pub use writer::{NewTensor, SaveOptions, Writer};

@@ -50,6 +50,12 @@ impl Checkpoint {
         checkpoint.map_err(in_path)
     }
 
+    /// Opens one `.safetensors` file, and nothing else that a path can mean.
+    pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let opened = source::check_regular(path).and_then(|()| open_single(path, options));
+        opened.map_err(|error| error.in_file(&label(path.as_os_str().as_bytes())))
+    }
+
     /// A checkpoint in memory that stays as it is for as long as the checkpoint lives.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ impl MappableFile {
     }
 
     /// The open file, or the same one opened again.
-    fn file(&self) -> Result<FileRef<'_>> {
+    pub(super) fn file(&self) -> Result<FileRef<'_>> {
         if let Some(file) = &self.file {
             return Ok(FileRef::Kept(file));
         }
@@ -147,7 +147,8 @@ impl MappableFile {
     }
 }
 
-enum FileRef<'a> {
+/// A file that is open already, or was opened for this use.
+pub(crate) enum FileRef<'a> {
     Kept(&'a File),
     Reopened(File),
 }
