@@ -2,7 +2,6 @@
 //! All files of one save: staged together, then named together, the index last.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -64,8 +63,8 @@ impl Output {
             [only] => only.name(),
             _ => path.file_name().unwrap_or_default().to_owned(),
         };
-        let folders: BTreeSet<_> = targets.iter().map(|target| target.folder.clone()).collect();
-        folders.iter().for_each(|folder| stage::clear_stale(folder, &tag));
+        let folders = distinct(targets.iter().map(|target| target.folder.as_path()));
+        folders.into_iter().for_each(|folder| stage::clear_stale(folder, &tag));
         for (target, file) in targets.into_iter().zip(&layout.files) {
             let staged = Staged::create(target, &tag)?;
             staged.allocate(file.size)?;
@@ -132,7 +131,7 @@ impl Output {
         }
         named?;
         if self.sync == Durability::Synced {
-            let folders: BTreeSet<_> = self.files.iter().chain(&self.index).map(Staged::folder).collect();
+            let folders = distinct(self.files.iter().chain(&self.index).map(Staged::folder));
             folders.into_iter().try_for_each(stage::sync_folder)?;
         }
         Ok(())
@@ -149,11 +148,22 @@ impl Output {
         let Some(index) = &mut self.index else { return Ok(()) };
         if self.sync == Durability::Synced {
             // An index must not outlast a power failure that its shards do not.
-            let folders: BTreeSet<_> = self.files.iter().map(Staged::folder).collect();
+            let folders = distinct(self.files.iter().map(Staged::folder));
             folders.into_iter().try_for_each(stage::sync_folder)?;
         }
         index.publish(self.overwrite)
     }
+}
+
+/// Each folder once: one as a rule, more where shards are symbolic links.
+fn distinct<'a>(folders: impl Iterator<Item = &'a Path>) -> Vec<&'a Path> {
+    let mut found = Vec::new();
+    for folder in folders {
+        if !found.contains(&folder) {
+            found.push(folder);
+        }
+    }
+    found
 }
 
 /// Shards that replaced older ones can't be taken back.
