@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * safetensors.h: open safetensors checkpoints from C, or from anything that
- * can call C.
+ * safetensors.h: read and write safetensors checkpoints from C, or from
+ * anything that can call C.
  *
  * Generated from src/ffi by cbindgen; how is said in cbindgen.toml.
  *
@@ -44,7 +44,8 @@
  *   st_free": until the last one. "Borrowed for the call": the library keeps
  *   nothing of it. "Static": for ever.
  * Threads. A checkpoint does not change once it is open: any number of threads
- *   may use one at the same time, and st_retain and st_free too.
+ *   may use one at the same time, and st_retain and st_free too. Several
+ *   threads may write different tensors through one st_writer.
  * Strings. In: NUL-terminated UTF-8 (paths: the system's bytes), or with a
  *   length in the functions that end in _n. Out: NUL-terminated, with the
  *   length beside them, as a name may contain NUL.
