@@ -14,6 +14,9 @@ int UNIT(void) {
     st_open_options options = ST_OPEN_OPTIONS_INIT;
     st_io io = ST_IO_INIT;
     st_resolver resolver = ST_RESOLVER_INIT;
+    st_save_options save = ST_SAVE_OPTIONS_INIT;
+    st_metadata_options metadata = ST_METADATA_OPTIONS_INIT;
     return !(fixed.struct_size == sizeof fixed && options.struct_size == sizeof options &&
-             io.struct_size == sizeof io && resolver.struct_size == sizeof resolver);
+             io.struct_size == sizeof io && resolver.struct_size == sizeof resolver &&
+             save.struct_size == sizeof save && metadata.struct_size == sizeof metadata);
 }
