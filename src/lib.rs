@@ -7,7 +7,7 @@
 //! may change in any release.
 //!
 //! Bytes flow one way, and the modules stand in that order: `source` → `header`
-//! → `index` → `checkpoint` → `convert` → `ffi`.
+//! → `index` → `checkpoint` (reading through `slice`) → `convert` → `ffi`.
 
 pub mod convert;
 pub mod dtype;
@@ -24,6 +24,7 @@ mod lookup;
 mod memory;
 mod open;
 mod parallel;
+mod slice;
 mod source;
 
 pub use checkpoint::Checkpoint;
@@ -31,5 +32,5 @@ pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use open::Resolver;
 pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate};
-pub use record::{Metadata, Tensor};
+pub use record::{Metadata, Range, Tensor};
 pub use source::{Chosen, ReadAt};

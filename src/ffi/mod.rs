@@ -11,5 +11,6 @@ pub mod helpers;
 pub mod inspect;
 pub mod open;
 pub mod read;
+pub mod slice;
 pub mod status;
 pub mod version;

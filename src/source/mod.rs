@@ -90,6 +90,15 @@ impl Source {
         }
     }
 
+    /// The caller's memory, where that is what it is: bytes that reading may
+    /// take straight from there, which it may not from a mapping.
+    pub(crate) fn callers_memory(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Memory(bytes) => Some(bytes),
+            Kind::File(_) | Kind::Callback(_) => None,
+        }
+    }
+
     /// How much the first request should bring: the length field, or all of a
     /// usual header where each request is a journey.
     pub(crate) fn first_read(&self) -> u64 {

@@ -14,6 +14,8 @@ int UNIT(void) {
     st_open_options options = ST_OPEN_OPTIONS_INIT;
     st_io io = ST_IO_INIT;
     st_resolver resolver = ST_RESOLVER_INIT;
+    static const st_range ranges[2] = {ST_RANGE_ALL, ST_RANGE_ALL};
     return !(fixed.struct_size == sizeof fixed && options.struct_size == sizeof options &&
-             io.struct_size == sizeof io && resolver.struct_size == sizeof resolver);
+             io.struct_size == sizeof io && resolver.struct_size == sizeof resolver &&
+             ranges[1].start == 0 && ranges[1].stop == INT64_MAX && ranges[1].step == 1);
 }
