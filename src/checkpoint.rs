@@ -279,7 +279,7 @@ fn read_runs(source: &Source, tensor: &Tensor, slice: &Slice, mut place: &mut [u
         return slice.runs().gather(memory, 0, place).ok_or_else(fault);
     }
     let mut scratch = Vec::new();
-    for mut read in slice.reads() {
+    for mut read in slice.reads(source.widest_gap()) {
         let (now, later) = place.split_at_mut_checked(bytes(read.picked)?).ok_or_else(fault)?;
         place = later;
         let offset = tensor.offset.checked_add(read.start).ok_or_else(fault)?;

@@ -12,14 +12,9 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Range, Tensor};
 
-/// Gaps up to this are read and thrown away, where a request for each run would
-/// cost more; wider ones are skipped. A page is what a disk gives anyway, and
-/// copying four out of the page cache takes about as long as one more request.
-const WIDEST_GAP: u64 = 16 << 10;
-
-/// The most that one read fetches where there are gaps to throw away. Half of
-/// the columns of a 4096 x 4096 BF16 tensor take 32 reads; it still fits a core's
-/// own cache, from which the runs are then copied.
+/// The most that one read fetches where there are gaps to throw away: enough for
+/// half of the columns of a 4096 x 4096 BF16 tensor in 32 reads. From 256 KiB to
+/// here the time is the same.
 const WINDOW: u64 = 1 << 20;
 
 const MAX_LOOPS: usize = 64;
@@ -196,9 +191,10 @@ impl Slice {
         Runs { slice: self, at: self.first, done: [0; MAX_LOOPS], over: self.size == 0 }
     }
 
-    /// The reads that fetch them.
-    pub(crate) fn reads(&self) -> Reads<'_> {
-        Reads(self.runs())
+    /// The reads that fetch them. Gaps up to `widest_gap` bytes are read and thrown
+    /// away, wider ones are skipped.
+    pub(crate) fn reads(&self, widest_gap: u64) -> Reads<'_> {
+        Reads { rest: self.runs(), widest_gap }
     }
 
     /// How much memory those reads want for bytes that are partly thrown away.
@@ -297,7 +293,10 @@ fn copy_elements<const N: usize>(from: &[u8], stride: usize, to: &mut [u8]) -> O
 }
 
 /// The reads that fetch a slice, in file order.
-pub(crate) struct Reads<'a>(Runs<'a>);
+pub(crate) struct Reads<'a> {
+    rest: Runs<'a>,
+    widest_gap: u64,
+}
 
 /// One read.
 pub(crate) struct Read<'a> {
@@ -317,28 +316,49 @@ impl<'a> Iterator for Reads<'a> {
     /// Runs that touch are one read of any size; with gaps between them it is
     /// bounded, as it has to go through other memory.
     fn next(&mut self) -> Option<Read<'a>> {
-        let runs = self.0.clone();
+        let runs = self.rest.clone();
         let run = runs.slice.run;
-        let (start, _) = self.0.peek()?;
-        self.0.advance(1);
+        let (start, _) = self.rest.peek()?;
+        self.rest.advance(1);
         let (mut size, mut picked) = (run, run);
-        while let Some((at, rest)) = self.0.peek() {
+        while let Some((at, rest)) = self.rest.peek() {
             let before = at.saturating_sub(start);
             let gap = before.saturating_sub(size);
             let count = if gap == 0 && size == picked {
                 1
-            } else if gap > WIDEST_GAP {
+            } else if gap > self.widest_gap {
                 break;
             } else {
                 let Some(room) = WINDOW.checked_sub(before.saturating_add(run)) else { break };
-                let close = rest.stride.saturating_sub(run) <= WIDEST_GAP;
+                let close = rest.stride.saturating_sub(run) <= self.widest_gap;
                 let more = if close { room.checked_div(rest.stride).unwrap_or_default() } else { 0 };
                 more.saturating_add(1).min(rest.count)
             };
-            self.0.advance(count);
+            self.rest.advance(count);
             size = before.saturating_add(run).saturating_add(count.saturating_sub(1).saturating_mul(rest.stride));
             picked = picked.saturating_add(count.saturating_mul(run));
         }
         Some(Read { start, size, picked, runs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Checkpoint, OpenOptions};
+
+    #[test]
+    fn gaps_up_to_the_limit_are_read_and_wider_ones_are_not() {
+        let header = r#"{"x":{"dtype":"U8","shape":[300,8192],"data_offsets":[0,2457600]}}"#;
+        let mut file = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        file.resize(file.len() + 300 * 8192, 0);
+        let checkpoint = Checkpoint::open_memory(file.leak(), &OpenOptions::default()).unwrap();
+        let slice =
+            Slice::new(checkpoint.find(b"x").unwrap(), &[Range::ALL, Range { stop: 4096, ..Range::ALL }]).unwrap();
+        let sizes = |widest_gap| slice.reads(widest_gap).map(|read| (read.size, read.picked)).collect::<Vec<_>>();
+        assert_eq!(sizes(4095), [(4096, 4096); 300]);
+        let (full, last) = (((1 << 20) - 4096, 128 * 4096), (44 * 8192 - 4096, 44 * 4096));
+        assert_eq!(sizes(4096), [full, full, last]);
+        assert!(slice.window() <= WINDOW && slice.window() >= full.0);
     }
 }

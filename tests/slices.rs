@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Slices against plain index arithmetic over a full copy, from every kind of
-//! source; what they refuse; and how many reads they take.
+//! Slices against numpy, and against plain index arithmetic over a full copy,
+//! from every kind of source; what they refuse; and how many reads they take.
 
 use std::ffi::{c_void, CStr};
 use std::fs;
@@ -259,6 +259,38 @@ proptest! {
     }
 }
 
+/// See tests/slices/make_reference.py.
+#[test]
+fn slices_are_those_of_numpy() {
+    let numbers = |text: &str| -> Vec<i64> {
+        text.split(',').filter(|number| *number != "-").map(|number| number.parse().unwrap()).collect()
+    };
+    let spelled = |text: &str| {
+        let bounds: Vec<&str> = text.split(':').collect();
+        let stop = if bounds[1].is_empty() { i64::MAX } else { bounds[1].parse().unwrap() };
+        range(bounds[0].parse().unwrap(), stop, bounds[2].parse().unwrap())
+    };
+    for line in include_str!("slices/reference.txt").lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [shape, ranges, picked, hash] = fields[..] else { panic!("{line}") };
+        let shape = numbers(shape);
+        let ranges: Vec<Range> = ranges.split(',').filter(|range| *range != "-").map(spelled).collect();
+        let mut made = made("I64", 64, &shape);
+        let at = made.file.len() - made.data.len() - 3;
+        for (i, place) in made.file[at..].chunks_exact_mut(8).take(made.data.len() / 8).enumerate() {
+            place.copy_from_slice(&(i as u64).to_le_bytes());
+        }
+        let checkpoint = counted(made.file, usize::MAX).checkpoint;
+        let tensor = checkpoint.find(b"x").unwrap();
+        let (found, size) = shape_of(tensor, &ranges).unwrap();
+        assert_eq!(found, numbers(picked), "{line}");
+        let mut result = vec![0; size as usize];
+        checkpoint.read_slice(tensor, &ranges, &mut result).unwrap();
+        let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        assert_eq!(format!("{:016x}", result.iter().fold(0xcbf2_9ce4_8422_2325, fnv)), hash, "{line}");
+    }
+}
+
 #[test]
 fn every_dtype_by_columns_and_by_steps() {
     for &dtype in Dtype::ALL.iter().filter(|dtype| **dtype != Dtype::Unknown) {
@@ -300,7 +332,9 @@ fn empty_slices_and_empty_dimensions() {
 fn wide_gaps_and_large_pieces_come_out_right() {
     const K: i64 = 1 << 10;
     for (shape, ranges) in [
-        ([40, 33 * K], [Range::ALL, range(0, 16 * K, 1)]),
+        ([40, 80 * K], [Range::ALL, range(0, 16 * K, 1)]),
+        ([40, 81 * K], [Range::ALL, range(0, 16 * K, 1)]),
+        ([300, 8 * K], [Range::ALL, range(0, 4 * K, 1)]),
         ([40, 32 * K], [Range::ALL, range(0, 16 * K, 1)]),
         ([40, 32 * K], [range(0, 40, 3), range(5, 30 * K, 1)]),
         ([3, 1100 * K], [Range::ALL, range(0, 1090 * K, 1)]),
@@ -354,9 +388,9 @@ fn reads_are_few_and_bounded() {
     assert_eq!(cost(bf16, &[4096, 4096], &[Range::ALL, range(0, 2048, 1)]), (32, 4096 * 8192 - 32 * 4096));
     let (reads, bytes) = cost(bf16, &[4096, 4096], &[Range::ALL, range(2048, 4096, 1)]);
     assert_eq!((reads, bytes), (32, 4096 * 8192 - 32 * 4096));
-    // Gaps of 16 KiB are read, wider ones are not.
-    assert_eq!(cost(Dtype::U8, &[64, 32 << 10], &[Range::ALL, range(0, 16 << 10, 1)]).0, 2);
-    assert_eq!(cost(Dtype::U8, &[64, (32 << 10) + 1], &[Range::ALL, range(0, 16 << 10, 1)]), (64, 1 << 20));
+    // Gaps of 64 KiB are read, wider ones are not.
+    assert_eq!(cost(Dtype::U8, &[16, 128 << 10], &[Range::ALL, range(0, 64 << 10, 1)]).0, 2);
+    assert_eq!(cost(Dtype::U8, &[16, (128 << 10) + 1], &[Range::ALL, range(0, 64 << 10, 1)]), (16, 1 << 20));
     // Steps gather elements; those of one row touch those of the next.
     assert_eq!(cost(Dtype::F32, &[1024, 1024], &[Range::ALL, range(0, 1024, 2)]), (4, 4 * ((1 << 20) - 4)));
     assert_eq!(cost(Dtype::U8, &[3, 100_000], &[Range::ALL, range(0, 100_000, 99_999)]), (4, 6));

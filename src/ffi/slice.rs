@@ -25,9 +25,9 @@ use crate::slice::{shape, Slice};
 /// more than needed is fine. After an error the contents of dst are unspecified.
 ///
 /// What lies in one piece is one read. Where the gaps between pieces are at most
-/// 16 KiB, they are read too and thrown away: up to 1 MiB at a time, in memory of
-/// the library's, so half of a matrix's columns need no read for each row. Wider
-/// gaps are never read. F4 and F6 are cut between bytes only.
+/// 4 KiB (64 KiB through an st_io) they are read too and thrown away, up to 1 MiB
+/// at a time in memory of the library's: half of a matrix's columns need no read
+/// for each row. Wider gaps are never read. F4 and F6 are cut between bytes only.
 ///
 /// Returns ST_OK, ST_ERROR_IO, ST_ERROR_BUFFER_SIZE, ST_ERROR_OUT_OF_MEMORY,
 /// ST_ERROR_INVALID_ARGUMENT (a message about a range names its dimension, the

@@ -108,6 +108,18 @@ impl Source {
         }
     }
 
+    /// Up to how many bytes that nobody wants are better read than left out, at
+    /// the price of one more request. Files: a page, which a disk gives anyway.
+    /// (Cached: reading over gaps of 1 KiB takes two thirds of the time of skipping
+    /// them, over 2 and 4 KiB about the same, over 16 KiB 1.6 times as long.)
+    pub(crate) fn widest_gap(&self) -> u64 {
+        match &self.kind {
+            Kind::File(_) => 4 << 10,
+            Kind::Callback(_) => 64 << 10,
+            Kind::Memory(_) => 0,
+        }
+    }
+
     /// Fills `buffer` from `offset` on. Never through the mapping: a file that
     /// has become shorter is an error here.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
