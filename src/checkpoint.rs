@@ -9,7 +9,8 @@ use crate::header::{Arena, Header};
 use crate::index::Index;
 use crate::lookup::{Hasher, Lookup};
 use crate::memory::{self, Aligned};
-use crate::record::{st_shard, Metadata, Tensor};
+use crate::record::{st_shard, Metadata, Range, Tensor};
+use crate::slice::Slice;
 use crate::source::{FileRef, Source};
 
 /// An opened checkpoint: whatever lies behind it, one table of tensors.
@@ -208,12 +209,27 @@ impl Checkpoint {
         let tensor = self.own(tensor)?;
         let room = buffer.len();
         let place = usize::try_from(tensor.size).ok().and_then(|size| buffer.get_mut(..size));
-        let Some(place) = place else {
-            let text = format!("its {} bytes do not fit into a buffer of {room}", tensor.size);
-            let error = Error::tensor(ErrorKind::BufferSize, tensor.name(), text);
-            return Err(error.in_file(&self.label_of(tensor.shard())));
-        };
+        let place = place.ok_or_else(|| self.too_small(tensor, tensor.size, room))?;
         self.read_record(tensor, place)
+    }
+
+    /// Copies the part of a tensor that the ranges pick, one for each dimension
+    /// from the outermost on, to the start of `buffer`: dense, in C order. Never
+    /// through a mapping.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a record that is not this checkpoint's and for
+    /// ranges outside it, `SubByte` where its runs do not fill whole bytes,
+    /// `Unsupported` for unknown dtypes, `BufferSize`, or what went wrong while
+    /// reading.
+    pub fn read_slice(&self, tensor: &Tensor, ranges: &[Range], buffer: &mut [u8]) -> Result<()> {
+        let tensor = self.own(tensor)?;
+        let slice = Slice::new(tensor, ranges).map_err(|error| error.in_file(&self.label_of(tensor.shard())))?;
+        let room = buffer.len();
+        let place = usize::try_from(slice.size()).ok().and_then(|size| buffer.get_mut(..size));
+        let place = place.ok_or_else(|| self.too_small(tensor, slice.size(), room))?;
+        let source = self.sources.get(tensor.shard()).ok_or_else(|| not_ours(tensor))?;
+        read_runs(source, tensor, &slice, place).map_err(|error| self.named(tensor.shard(), tensor.name(), &error))
     }
 
     fn read_record(&self, tensor: &Tensor, place: &mut [u8]) -> Result<()> {
@@ -226,10 +242,18 @@ impl Checkpoint {
             .sources
             .get(shard)
             .ok_or_else(|| Error::new(ErrorKind::Internal, "a shard's number is out of range"))?;
-        source.read_exact_at(offset, place).map_err(|error| {
-            let named = Error::tensor(error.kind(), name, error.message(usize::MAX));
-            named.with_errno(error.os_errno()).in_file(&self.label_of(shard))
-        })
+        source.read_exact_at(offset, place).map_err(|error| self.named(shard, name, &error))
+    }
+
+    /// A source's error as one about this tensor of this shard.
+    fn named(&self, shard: usize, name: &[u8], error: &Error) -> Error {
+        let named = Error::tensor(error.kind(), name, error.message(usize::MAX));
+        named.with_errno(error.os_errno()).in_file(&self.label_of(shard))
+    }
+
+    fn too_small(&self, tensor: &Tensor, size: u64, room: usize) -> Error {
+        let text = format!("its {size} bytes do not fit into a buffer of {room}");
+        Error::tensor(ErrorKind::BufferSize, tensor.name(), text).in_file(&self.label_of(tensor.shard()))
     }
 
     /// A shard's open file, where it is one.
@@ -256,8 +280,12 @@ impl Checkpoint {
 
     /// This checkpoint's own record for one that may be a copy.
     fn own(&self, tensor: &Tensor) -> Result<&Tensor> {
-        let key = |tensor: &Tensor| (tensor.shard, tensor.offset, tensor.size);
-        let found = self.tensors.binary_search_by_key(&key(tensor), key);
+        // Empty tensors may share a place; a copy still has its name's address,
+        // by which they are sorted.
+        let place = |tensor: &Tensor| (tensor.shard, tensor.offset, tensor.size);
+        let exact = |tensor: &Tensor| (place(tensor), tensor.name.addr());
+        let found = self.tensors.binary_search_by_key(&exact(tensor), exact);
+        let found = found.or_else(|_| self.tensors.binary_search_by_key(&place(tensor), place));
         found.ok().and_then(|found| self.tensors.get(found)).ok_or_else(|| not_ours(tensor).in_file(&self.label()))
     }
 
@@ -269,6 +297,34 @@ impl Checkpoint {
     fn label_of(&self, shard: usize) -> String {
         crate::error::escaped(self.shard_label(shard))
     }
+}
+
+/// Reads a slice: runs with wide gaps by themselves, straight to their place, others
+/// several at a time by way of a scratch buffer.
+fn read_runs(source: &Source, tensor: &Tensor, slice: &Slice, mut place: &mut [u8]) -> Result<()> {
+    let fault = || Error::new(ErrorKind::Internal, "a slice's runs lie outside its tensor");
+    let bytes = |count: u64| usize::try_from(count).map_err(|_| fault());
+    if let Some(memory) = source.callers_memory() {
+        let memory = memory.get(bytes(tensor.offset)?..).unwrap_or_default();
+        return slice.runs().gather(memory, 0, place).ok_or_else(fault);
+    }
+    let mut scratch = Vec::new();
+    for mut read in slice.reads(source.widest_gap()) {
+        let (now, later) = place.split_at_mut_checked(bytes(read.picked)?).ok_or_else(fault)?;
+        place = later;
+        let offset = tensor.offset.checked_add(read.start).ok_or_else(fault)?;
+        if read.picked == read.size {
+            source.read_exact_at(offset, now)?;
+            continue;
+        }
+        if scratch.is_empty() {
+            scratch = memory::zeroed(bytes(slice.window())?, "the runs of a slice and what lies between them")?;
+        }
+        let window = scratch.get_mut(..bytes(read.size)?).ok_or_else(fault)?;
+        source.read_exact_at(offset, window)?;
+        read.runs.gather(window, read.start, now).ok_or_else(fault)?;
+    }
+    Ok(())
 }
 
 fn not_ours(tensor: &Tensor) -> Error {

@@ -7,8 +7,8 @@
 //! may change in any release.
 //!
 //! Bytes flow one way, and the modules stand in that order: `source` → `header`
-//! → `index` → `checkpoint` → `convert` → `ffi`; and for writing tensors → layout
-//! → file within `writer`.
+//! → `index` → `checkpoint` (reading through `slice`) → `convert` → `ffi`; and for
+//! writing tensors → layout → file within `writer`.
 
 pub mod convert;
 pub mod dtype;
@@ -25,6 +25,7 @@ mod lookup;
 mod memory;
 mod open;
 mod parallel;
+mod slice;
 mod source;
 pub mod writer;
 
@@ -33,6 +34,6 @@ pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
 pub use open::Resolver;
 pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate};
-pub use record::{Metadata, Tensor};
+pub use record::{Metadata, Range, Tensor};
 pub use source::{Chosen, ReadAt};
 pub use writer::{NewTensor, SaveOptions, Writer};

@@ -5,7 +5,8 @@
 //! A record owns nothing. Its pointers lead into memory that belongs to the
 //! checkpoint (header text, shapes, mapping) and that does not change after
 //! opening. Rust code meets records only as borrows from a checkpoint; they can
-//! be neither built nor copied outside this crate.
+//! be neither built nor copied outside this crate. A range, which points
+//! nowhere, is the caller's to make.
 
 use std::ffi::{c_char, c_void};
 use std::slice;
@@ -172,6 +173,26 @@ impl st_metadata {
     }
 }
 
+/// What a slice takes from one dimension: the elements start, start + step, ...
+/// before stop. Initialise with ST_RANGE_ALL for all of them.
+///
+/// Negative bounds count from the end. Nothing is clamped: bounds are within
+/// the dimension and start is not over stop; start equal to stop picks nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(non_camel_case_types, reason = "the name is the C name")]
+pub struct st_range {
+    /// First element; negative: from the end.
+    pub start: i64,
+    /// The element behind the last; negative: from the end, INT64_MAX: the end.
+    pub stop: i64,
+    /// Distance from one to the next, at least 1.
+    pub step: i64,
+}
+
+/// One dimension's range; the Rust name of [`st_range`].
+pub type Range = st_range;
+
 /// One file of a checkpoint.
 ///
 /// Owned by the checkpoint, valid until st_free.
@@ -227,9 +248,9 @@ impl st_shard {
 /// The bytes at a record's text pointer.
 ///
 /// # Safety
-/// `text` points to `len` bytes that outlive `'a` and don't change, or `len` is 0.
+/// `text` points to `len` bytes that outlive `'a` and don't change, or is null, or `len` is 0.
 unsafe fn bytes<'a>(text: *const c_char, len: usize) -> &'a [u8] {
-    if len == 0 {
+    if len == 0 || text.is_null() {
         return &[];
     }
     // SAFETY: the caller's promise.

@@ -12,6 +12,7 @@ const SOURCES: &[&str] = &[
     "ffi/open.rs",
     "ffi/inspect.rs",
     "ffi/read.rs",
+    "ffi/slice.rs",
     "ffi/convert.rs",
     "ffi/save.rs",
     "ffi/helpers.rs",

@@ -13,5 +13,6 @@ pub mod inspect;
 pub mod open;
 pub mod read;
 pub mod save;
+pub mod slice;
 pub mod status;
 pub mod version;

@@ -85,7 +85,7 @@ pub unsafe extern "C" fn st_read_tensor(
 ///
 /// # Safety
 /// `dst` is null or points to `size` bytes that are the caller's to write.
-unsafe fn destination<'a>(dst: *mut c_void, size: usize) -> Result<&'a mut [u8]> {
+pub(super) unsafe fn destination<'a>(dst: *mut c_void, size: usize) -> Result<&'a mut [u8]> {
     if dst.is_null() {
         return Ok(&mut []);
     }

@@ -90,12 +90,33 @@ impl Source {
         }
     }
 
+    /// The caller's memory, where that is what it is: bytes that reading may
+    /// take straight from there, which it may not from a mapping.
+    pub(crate) fn callers_memory(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Memory(bytes) => Some(bytes),
+            Kind::File(_) | Kind::Callback(_) => None,
+        }
+    }
+
     /// How much the first request should bring: the length field, or all of a
     /// usual header where each request is a journey.
     pub(crate) fn first_read(&self) -> u64 {
         match &self.kind {
             Kind::Callback(callback) => callback.first_read(),
             _ => 8,
+        }
+    }
+
+    /// Up to how many bytes that nobody wants are better read than left out, at
+    /// the price of one more request. Files: a page, which a disk gives anyway.
+    /// (Cached: reading over gaps of 1 KiB takes two thirds of the time of skipping
+    /// them, over 2 and 4 KiB about the same, over 16 KiB 1.6 times as long.)
+    pub(crate) fn widest_gap(&self) -> u64 {
+        match &self.kind {
+            Kind::File(_) => 4 << 10,
+            Kind::Callback(_) => 64 << 10,
+            Kind::Memory(_) => 0,
         }
     }
 

@@ -61,6 +61,11 @@ FIELD(st_shard, reserved0, 44);
 FIELD(st_shard, reason, 48);
 FIELD(st_shard, reserved, 56);
 
+SIZE(st_range, 24);
+FIELD(st_range, start, 0);
+FIELD(st_range, stop, 8);
+FIELD(st_range, step, 16);
+
 SIZE(st_open_options, 56);
 FIELD(st_open_options, struct_size, 0);
 FIELD(st_open_options, access, 8);

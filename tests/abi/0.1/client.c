@@ -52,6 +52,14 @@ static void check_contents(st_checkpoint *checkpoint, int32_t access) {
     CHECK(st_read_tensor(checkpoint, x, copy, sizeof copy, &error) == ST_OK);
     CHECK(memcmp(copy, file + DATA_OFFSET, 3) == 0);
     CHECK(st_read_tensor(checkpoint, x, copy, 2, &error) == ST_ERROR_BUFFER_SIZE && error.code == ST_ERROR_BUFFER_SIZE);
+
+    st_range range = ST_RANGE_ALL;
+    int64_t shape = 0;
+    uint64_t size = 0;
+    range.start = -2;
+    CHECK(st_slice_shape(x, &range, 1, &shape, &size, &error) == ST_OK && shape == 2 && size == 2);
+    CHECK(st_read_slice(checkpoint, x, &range, 1, copy, sizeof copy, &error) == ST_OK);
+    CHECK(memcmp(copy, file + DATA_OFFSET + 1, 2) == 0);
     CHECK(st_get_tensor(checkpoint, "y", &error) == NULL && error.code == ST_ERROR_NOT_FOUND);
 
     CHECK(st_retain(checkpoint) == checkpoint);

@@ -83,6 +83,9 @@
 #define ST_SAVE_OPTIONS_INIT {sizeof(st_save_options), 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
 #define ST_METADATA_OPTIONS_INIT {sizeof(st_metadata_options), 0, 0}
 
+/* A whole dimension. */
+#define ST_RANGE_ALL {0, INT64_MAX, 1}
+
 // Major version of this header.
 #define SAFETENSORS_VERSION_MAJOR 0
 
@@ -310,6 +313,20 @@ typedef struct st_shard {
     // Zero.
     uint64_t reserved[2];
 } st_shard;
+
+// What a slice takes from one dimension: the elements start, start + step, ...
+// before stop. Initialise with ST_RANGE_ALL for all of them.
+//
+// Negative bounds count from the end. Nothing is clamped: bounds are within
+// the dimension and start is not over stop; start equal to stop picks nothing.
+typedef struct st_range {
+    // First element; negative: from the end.
+    int64_t start;
+    // The element behind the last; negative: from the end, INT64_MAX: the end.
+    int64_t stop;
+    // Distance from one to the next, at least 1.
+    int64_t step;
+} st_range;
 
 // An element type. 0 is none ("as stored"). The numbers never change.
 typedef int32_t st_dtype;
@@ -697,6 +714,55 @@ st_status st_read_tensor(const struct st_checkpoint *checkpoint,
                          const struct st_tensor *tensor,
                          void *dst,
                          size_t dst_size,
+                         struct st_error *error);
+
+// Copies part of a tensor into the caller's memory: what the ranges pick,
+// dense, in C order. Reads the file and never goes through a mapping, as
+// st_read_tensor.
+//
+// tensor: a record of this checkpoint or a copy of one, borrowed for the call;
+// shard, offset and size say which (and the address in name, where several
+// empty tensors share a place). ranges: range_count of them, borrowed for the
+// call, from the outermost dimension on; dimensions without one are taken
+// whole; may be NULL where range_count is 0. dst: receives as many bytes as
+// st_slice_shape says; may be NULL where they are 0. dst_size: bytes at dst;
+// more than needed is fine. After an error the contents of dst are unspecified.
+//
+// What lies in one piece is one read. Where the gaps between pieces are at most
+// 4 KiB (64 KiB through an st_io) they are read too and thrown away, up to 1 MiB
+// at a time in memory of the library's: half of a matrix's columns need no read
+// for each row. Wider gaps are never read. F4 and F6 are cut between bytes only.
+//
+// Returns ST_OK, ST_ERROR_IO, ST_ERROR_BUFFER_SIZE, ST_ERROR_OUT_OF_MEMORY,
+// ST_ERROR_INVALID_ARGUMENT (a message about a range names its dimension, the
+// size and the bound), ST_ERROR_SUB_BYTE where a piece does not begin and end
+// on a byte, ST_ERROR_UNSUPPORTED for ST_DTYPE_UNKNOWN, or what read_at
+// returned. Since 0.1.
+ST_API
+st_status st_read_slice(const struct st_checkpoint *checkpoint,
+                        const struct st_tensor *tensor,
+                        const struct st_range *ranges,
+                        size_t range_count,
+                        void *dst,
+                        size_t dst_size,
+                        struct st_error *error);
+
+// The shape and size of what st_read_slice gives for these ranges. No I/O.
+//
+// tensor: any record, borrowed for the call; its dtype, rank and shape count,
+// its names are for messages. ranges, range_count: as for st_read_slice. shape:
+// receives tensor->rank sizes in elements, and must not overlap tensor->shape;
+// NULL: not wanted. size: receives the number of bytes; NULL: not wanted.
+// Written on success only.
+//
+// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_SUB_BYTE or
+// ST_ERROR_UNSUPPORTED, as st_read_slice. Since 0.1.
+ST_API
+st_status st_slice_shape(const struct st_tensor *tensor,
+                         const struct st_range *ranges,
+                         size_t range_count,
+                         int64_t *shape,
+                         uint64_t *size,
                          struct st_error *error);
 
 // Converts elements from one dtype to another.

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Parts of tensors.
+
+use std::ffi::c_void;
+use std::slice;
+
+use super::boundary::{guard, null, required};
+use super::open::st_checkpoint;
+use super::read::destination;
+use super::status::{st_error, st_status, ST_OK};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{st_range, st_tensor};
+use crate::slice::{shape, Slice};
+
+/// Copies part of a tensor into the caller's memory: what the ranges pick,
+/// dense, in C order. Reads the file and never goes through a mapping, as
+/// st_read_tensor.
+///
+/// tensor: a record of this checkpoint or a copy of one, borrowed for the call;
+/// shard, offset and size say which (and the address in name, where several
+/// empty tensors share a place). ranges: range_count of them, borrowed for the
+/// call, from the outermost dimension on; dimensions without one are taken
+/// whole; may be NULL where range_count is 0. dst: receives as many bytes as
+/// st_slice_shape says; may be NULL where they are 0. dst_size: bytes at dst;
+/// more than needed is fine. After an error the contents of dst are unspecified.
+///
+/// What lies in one piece is one read. Where the gaps between pieces are at most
+/// 4 KiB (64 KiB through an st_io) they are read too and thrown away, up to 1 MiB
+/// at a time in memory of the library's: half of a matrix's columns need no read
+/// for each row. Wider gaps are never read. F4 and F6 are cut between bytes only.
+///
+/// Returns ST_OK, ST_ERROR_IO, ST_ERROR_BUFFER_SIZE, ST_ERROR_OUT_OF_MEMORY,
+/// ST_ERROR_INVALID_ARGUMENT (a message about a range names its dimension, the
+/// size and the bound), ST_ERROR_SUB_BYTE where a piece does not begin and end
+/// on a byte, ST_ERROR_UNSUPPORTED for ST_DTYPE_UNKNOWN, or what read_at
+/// returned. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_read_slice(
+    checkpoint: *const st_checkpoint,
+    tensor: *const st_tensor,
+    ranges: *const st_range,
+    range_count: usize,
+    dst: *mut c_void,
+    dst_size: usize,
+    error: *mut st_error,
+) -> st_status {
+    let read = || {
+        // SAFETY: arguments are as the header's rules say.
+        let (checkpoint, tensor, ranges, place) = unsafe {
+            let checkpoint = required(checkpoint, "checkpoint")?;
+            let tensor = required(tensor, "tensor")?;
+            (checkpoint, tensor, all_ranges(ranges, range_count)?, destination(dst, dst_size)?)
+        };
+        checkpoint.0.read_slice(tensor, ranges, place).map_err(|error| match error.kind() {
+            ErrorKind::BufferSize if dst.is_null() => null("dst"),
+            _ => error,
+        })
+    };
+    // SAFETY: as above.
+    unsafe { guard(error, |kind| kind as st_status, || read().map(|()| ST_OK)) }
+}
+
+/// The shape and size of what st_read_slice gives for these ranges. No I/O.
+///
+/// tensor: any record, borrowed for the call; its dtype, rank and shape count,
+/// its names are for messages. ranges, range_count: as for st_read_slice. shape:
+/// receives tensor->rank sizes in elements, and must not overlap tensor->shape;
+/// NULL: not wanted. size: receives the number of bytes; NULL: not wanted.
+/// Written on success only.
+///
+/// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_SUB_BYTE or
+/// ST_ERROR_UNSUPPORTED, as st_read_slice. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_slice_shape(
+    tensor: *const st_tensor,
+    ranges: *const st_range,
+    range_count: usize,
+    shape: *mut i64,
+    size: *mut u64,
+    error: *mut st_error,
+) -> st_status {
+    // SAFETY: arguments are as the header's rules say.
+    let find = || unsafe { find_shape(required(tensor, "tensor")?, all_ranges(ranges, range_count)?, shape, size) };
+    // SAFETY: as above.
+    unsafe { guard(error, |kind| kind as st_status, || find().map(|()| ST_OK)) }
+}
+
+/// # Safety
+/// The tensor's shape is null or has its rank of sizes; `out` is null or has room
+/// for as many, elsewhere; `size` is null or writable.
+unsafe fn find_shape(tensor: &st_tensor, ranges: &[st_range], out: *mut i64, size: *mut u64) -> Result<()> {
+    if tensor.rank != 0 && tensor.shape.is_null() {
+        return Err(null("tensor->shape"));
+    }
+    check_count::<i64>("tensor->rank", tensor.rank)?;
+    let slice = Slice::new(tensor, ranges)?;
+    if !out.is_null() {
+        for (dimension, found) in shape(tensor, ranges)?.enumerate() {
+            // SAFETY: the caller's promise; there are rank sizes.
+            unsafe { out.add(dimension).write(found?) };
+        }
+    }
+    if !size.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { size.write(slice.size()) };
+    }
+    Ok(())
+}
+
+/// The caller's ranges.
+///
+/// # Safety
+/// `ranges` is null or points to `count` of them, which outlive `'a`.
+unsafe fn all_ranges<'a>(ranges: *const st_range, count: usize) -> Result<&'a [st_range]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if ranges.is_null() {
+        return Err(null("ranges"));
+    }
+    check_count::<st_range>("range_count", count)?;
+    // SAFETY: the caller's promise.
+    Ok(unsafe { slice::from_raw_parts(ranges, count) })
+}
+
+/// No array has more items than memory could hold.
+fn check_count<T>(what: &str, count: usize) -> Result<()> {
+    match count.checked_mul(size_of::<T>()) {
+        Some(size) if size <= isize::MAX.unsigned_abs() => Ok(()),
+        _ => Err(Error::new(ErrorKind::InvalidArgument, format!("{what} {count} is beyond any memory"))),
+    }
+}
