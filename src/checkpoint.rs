@@ -2,7 +2,6 @@
 //! One opened set of named tensors, and reading from it.
 
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{quoted, Error, ErrorKind, Result};
@@ -12,7 +11,7 @@ use crate::lookup::{Hasher, Lookup};
 use crate::memory::{self, Aligned};
 use crate::record::{st_shard, Metadata, Range, Tensor};
 use crate::slice::Slice;
-use crate::source::Source;
+use crate::source::{FileRef, Source};
 
 /// An opened checkpoint: whatever lies behind it, one table of tensors.
 ///
@@ -32,7 +31,8 @@ pub struct Checkpoint {
 
 /// One opened shard on its way into a checkpoint.
 pub(crate) struct Part {
-    pub(crate) path: Option<CString>,
+    /// NUL-terminated.
+    pub(crate) path: Option<Vec<u8>>,
     pub(crate) source: Source,
     pub(crate) header: Header,
 }
@@ -83,10 +83,10 @@ impl Checkpoint {
         Ok(this)
     }
 
-    fn add_shard(&mut self, path: Option<CString>, source: Source, header: &Header) {
+    fn add_shard(&mut self, path: Option<Vec<u8>>, source: Source, header: &Header) {
         self.shards.push(st_shard {
-            path: path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr()),
-            path_len: path.as_ref().map_or(0, |path| path.as_bytes().len()),
+            path: path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr().cast()),
+            path_len: path.as_ref().map_or(0, |path| path.len().saturating_sub(1)),
             size: source.size(),
             data_offset: header.data_offset,
             data_size: header.data_size,
@@ -95,7 +95,7 @@ impl Checkpoint {
             reason: source.reason().as_ptr(),
             reserved: [0; 2],
         });
-        self._texts.extend(path.map(CString::into_bytes_with_nul));
+        self._texts.extend(path);
         self.sources.push(source);
     }
 
@@ -229,23 +229,53 @@ impl Checkpoint {
         let place = usize::try_from(slice.size()).ok().and_then(|size| buffer.get_mut(..size));
         let place = place.ok_or_else(|| self.too_small(tensor, slice.size(), room))?;
         let source = self.sources.get(tensor.shard()).ok_or_else(|| not_ours(tensor))?;
-        read_runs(source, tensor, &slice, place).map_err(|error| self.name(tensor, &error))
+        read_runs(source, tensor, &slice, place).map_err(|error| self.name(tensor.shard(), tensor.name(), &error))
     }
 
     fn read_record(&self, tensor: &Tensor, place: &mut [u8]) -> Result<()> {
-        let source = self.sources.get(tensor.shard()).ok_or_else(|| not_ours(tensor))?;
-        source.read_exact_at(tensor.offset, place).map_err(|error| self.name(tensor, &error))
+        self.read_bytes(tensor.shard(), tensor.offset, tensor.name(), place)
     }
 
-    /// A source's error as one about this tensor.
-    fn name(&self, tensor: &Tensor, error: &Error) -> Error {
-        let named = Error::tensor(error.kind(), tensor.name(), error.message(usize::MAX));
-        named.with_errno(error.os_errno()).in_file(&self.label_of(tensor.shard()))
+    /// Bytes of a shard's file; `name` is the tensor that an error names.
+    pub(crate) fn read_bytes(&self, shard: usize, offset: u64, name: &[u8], place: &mut [u8]) -> Result<()> {
+        let source = self
+            .sources
+            .get(shard)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "a shard's number is out of range"))?;
+        source.read_exact_at(offset, place).map_err(|error| self.name(shard, name, &error))
+    }
+
+    /// A source's error as one about the tensor of this name.
+    fn name(&self, shard: usize, name: &[u8], error: &Error) -> Error {
+        let named = Error::tensor(error.kind(), name, error.message(usize::MAX));
+        named.with_errno(error.os_errno()).in_file(&self.label_of(shard))
     }
 
     fn too_small(&self, tensor: &Tensor, size: u64, room: usize) -> Error {
         let text = format!("its {size} bytes do not fit into a buffer of {room}");
         Error::tensor(ErrorKind::BufferSize, tensor.name(), text).in_file(&self.label_of(tensor.shard()))
+    }
+
+    /// A shard's open file, where it is one.
+    pub(crate) fn file_of(&self, shard: usize) -> Result<Option<FileRef<'_>>> {
+        match self.sources.get(shard) {
+            Some(source) => source.as_file().map_err(|error| error.in_file(&self.label_of(shard))),
+            None => Ok(None),
+        }
+    }
+
+    /// Refuses a record that is not one of this checkpoint's or a copy of one.
+    pub(crate) fn require_own(&self, tensor: &Tensor) -> Result<()> {
+        self.own(tensor).map(|_| ())
+    }
+
+    /// Whether the record's data is this checkpoint's mapping, or the memory
+    /// it was opened from.
+    pub(crate) fn maps(&self, tensor: &Tensor) -> bool {
+        let mapped = self.sources.get(tensor.shard()).and_then(Source::mapped);
+        let offset = usize::try_from(tensor.offset).ok();
+        let there = mapped.zip(offset).and_then(|(mapped, offset)| mapped.get(offset..));
+        there.is_some_and(|there| std::ptr::eq(there.as_ptr(), tensor.data.cast()))
     }
 
     /// This checkpoint's own record for one that may be a copy.

@@ -75,8 +75,14 @@ impl ErrorKind {
 }
 
 /// An error with its context. Texts are already safe to print.
+///
+/// One word: errors are rare, and a `Result` that carries one crosses many
+/// functions.
 #[derive(Clone, Debug)]
-pub struct Error {
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
     kind: ErrorKind,
     os_errno: i32,
     file: String,
@@ -88,51 +94,72 @@ impl Error {
     /// through [`quoted`] or [`escaped`] before.
     #[must_use]
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, os_errno: 0, file: String::new(), text: text.into() }
+        Self::of_text(kind, text.into())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn of_text(kind: ErrorKind, text: String) -> Self {
+        Self(Box::new(Inner { kind, os_errno: 0, file: String::new(), text }))
     }
 
     /// An error about one tensor (or other named thing) of a file.
     #[must_use]
     pub fn tensor(kind: ErrorKind, name: &[u8], text: impl fmt::Display) -> Self {
-        Self::new(kind, format!("tensor {}: {text}", quoted(name)))
+        Self::of_tensor(kind, name, &text)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn of_tensor(kind: ErrorKind, name: &[u8], text: &dyn fmt::Display) -> Self {
+        Self::of_text(kind, format!("tensor {}: {text}", quoted(name)))
     }
 
     /// A failed system call; `what` says what was being done.
     #[must_use]
     pub fn os(what: impl fmt::Display, error: &std::io::Error) -> Self {
-        let mut this = Self::new(ErrorKind::Io, format!("{what}: {error}"));
-        this.os_errno = error.raw_os_error().unwrap_or(0);
-        if matches!(error.kind(), std::io::ErrorKind::OutOfMemory) {
-            this.kind = ErrorKind::OutOfMemory;
-        }
-        this
+        Self::of_os(&what, error)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn of_os(what: &dyn fmt::Display, error: &std::io::Error) -> Self {
+        let kind = match error.kind() {
+            std::io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
+            _ => ErrorKind::Io,
+        };
+        Self::of_text(kind, format!("{what}: {error}")).with_errno(error.raw_os_error().unwrap_or(0))
     }
 
     /// Memory for `what` could not be had.
     #[must_use]
+    #[cold]
+    #[inline(never)]
     pub fn out_of_memory(what: &str, bytes: usize) -> Self {
-        Self::new(ErrorKind::OutOfMemory, format!("no memory for {what} ({bytes} bytes)"))
+        Self::of_text(ErrorKind::OutOfMemory, format!("no memory for {what} ({bytes} bytes)"))
     }
 
     /// The same error under another kind: a shard's `ENOENT` is the index's fault.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
-        self.kind = kind;
+        self.0.kind = kind;
         self
     }
 
     /// The same error with an OS error number.
     #[must_use]
     pub fn with_errno(mut self, os_errno: i32) -> Self {
-        self.os_errno = os_errno;
+        self.0.os_errno = os_errno;
         self
     }
 
     /// Names the file the error is about, unless it is named already.
     #[must_use]
+    #[cold]
+    #[inline(never)]
     pub fn in_file(mut self, label: &str) -> Self {
-        if self.file.is_empty() {
-            self.file = label.to_owned();
+        if self.0.file.is_empty() {
+            self.0.file = label.to_owned();
         }
         self
     }
@@ -140,29 +167,29 @@ impl Error {
     /// Which rule was broken.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The operating system's error number, or 0.
     #[must_use]
     pub fn os_errno(&self) -> i32 {
-        self.os_errno
+        self.0.os_errno
     }
 
     /// The message in at most `room` bytes: a long path gives way first, from
     /// its front, so that rule and numbers stay.
     #[must_use]
     pub fn message(&self, room: usize) -> String {
-        if self.file.is_empty() {
-            return head(&self.text, room).to_owned();
+        let Inner { file, text, .. } = &*self.0;
+        if file.is_empty() {
+            return head(text, room).to_owned();
         }
-        let for_file = room.saturating_sub(self.text.len().saturating_add(2));
-        let file = if self.file.len() <= for_file {
-            self.file.clone()
-        } else {
-            format!("...{}", tail(&self.file, for_file.saturating_sub(3)))
-        };
-        head(&format!("{file}: {}", self.text), room).to_owned()
+        let for_file = room.saturating_sub(text.len().saturating_add(2));
+        if file.len() <= for_file {
+            return format!("{file}: {text}");
+        }
+        let file = tail(file, for_file.saturating_sub(3));
+        head(&format!("...{file}: {text}"), room).to_owned()
     }
 }
 

@@ -7,7 +7,8 @@
 //! may change in any release.
 //!
 //! Bytes flow one way, and the modules stand in that order: `source` → `header`
-//! → `index` → `checkpoint` (reading through `slice`) → `convert` → `ffi`.
+//! → `index` → `checkpoint`, `slice` → `convert` → `ffi`; and for writing tensors → layout
+//! → file within `writer`.
 
 pub mod convert;
 pub mod dtype;
@@ -26,6 +27,7 @@ mod open;
 mod parallel;
 mod slice;
 mod source;
+pub mod writer;
 
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
@@ -34,3 +36,4 @@ pub use open::Resolver;
 pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate};
 pub use record::{Metadata, Range, Tensor};
 pub use source::{Chosen, ReadAt};
+pub use writer::{NewTensor, SaveOptions, Writer};

@@ -28,6 +28,21 @@ pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Res
     vec.try_reserve(additional).map_err(|_| no_room::<T>(what, additional))
 }
 
+/// Room for just `additional` more items.
+pub(crate) fn reserve_exact<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Result<()> {
+    vec.try_reserve_exact(additional).map_err(|_| no_room::<T>(what, additional))?;
+    let room = vec.spare_capacity_mut();
+    advise_huge(room.as_mut_ptr().cast(), size_of_val(room));
+    Ok(())
+}
+
+/// Pieces of text in one.
+pub(crate) fn concat(pieces: &[&[u8]], what: &str) -> Result<Vec<u8>> {
+    let mut text = vec_with_capacity(pieces.iter().map(|piece| piece.len()).sum(), what)?;
+    pieces.iter().for_each(|piece| text.extend_from_slice(piece));
+    Ok(text)
+}
+
 /// A vector's spare room on its way to being filled, from its start on.
 pub(crate) struct Filler<'a, T> {
     room: &'a mut [MaybeUninit<T>],

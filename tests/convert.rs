@@ -93,7 +93,8 @@ fn boundaries(target: Dtype) -> Vec<u32> {
     };
     let half = 1_u32 << (shift - 1);
     let upper = (0..1_u64 << (32 - shift)).map(|upper| (upper << shift) as u32);
-    let mut made: Vec<u32> = upper.flat_map(|upper| [0, 1, half - 1, half, half + 1, 2 * half - 1].map(|tail| upper + tail)).collect();
+    let mut made: Vec<u32> =
+        upper.flat_map(|upper| [0, 1, half - 1, half, half + 1, 2 * half - 1].map(|tail| upper + tail)).collect();
     let quarters = (0..4_u32 << mantissa).map(|quarter| (f64::from(quarter) * 2_f64.powi(least - 2)) as f32);
     let near: Vec<u32> = quarters.map(f32::to_bits).flat_map(|exact| [exact, exact + 1, exact.max(1) - 1]).collect();
     made.extend(&near);
@@ -139,17 +140,27 @@ fn packed_codes(bits: u32) -> Vec<u8> {
 #[test]
 fn half_agrees() {
     let all: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
-    let singles = |bytes: &[u8]| -> Vec<f32> { bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect() };
-    let halves = |bytes: &[u8]| -> Vec<u16> { bytes.chunks_exact(2).map(|b| u16::from_le_bytes(b.try_into().unwrap())).collect() };
+    let singles = |bytes: &[u8]| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let halves = |bytes: &[u8]| -> Vec<u16> {
+        bytes.chunks_exact(2).map(|b| u16::from_le_bytes(b.try_into().unwrap())).collect()
+    };
     for (code, value) in (0..=u16::MAX).zip(singles(&converted(Dtype::F16, Dtype::F32, &all))) {
         let theirs = f16::from_bits(code).to_f32();
         assert!(value.to_bits() == theirs.to_bits(), "F16 {code:#x}: {value} and {theirs}");
     }
     for (code, value) in (0..=u16::MAX).zip(singles(&converted(Dtype::Bf16, Dtype::F32, &all))) {
         let theirs = bf16::from_bits(code).to_f32();
-        assert!(value.to_bits() == theirs.to_bits() || value.is_nan() && theirs.is_nan(), "BF16 {code:#x}: {value} and {theirs}");
+        assert!(
+            value.to_bits() == theirs.to_bits() || value.is_nan() && theirs.is_nan(),
+            "BF16 {code:#x}: {value} and {theirs}"
+        );
     }
-    for (to, theirs) in [(Dtype::F16, (|v| f16::from_f32(v).to_bits()) as fn(f32) -> u16), (Dtype::Bf16, |v| bf16::from_f32(v).to_bits())] {
+    for (to, theirs) in [
+        (Dtype::F16, (|v| f16::from_f32(v).to_bits()) as fn(f32) -> u16),
+        (Dtype::Bf16, |v| bf16::from_f32(v).to_bits()),
+    ] {
         let source = inputs(Dtype::F32, to);
         for (value, ours) in singles(&source).into_iter().zip(halves(&converted(Dtype::F32, to, &source))) {
             let same = canonical(to, u32::from(ours)) == canonical(to, u32::from(theirs(value)));
@@ -179,7 +190,8 @@ fn nans_are_as_documented() {
     let source: Vec<u8> = 0xff80_0001_u32.to_le_bytes().repeat(5 << 20);
     assert!(converted(Dtype::F32, Dtype::F16, &source).chunks_exact(2).all(|pair| pair == [0x00, 0xfe]));
     let codes: Vec<u8> = (0..=u8::MAX).cycle().take((5 << 20) + 77).collect();
-    let (whole, once) = (converted(Dtype::F8E4M3, Dtype::F32, &codes), converted(Dtype::F8E4M3, Dtype::F32, &codes[..256]));
+    let (whole, once) =
+        (converted(Dtype::F8E4M3, Dtype::F32, &codes), converted(Dtype::F8E4M3, Dtype::F32, &codes[..256]));
     assert!(whole.chunks(1024).all(|part| part == &once[..part.len()]));
 }
 
@@ -204,7 +216,10 @@ fn st_convert_converts_and_refuses() {
     unsafe { base.add(1).copy_from_nonoverlapping([0x80, 0x3f, 0x00, 0xc0].as_ptr(), 4) };
     assert_eq!(call(bf16, at(1), f32, at(5), 2).0, ST_OK);
     // SAFETY: as above.
-    assert_eq!(unsafe { [base.add(5).cast::<f32>().read_unaligned(), base.add(9).cast::<f32>().read_unaligned()] }, [1.0, -2.0]);
+    assert_eq!(
+        unsafe { [base.add(5).cast::<f32>().read_unaligned(), base.add(9).cast::<f32>().read_unaligned()] },
+        [1.0, -2.0]
+    );
     assert_eq!(call(bf16, at(1), bf16, at(20), 2).0, ST_OK, "a copy");
     assert_eq!(call(ST_DTYPE_C64, at(0), ST_DTYPE_C64, at(20), 2).0, ST_OK);
 

@@ -14,6 +14,7 @@ const SOURCES: &[&str] = &[
     "ffi/read.rs",
     "ffi/slice.rs",
     "ffi/convert.rs",
+    "ffi/save.rs",
     "ffi/helpers.rs",
 ];
 

@@ -194,7 +194,8 @@ impl Steps {
 
     fn run_block(&self, level: Level, src: &[u8], dst: &mut [u8], codes: &mut [u8], middle: &mut [u8]) {
         let elements = dst.len().checked_div(self.to).unwrap_or_default();
-        let (Some(codes), Some(middle)) = (codes.get_mut(..elements), middle.get_mut(..elements.saturating_mul(4))) else {
+        let (Some(codes), Some(middle)) = (codes.get_mut(..elements), middle.get_mut(..elements.saturating_mul(4)))
+        else {
             return;
         };
         let src = match self.packing {

@@ -2,7 +2,12 @@
 //! What the 256 codes of each narrow dtype mean, made at compile time. All of
 //! them fit BF16 exactly, which is the upper half of the F32; F16 is rounded.
 #![forbid(unsafe_code)]
-#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::panic, reason = "runs at compile time only, where a fault is an error")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "runs at compile time only, where a fault is an error"
+)]
 #![allow(clippy::cast_possible_truncation, reason = "as above: bit fields")]
 
 use super::scalar::to_f16;

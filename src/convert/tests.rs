@@ -53,7 +53,9 @@ fn levels_agree_at_every_length_and_alignment() {
                 let mut dst = vec![0xa5; dst_skew + expected.len() + 3];
                 steps.run(level, src, &mut dst[dst_skew..][..expected.len()], ahead);
                 assert!(dst[dst_skew..][..expected.len()] == expected, "{from:?} to {to:?}, {elements} at {level:?}");
-                assert!(dst[dst_skew + expected.len()..] == [0xa5; 3] && dst[..dst_skew].iter().all(|byte| *byte == 0xa5));
+                assert!(
+                    dst[dst_skew + expected.len()..] == [0xa5; 3] && dst[..dst_skew].iter().all(|byte| *byte == 0xa5)
+                );
             }
         }
     }
@@ -78,7 +80,10 @@ fn levels_agree_on_every_sixteen_bits() {
     let low: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     // Upper halves with the lower ones that matter to rounding: none, one, half and its neighbours, all.
     let lower = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff, 0x0fff, 0x1000, 0x1001];
-    let high: Vec<u8> = (0..=u16::MAX).flat_map(|high| lower.map(|low| (u32::from(high) << 16) | low)).flat_map(u32::to_le_bytes).collect();
+    let high: Vec<u8> = (0..=u16::MAX)
+        .flat_map(|high| lower.map(|low| (u32::from(high) << 16) | low))
+        .flat_map(u32::to_le_bytes)
+        .collect();
     for (from, to, steps) in pairs().filter(|(from, ..)| from.bits() >= 16) {
         let src = if from.bits() == 16 { &low } else { &high };
         let expected = plainly(&steps, src, src.len() * 8 / from.bits() as usize);
@@ -92,7 +97,9 @@ fn levels_agree_on_every_sixteen_bits() {
 
 #[test]
 fn sizes_are_checked() {
-    let refused = |from, src: usize, to, dst: usize| convert(from, &vec![0; src], to, &mut vec![0; dst]).map_err(|error| error.kind());
+    let refused = |from, src: usize, to, dst: usize| {
+        convert(from, &vec![0; src], to, &mut vec![0; dst]).map_err(|error| error.kind())
+    };
     assert_eq!(refused(Dtype::F6E2M3, 6, Dtype::F32, 32), Ok(()));
     assert_eq!(refused(Dtype::F6E2M3, 4, Dtype::F32, 20), Err(ErrorKind::SizeMismatch));
     assert_eq!(refused(Dtype::Bf16, 3, Dtype::F32, 6), Err(ErrorKind::SizeMismatch));

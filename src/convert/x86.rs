@@ -257,7 +257,10 @@ mod avx512 {
         #[target_feature(enable = "avx512f,avx512bw")]
         unsafe fn load(table: &Table) -> Self {
             // SAFETY: the table has eight times 32 values.
-            Self([0, 1, 2, 3, 4, 5, 6, 7].map(|part| unsafe { _mm512_loadu_si512(table.as_ptr().add(part * 32).cast()) }))
+            Self(
+                [0, 1, 2, 3, 4, 5, 6, 7]
+                    .map(|part| unsafe { _mm512_loadu_si512(table.as_ptr().add(part * 32).cast()) }),
+            )
         }
 
         /// Six bits of a code choose within a pair of registers, the others the pair.
@@ -271,8 +274,16 @@ mod avx512 {
             let [a, b, c, d, e, f, g, h] = self.0;
             let bit_6 = _mm512_test_epi16_mask(codes, _mm512_set1_epi16(0x40));
             let bit_7 = _mm512_test_epi16_mask(codes, _mm512_set1_epi16(0x80));
-            let positive = _mm512_mask_blend_epi16(bit_6, _mm512_permutex2var_epi16(a, codes, b), _mm512_permutex2var_epi16(c, codes, d));
-            let negative = _mm512_mask_blend_epi16(bit_6, _mm512_permutex2var_epi16(e, codes, f), _mm512_permutex2var_epi16(g, codes, h));
+            let positive = _mm512_mask_blend_epi16(
+                bit_6,
+                _mm512_permutex2var_epi16(a, codes, b),
+                _mm512_permutex2var_epi16(c, codes, d),
+            );
+            let negative = _mm512_mask_blend_epi16(
+                bit_6,
+                _mm512_permutex2var_epi16(e, codes, f),
+                _mm512_permutex2var_epi16(g, codes, h),
+            );
             _mm512_mask_blend_epi16(bit_7, positive, negative)
         }
     }

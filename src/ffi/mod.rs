@@ -7,10 +7,12 @@
 mod boundary;
 pub mod convert;
 pub mod dtype;
+mod given;
 pub mod helpers;
 pub mod inspect;
 pub mod open;
 pub mod read;
+pub mod save;
 pub mod slice;
 pub mod status;
 pub mod version;

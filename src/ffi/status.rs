@@ -51,7 +51,7 @@ pub const ST_ERROR_SHAPE: st_status = 18;
 pub const ST_ERROR_OFFSETS: st_status = 19;
 /// Data offsets hold more or fewer bytes than dtype and shape need.
 pub const ST_ERROR_SIZE_MISMATCH: st_status = 20;
-/// Bytes behind the last tensor belong to none.
+/// Bytes behind the last tensor belong to none; or a writer is to be finished that lacks some.
 pub const ST_ERROR_DATA_NOT_COVERED: st_status = 21;
 /// A tensor of sub-byte elements does not fill whole bytes.
 pub const ST_ERROR_SUB_BYTE: st_status = 22;

@@ -12,6 +12,7 @@ use std::thread;
 
 use super::parse::{first_half, second_half, Context, Found};
 use crate::memory;
+use crate::parallel;
 use crate::record::Tensor;
 
 /// Starting a thread takes about 50 us, the time to parse 50 kB.
@@ -23,7 +24,7 @@ const BETWEEN: &[u8] = b"]},\"";
 /// Where to divide: behind a comma near the middle, or nowhere.
 pub(super) fn middle(text: &[u8]) -> Option<usize> {
     let from = text.len() / 2;
-    if text.len() < WORTH_IT || thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+    if text.len() < WORTH_IT || parallel::cores() < 2 {
         return None;
     }
     let found = text.get(from..)?.windows(BETWEEN.len()).position(|window| window == BETWEEN)?;

@@ -53,6 +53,40 @@ fn more_digits(text: &[u8], mut value: u64, mut len: usize) -> Option<(u64, usiz
     (len != 0 && !leading_zero).then_some((value, len))
 }
 
+/// Whether a JSON number is beyond every f64, which serde_json refuses. The
+/// standard library could tell too, with 20 kB of tables.
+pub(crate) fn exceeds_f64(number: &[u8]) -> bool {
+    // The largest F64, 1.797693134862315708e308, and half a step: from there on
+    // it is infinity.
+    const LIMIT: (i64, u64) = (308, 1_797_693_134_862_315_808);
+    let exponent_at = number.iter().position(|byte| matches!(byte, b'e' | b'E')).unwrap_or(number.len());
+    let (mantissa, exponent) = number.split_at(exponent_at);
+    // The first 19 digits that count, and the power of ten of the first one.
+    let (mut digits, mut count, mut power, mut behind_point) = (0_u64, 0, -1_i64, false);
+    for byte in mantissa {
+        match byte {
+            b'.' => behind_point = true,
+            b'0' if count == 0 && behind_point => power -= 1,
+            b'0'..=b'9' => {
+                power += i64::from(!behind_point && (count > 0 || *byte != b'0'));
+                if count < 19 && (count > 0 || *byte != b'0') {
+                    digits = digits * 10 + u64::from(byte - b'0');
+                    count += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    if count == 0 {
+        return false;
+    }
+    let digits = digits * 10_u64.pow(19 - count);
+    let text = exponent.iter().filter(|byte| byte.is_ascii_digit());
+    let value = text.fold(0_i64, |value, byte| value.saturating_mul(10).saturating_add(i64::from(byte - b'0')));
+    let exponent = if exponent.get(1) == Some(&b'-') { -value } else { value };
+    (power.saturating_add(exponent), digits) >= LIMIT
+}
+
 /// Powers of ten.
 pub(crate) const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
@@ -81,6 +115,43 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn what_exceeds_an_f64_is_what_the_standard_library_calls_infinite() {
+        for text in [
+            "0",
+            "0.0",
+            "0e999",
+            "-0.000",
+            "9",
+            "1e308",
+            "1e309",
+            "-1e309",
+            "0.1e309",
+            "0.1e310",
+            "10e307",
+            "10e308",
+            "1.7976931348623157e308",
+            "1.7976931348623158e308",
+            "1.7976931348623159e308",
+            "0.00017976931348623159e312",
+            "17976931348623159e292",
+            "17976931348623157e292",
+            "1e-999999999999999999999",
+            "1e999999999999999999999",
+            "0.001e310",
+            "0.001e312",
+            "5e-324",
+        ] {
+            assert_eq!(exceeds_f64(text.as_bytes()), text.parse::<f64>().unwrap().is_infinite(), "{text}");
+        }
+        for zeros in 300..320 {
+            let text = format!("2{}", "0".repeat(zeros));
+            assert_eq!(exceeds_f64(text.as_bytes()), text.parse::<f64>().unwrap().is_infinite(), "{zeros}");
+            let text = format!("0.{}2e{}", "0".repeat(zeros), 2 * zeros);
+            assert_eq!(exceeds_f64(text.as_bytes()), text.parse::<f64>().unwrap().is_infinite(), "{zeros}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
@@ -89,6 +160,11 @@ mod tests {
             let run: String = text.chars().take_while(char::is_ascii_digit).collect();
             let expected = run.parse::<u64>().ok().filter(|_| run == "0" || !run.starts_with('0'));
             prop_assert_eq!(digits(text.as_bytes()), expected.map(|value| (value, run.len())));
+        }
+
+        #[test]
+        fn range_is_judged_as_the_standard_library_does(text in "-?(0|[1-9][0-9]{0,330})([.][0-9]{1,30})?([eE][+-]?[0-9]{1,4})?") {
+            prop_assert_eq!(exceeds_f64(text.as_bytes()), text.parse::<f64>().unwrap().is_infinite(), "{}", text);
         }
     }
 }

@@ -2,8 +2,10 @@
 //! Regular files, mapped or read.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,7 @@ use memmap2::{Mmap, MmapOptions};
 
 use super::{ended, filesystem};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 use crate::options::{Access, Prefetch};
 
 /// Refuses what is no regular file, before anything is opened: opening a FIFO
@@ -49,7 +52,8 @@ pub(crate) fn descriptors_to_spare() -> usize {
 
 /// A regular file, and its mapping where it has one.
 pub(super) struct MappableFile {
-    path: PathBuf,
+    /// To open it anew, if it is not kept open.
+    path: Option<PathBuf>,
     /// Device, inode.
     identity: (u64, u64),
     size: u64,
@@ -78,7 +82,7 @@ impl MappableFile {
             },
         };
         let file = Self {
-            path: path.to_owned(),
+            path: if keep_open { None } else { Some(copy(path)?) },
             identity: (metadata.dev(), metadata.ino()),
             size,
             file: keep_open.then_some(file),
@@ -115,12 +119,13 @@ impl MappableFile {
     }
 
     /// The open file, or the same one opened again.
-    fn file(&self) -> Result<FileRef<'_>> {
+    pub(super) fn file(&self) -> Result<FileRef<'_>> {
         if let Some(file) = &self.file {
             return Ok(FileRef::Kept(file));
         }
-        check_regular(&self.path)?;
-        let (file, metadata) = open_regular(&self.path)?;
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        check_regular(path)?;
+        let (file, metadata) = open_regular(path)?;
         if (metadata.dev(), metadata.ino()) != self.identity {
             return Err(Error::new(ErrorKind::Io, "another file has taken its place since it was opened"));
         }
@@ -142,7 +147,8 @@ impl MappableFile {
     }
 }
 
-enum FileRef<'a> {
+/// A file that is open already, or was opened for this use.
+pub(crate) enum FileRef<'a> {
     Kept(&'a File),
     Reopened(File),
 }
@@ -156,6 +162,11 @@ impl std::ops::Deref for FileRef<'_> {
             Self::Reopened(file) => file,
         }
     }
+}
+
+fn copy(path: &Path) -> Result<PathBuf> {
+    let bytes = memory::concat(&[path.as_os_str().as_bytes()], "paths")?;
+    Ok(OsString::from_vec(bytes).into())
 }
 
 fn map(file: &File, size: u64) -> io::Result<Mmap> {

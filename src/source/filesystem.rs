@@ -47,6 +47,15 @@ const REMOTE: &[(u32, &str)] = &[
     (0x786F_4256, "vboxsf"),
 ];
 
+/// Those among both that copy without moving bytes: xfs, btrfs, bcachefs, nfs
+/// (4.2), smb2, cifs, ceph.
+const SHARING: &[u32] = &[0x5846_5342, 0x9123_683E, 0xCA45_1A4E, 0x0000_6969, 0xFE53_4D42, 0xFF53_4D42, 0x00C3_6400];
+
+/// Whether the file is on one of those.
+pub(super) fn shares_blocks(file: &File) -> bool {
+    magic(file).is_some_and(|magic| SHARING.contains(&magic))
+}
+
 /// The name of the local file system, or why the file is better read.
 pub(super) fn is_local(file: &File) -> Result<&'static str, Cow<'static, str>> {
     let Some(magic) = magic(file) else {

@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString};
 use std::path::Path;
 
 pub use callback::ReadAt;
-pub(crate) use file::{check_regular, descriptors_to_spare, require_regular};
+pub(crate) use file::{check_regular, descriptors_to_spare, require_regular, FileRef};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Access, Prefetch};
@@ -135,12 +135,31 @@ impl Source {
         }
     }
 
+    /// The open file, for what only the system can do with it.
+    pub(crate) fn as_file(&self) -> Result<Option<FileRef<'_>>> {
+        match &self.kind {
+            Kind::File(file) => file.file().map(Some),
+            Kind::Memory(_) | Kind::Callback(_) => Ok(None),
+        }
+    }
+
     /// Reads ahead, as far as the system goes along.
     pub(crate) fn prefetch(&self, how: Prefetch) {
         if let Kind::File(file) = &self.kind {
             file.prefetch(how);
         }
     }
+}
+
+/// Whether only this machine writes to the file system that the file is on.
+pub(crate) fn is_local(file: &std::fs::File) -> bool {
+    filesystem::is_local(file).is_ok()
+}
+
+/// Whether the file system can copy without moving bytes: shared blocks, or a
+/// copy on the server.
+pub(crate) fn shares_blocks(file: &std::fs::File) -> bool {
+    filesystem::shares_blocks(file)
 }
 
 /// The error of a file that ends within a read.

@@ -61,17 +61,27 @@ fn run(from: Dtype, to: Dtype, elements: usize, rounds: usize) {
     let moved = bytes(from) + bytes(to);
     let (plain, mut copy) = (vec![1_u8; moved / 2], vec![2_u8; moved / 2]);
     let mut theirs = half_of(from, to, &src, elements);
-    let times = medians(rounds, &mut [
-        &mut || {
-            // SAFETY: both hold as many elements.
-            let status = unsafe {
-                st_convert(from as i32, src.as_ptr().cast(), to as i32, dst.as_mut_ptr().cast(), elements, ptr::null_mut())
-            };
-            assert_eq!(black_box(status), 0);
-        },
-        &mut || black_box(&mut copy).copy_from_slice(black_box(&plain)),
-        &mut || theirs(),
-    ]);
+    let times = medians(
+        rounds,
+        &mut [
+            &mut || {
+                // SAFETY: both hold as many elements.
+                let status = unsafe {
+                    st_convert(
+                        from as i32,
+                        src.as_ptr().cast(),
+                        to as i32,
+                        dst.as_mut_ptr().cast(),
+                        elements,
+                        ptr::null_mut(),
+                    )
+                };
+                assert_eq!(black_box(status), 0);
+            },
+            &mut || black_box(&mut copy).copy_from_slice(black_box(&plain)),
+            &mut || theirs(),
+        ],
+    );
     let [ours, copied, half] = [0, 1, 2].map(|at| times[at].as_secs_f64());
     let ratio = if half * 1e9 < elements as f64 * 0.01 { "-".to_owned() } else { format!("{:.2}x", half / ours) };
     println!(

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * safetensors.h: open safetensors checkpoints from C, or from anything that
- * can call C.
+ * safetensors.h: read and write safetensors checkpoints from C, or from
+ * anything that can call C.
  *
  * Generated from src/ffi by cbindgen; how is said in cbindgen.toml.
  *
@@ -44,7 +44,8 @@
  *   st_free": until the last one. "Borrowed for the call": the library keeps
  *   nothing of it. "Static": for ever.
  * Threads. A checkpoint does not change once it is open: any number of threads
- *   may use one at the same time, and st_retain and st_free too.
+ *   may use one at the same time, and st_retain and st_free too. Several
+ *   threads may write different tensors through one st_writer.
  * Strings. In: NUL-terminated UTF-8 (paths: the system's bytes), or with a
  *   length in the functions that end in _n. Out: NUL-terminated, with the
  *   length beside them, as a name may contain NUL.
@@ -79,6 +80,8 @@
 #define ST_OPEN_OPTIONS_INIT {sizeof(st_open_options), 0, 0, 0, 0, 0, 0, 0, 0}
 #define ST_IO_INIT {sizeof(st_io), 0, NULL, NULL, NULL, 0, 0}
 #define ST_RESOLVER_INIT {sizeof(st_resolver), NULL, NULL, NULL}
+#define ST_SAVE_OPTIONS_INIT {sizeof(st_save_options), 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
+#define ST_METADATA_OPTIONS_INIT {sizeof(st_metadata_options), 0, 0}
 
 /* A whole dimension. */
 #define ST_RANGE_ALL {0, INT64_MAX, 1}
@@ -128,8 +131,29 @@
 // st_open_options.prefetch: mapped files are in memory when opening returns; as _ADVISE for others.
 #define ST_PREFETCH_POPULATE 2
 
+// st_save_options.order: by dtype, widest first, then by name, as the reference implementation writes.
+#define ST_ORDER_REFERENCE 0
+
+// As given.
+#define ST_ORDER_GIVEN 1
+
+// st_save_options.sync: files and their names are on the disk when the call returns.
+#define ST_SYNC_FULL 0
+
+// The system writes them when it likes: a power failure may lose them.
+#define ST_SYNC_NONE 1
+
+// st_save_options.overwrite: a file that exists is replaced, in one step.
+#define ST_OVERWRITE_REPLACE 0
+
+// A file that exists stays: ST_ERROR_IO with EEXIST.
+#define ST_OVERWRITE_REFUSE 1
+
 // One opened set of named tensors. Opaque; made by the st_open functions.
 typedef struct st_checkpoint st_checkpoint;
+
+// A file being written in pieces. Opaque; made by st_writer_open.
+typedef struct st_writer st_writer;
 
 // What a function has to say: ST_OK, or the rule that was broken. The numbers
 // never change.
@@ -307,6 +331,59 @@ typedef struct st_range {
 // An element type. 0 is none ("as stored"). The numbers never change.
 typedef int32_t st_dtype;
 
+// How to write. Begin with ST_SAVE_OPTIONS_INIT; zero in any field is the default.
+typedef struct st_save_options {
+    // sizeof(st_save_options), as set by ST_SAVE_OPTIONS_INIT.
+    size_t struct_size;
+    // ST_ORDER_REFERENCE or ST_ORDER_GIVEN: how tensors follow one another.
+    int32_t order;
+    // The data section begins at a multiple of this many bytes (spaces in the
+    // header see to it): a power of two from 8 to 2097152; 0: 8.
+    uint32_t alignment;
+    // Most bytes of tensors in one file; 0: one file. What takes more becomes
+    // shards and an index; one tensor larger than this is a shard by itself.
+    uint64_t max_shard_size;
+    // ST_SYNC_FULL or ST_SYNC_NONE.
+    int32_t sync;
+    // ST_OVERWRITE_REPLACE or ST_OVERWRITE_REFUSE.
+    int32_t overwrite;
+    // Spare bytes in the header, for a later st_set_metadata.
+    uint64_t header_reserve;
+    // For st_save and st_serialize: told now and then how many of the tensors'
+    // bytes are written, and at the end that all are, before the file gets its
+    // name. Another result than 0 ends the call with ST_ERROR_CANCELLED. May
+    // be called from other threads than the caller's, one at a time. NULL: none.
+    int32_t (*progress)(void *user_data, uint64_t done, uint64_t total);
+    // Yours; passed to progress.
+    void *user_data;
+    // For st_save and st_serialize: records of this checkpoint whose data is
+    // NULL or its mapping are read from its files, by shard, offset and size,
+    // so that a file cut short is an error and not a signal. Borrowed for the
+    // call. NULL: every record has data.
+    const struct st_checkpoint *source;
+} st_save_options;
+
+// A block of memory.
+typedef struct st_buffer {
+    // Its first byte.
+    void *data;
+    // Its bytes.
+    size_t size;
+} st_buffer;
+
+// How to change metadata. Begin with ST_METADATA_OPTIONS_INIT; zero in any field is the default.
+typedef struct st_metadata_options {
+    // sizeof(st_metadata_options), as set by ST_METADATA_OPTIONS_INIT.
+    size_t struct_size;
+    // Not 0: where the file system can't share blocks, overwrite the header
+    // where it is. A crash of the system or a power failure in that moment can
+    // leave old and new text mixed, and then no tensor in the file can be
+    // found again, though their bytes are whole: have a copy of the header.
+    int32_t in_place;
+    // ST_SYNC_FULL or ST_SYNC_NONE.
+    int32_t sync;
+} st_metadata_options;
+
 // Success.
 #define ST_OK 0
 
@@ -370,7 +447,7 @@ typedef int32_t st_dtype;
 // Data offsets hold more or fewer bytes than dtype and shape need.
 #define ST_ERROR_SIZE_MISMATCH 20
 
-// Bytes behind the last tensor belong to none.
+// Bytes behind the last tensor belong to none; or a writer is to be finished that lacks some.
 #define ST_ERROR_DATA_NOT_COVERED 21
 
 // A tensor of sub-byte elements does not fill whole bytes.
@@ -714,6 +791,148 @@ st_status st_convert(st_dtype from,
                      void *dst,
                      size_t element_count,
                      struct st_error *error);
+
+// ==== Write ====
+//
+// Files appear whole or not at all: each is written under a name of its own
+// (.NAME.RANDOM.safetensors-tmp) beside the target, brought to the disk, and
+// then renamed. A process killed in between leaves the older file as it was,
+// and such a temporary, which the next save to the same path removes. A new
+// file's mode is 0666 less the umask; a replaced one's stays. A symbolic link
+// at the path is followed. Where the older file is mapped, the mapping stays
+// as it was.
+//
+// Writes tensors to a file: byte for byte what the reference implementation
+// writes for the same tensors and metadata, with metadata by key.
+//
+// path: NUL-terminated, in the system's bytes, borrowed for the call. With
+// max_shard_size it ends in NAME.safetensors; where one file is not enough,
+// NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json are written
+// beside it instead, filled in order, the index last.
+// tensors: count records, borrowed for the call; name, name_len (0: up to the
+// NUL), dtype, rank, shape, data and size (0 or what dtype and shape take) are
+// used, and with options->source also shard and offset.
+// metadata: metadata_count entries, borrowed for the call; a key_len or
+// value_len of 0 means up to the NUL; NULL: no metadata, which differs from
+// metadata without entries. options: borrowed for the call; NULL: all defaults.
+//
+// What could not be read back is refused before anything is written:
+// ST_ERROR_DUPLICATE_KEY (names, metadata keys), ST_ERROR_SHAPE,
+// ST_ERROR_SIZE_MISMATCH, ST_ERROR_SUB_BYTE, ST_ERROR_HEADER_TOO_LARGE (over
+// 100,000,000 bytes), ST_ERROR_UNSUPPORTED (ST_DTYPE_UNKNOWN),
+// ST_ERROR_INVALID_ARGUMENT (the name __metadata__, missing data, text that is
+// not UTF-8).
+//
+// Returns ST_OK, one of those, ST_ERROR_IO with errno, ST_ERROR_CANCELLED,
+// ST_ERROR_OUT_OF_MEMORY, or what the source's read_at returned. After an
+// error nothing new is left, and an older file is as it was; only where
+// several files were being renamed may some shards be new already, which the
+// message says. Since 0.1.
+ST_API
+st_status st_save(const char *path,
+                  const struct st_tensor *tensors,
+                  size_t count,
+                  const struct st_metadata *metadata,
+                  size_t metadata_count,
+                  const struct st_save_options *options,
+                  struct st_error *error);
+
+// The bytes of the file that st_save would write, in memory.
+//
+// tensors, metadata, options: as for st_save; max_shard_size must not make
+// several files of it (ST_ERROR_UNSUPPORTED), and sync and overwrite are of no
+// effect. out: receives a block that the caller owns and releases with
+// st_buffer_free; untouched after an error.
+//
+// Returns as st_save. Since 0.1.
+ST_API
+st_status st_serialize(const struct st_tensor *tensors,
+                       size_t count,
+                       const struct st_metadata *metadata,
+                       size_t metadata_count,
+                       const struct st_save_options *options,
+                       struct st_buffer *out,
+                       struct st_error *error);
+
+// Begins a file whose tensors' bytes come later, in any order.
+//
+// path, tensors, metadata, options: as for st_save, and nothing of them is
+// kept; the records' data is not looked at, and progress and source are of no
+// effect. The room that the files take is set aside now where the file system
+// can: a full disk is an error here.
+//
+// Returns a handle that the caller owns and releases with st_writer_free, or
+// NULL with the codes of st_save. Since 0.1.
+ST_API
+struct st_writer *st_writer_open(const char *path,
+                                 const struct st_tensor *tensors,
+                                 size_t count,
+                                 const struct st_metadata *metadata,
+                                 size_t metadata_count,
+                                 const struct st_save_options *options,
+                                 struct st_error *error);
+
+// Writes bytes of one tensor. Any number of threads may do so at once.
+//
+// tensor: its number in the array given to st_writer_open. offset: the first
+// byte to write, from the tensor's start. data: size bytes, borrowed for the
+// call; may be NULL where size is 0.
+//
+// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT (no such tensor, past its end,
+// bytes that are written already, a finished writer), or ST_ERROR_IO, after
+// which the same bytes may be written again. Since 0.1.
+ST_API
+st_status st_writer_write(struct st_writer *writer,
+                          size_t tensor,
+                          uint64_t offset,
+                          const void *data,
+                          size_t size,
+                          struct st_error *error);
+
+// Brings the files to the disk and gives them their names.
+//
+// Returns ST_OK; ST_ERROR_DATA_NOT_COVERED while bytes of a tensor are missing
+// (the message says which; write them and finish again);
+// ST_ERROR_INVALID_ARGUMENT after it has been finished; ST_ERROR_IO, after
+// which the writer can only be released. Since 0.1.
+ST_API st_status st_writer_finish(struct st_writer *writer, struct st_error *error);
+
+// Releases a writer. Where it has not been finished, nothing is left behind,
+// and an older file at the path is as it was. NULL is fine. No other thread
+// may still be using it.
+//
+// Since 0.1.
+ST_API void st_writer_free(struct st_writer *writer);
+
+// Replaces all metadata of a file without rewriting its tensors.
+//
+// On file systems that share blocks (xfs, btrfs, bcachefs) a new file takes
+// over the old one's data at no cost and replaces it, as safely as st_save
+// does, and room in the header is no question. Elsewhere the header can only
+// be overwritten where it is, with one write, if it fits (st_save_options has
+// header_reserve for that) and options->in_place allows it: read there what a
+// crash in that moment can cost.
+//
+// path: one .safetensors file, NUL-terminated, borrowed for the call.
+// metadata: as for st_save; NULL removes it. options: borrowed for the call;
+// NULL: all defaults.
+//
+// Returns ST_OK, ST_ERROR_BUFFER_SIZE where the header does not fit (the
+// message has the room needed and the room there is), ST_ERROR_UNSUPPORTED
+// where it would have to be overwritten and that was not allowed, the codes of
+// st_open_with, ST_ERROR_DUPLICATE_KEY, or ST_ERROR_IO. Since 0.1.
+ST_API
+st_status st_set_metadata(const char *path,
+                          const struct st_metadata *metadata,
+                          size_t metadata_count,
+                          const struct st_metadata_options *options,
+                          struct st_error *error);
+
+// Releases what st_serialize has filled in, and empties the struct: a second
+// call does nothing. NULL is fine.
+//
+// buffer: as it was filled in. Since 0.1.
+ST_API void st_buffer_free(struct st_buffer *buffer);
 
 // ==== Helpers ====
 //

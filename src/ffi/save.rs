@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writing.
+
+use std::ffi::{c_char, c_void, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::boundary::{guard, null, read_options, required, required_text, Sized};
+use super::given::{durability, memory_at, metadata_entries, Given};
+use super::open::st_checkpoint;
+use super::status::{st_error, st_status, ST_OK};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{st_metadata, st_tensor};
+use crate::writer::{self, EditOptions, Writer};
+
+/// st_save_options.order: by dtype, widest first, then by name, as the reference implementation writes.
+pub const ST_ORDER_REFERENCE: i32 = 0;
+/// As given.
+pub const ST_ORDER_GIVEN: i32 = 1;
+
+/// st_save_options.sync: files and their names are on the disk when the call returns.
+pub const ST_SYNC_FULL: i32 = 0;
+/// The system writes them when it likes: a power failure may lose them.
+pub const ST_SYNC_NONE: i32 = 1;
+
+/// st_save_options.overwrite: a file that exists is replaced, in one step.
+pub const ST_OVERWRITE_REPLACE: i32 = 0;
+/// A file that exists stays: ST_ERROR_IO with EEXIST.
+pub const ST_OVERWRITE_REFUSE: i32 = 1;
+
+/// How to write. Begin with ST_SAVE_OPTIONS_INIT; zero in any field is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_save_options {
+    /// sizeof(st_save_options), as set by ST_SAVE_OPTIONS_INIT.
+    pub struct_size: usize,
+    /// ST_ORDER_REFERENCE or ST_ORDER_GIVEN: how tensors follow one another.
+    pub order: i32,
+    /// The data section begins at a multiple of this many bytes (spaces in the
+    /// header see to it): a power of two from 8 to 2097152; 0: 8.
+    pub alignment: u32,
+    /// Most bytes of tensors in one file; 0: one file. What takes more becomes
+    /// shards and an index; one tensor larger than this is a shard by itself.
+    pub max_shard_size: u64,
+    /// ST_SYNC_FULL or ST_SYNC_NONE.
+    pub sync: i32,
+    /// ST_OVERWRITE_REPLACE or ST_OVERWRITE_REFUSE.
+    pub overwrite: i32,
+    /// Spare bytes in the header, for a later st_set_metadata.
+    pub header_reserve: u64,
+    /// For st_save and st_serialize: told now and then how many of the tensors'
+    /// bytes are written, and at the end that all are, before the file gets its
+    /// name. Another result than 0 ends the call with ST_ERROR_CANCELLED. May
+    /// be called from other threads than the caller's, one at a time. NULL: none.
+    pub progress: Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>,
+    /// Yours; passed to progress.
+    pub user_data: *mut c_void,
+    /// For st_save and st_serialize: records of this checkpoint whose data is
+    /// NULL or its mapping are read from its files, by shard, offset and size,
+    /// so that a file cut short is an error and not a signal. Borrowed for the
+    /// call. NULL: every record has data.
+    pub source: *const st_checkpoint,
+}
+
+// SAFETY: it begins with struct_size; null pointers and functions are valid.
+unsafe impl Sized for st_save_options {
+    const NAME: &'static str = "st_save_options";
+}
+
+/// How to change metadata. Begin with ST_METADATA_OPTIONS_INIT; zero in any field is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_metadata_options {
+    /// sizeof(st_metadata_options), as set by ST_METADATA_OPTIONS_INIT.
+    pub struct_size: usize,
+    /// Not 0: where the file system can't share blocks, overwrite the header
+    /// where it is. A crash of the system or a power failure in that moment can
+    /// leave old and new text mixed, and then no tensor in the file can be
+    /// found again, though their bytes are whole: have a copy of the header.
+    pub in_place: i32,
+    /// ST_SYNC_FULL or ST_SYNC_NONE.
+    pub sync: i32,
+}
+
+// SAFETY: it begins with struct_size, and consists of numbers.
+unsafe impl Sized for st_metadata_options {
+    const NAME: &'static str = "st_metadata_options";
+}
+
+/// A block of memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_buffer {
+    /// Its first byte.
+    pub data: *mut c_void,
+    /// Its bytes.
+    pub size: usize,
+}
+
+/// A file being written in pieces. Opaque; made by st_writer_open.
+pub struct st_writer(Writer);
+
+/// ==== Write ====
+///
+/// Files appear whole or not at all: each is written under a name of its own
+/// (.NAME.RANDOM.safetensors-tmp) beside the target, brought to the disk, and
+/// then renamed. A process killed in between leaves the older file as it was,
+/// and such a temporary, which the next save to the same path removes. A new
+/// file's mode is 0666 less the umask; a replaced one's stays. A symbolic link
+/// at the path is followed. Where the older file is mapped, the mapping stays
+/// as it was.
+///
+/// Writes tensors to a file: byte for byte what the reference implementation
+/// writes for the same tensors and metadata, with metadata by key.
+///
+/// path: NUL-terminated, in the system's bytes, borrowed for the call. With
+/// max_shard_size it ends in NAME.safetensors; where one file is not enough,
+/// NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json are written
+/// beside it instead, filled in order, the index last.
+/// tensors: count records, borrowed for the call; name, name_len (0: up to the
+/// NUL), dtype, rank, shape, data and size (0 or what dtype and shape take) are
+/// used, and with options->source also shard and offset.
+/// metadata: metadata_count entries, borrowed for the call; a key_len or
+/// value_len of 0 means up to the NUL; NULL: no metadata, which differs from
+/// metadata without entries. options: borrowed for the call; NULL: all defaults.
+///
+/// What could not be read back is refused before anything is written:
+/// ST_ERROR_DUPLICATE_KEY (names, metadata keys), ST_ERROR_SHAPE,
+/// ST_ERROR_SIZE_MISMATCH, ST_ERROR_SUB_BYTE, ST_ERROR_HEADER_TOO_LARGE (over
+/// 100,000,000 bytes), ST_ERROR_UNSUPPORTED (ST_DTYPE_UNKNOWN),
+/// ST_ERROR_INVALID_ARGUMENT (the name __metadata__, missing data, text that is
+/// not UTF-8).
+///
+/// Returns ST_OK, one of those, ST_ERROR_IO with errno, ST_ERROR_CANCELLED,
+/// ST_ERROR_OUT_OF_MEMORY, or what the source's read_at returned. After an
+/// error nothing new is left, and an older file is as it was; only where
+/// several files were being renamed may some shards be new already, which the
+/// message says. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_save(
+    path: *const c_char,
+    tensors: *const st_tensor,
+    count: usize,
+    metadata: *const st_metadata,
+    metadata_count: usize,
+    options: *const st_save_options,
+    error: *mut st_error,
+) -> st_status {
+    let save = || {
+        // SAFETY: arguments are as the header's rules say.
+        let (path, given) =
+            unsafe { (file_path(path)?, Given::read(tensors, count, metadata, metadata_count, options, true)?) };
+        given.with_progress(|progress| {
+            writer::save(path, &given.tensors, given.metadata.as_deref(), &given.options, given.source, progress)
+        })
+    };
+    // SAFETY: as above.
+    unsafe { status(error, save) }
+}
+
+/// The bytes of the file that st_save would write, in memory.
+///
+/// tensors, metadata, options: as for st_save; max_shard_size must not make
+/// several files of it (ST_ERROR_UNSUPPORTED), and sync and overwrite are of no
+/// effect. out: receives a block that the caller owns and releases with
+/// st_buffer_free; untouched after an error.
+///
+/// Returns as st_save. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_serialize(
+    tensors: *const st_tensor,
+    count: usize,
+    metadata: *const st_metadata,
+    metadata_count: usize,
+    options: *const st_save_options,
+    out: *mut st_buffer,
+    error: *mut st_error,
+) -> st_status {
+    let serialize = || {
+        // SAFETY: arguments are as the header's rules say.
+        let given = unsafe { Given::read(tensors, count, metadata, metadata_count, options, true)? };
+        if out.is_null() {
+            return Err(null("out"));
+        }
+        let bytes = given.with_progress(|progress| {
+            writer::serialize(&given.tensors, given.metadata.as_deref(), &given.options, given.source, progress)
+        })?;
+        let bytes = Box::leak(bytes.into_boxed_slice());
+        // SAFETY: as above.
+        unsafe { out.write(st_buffer { data: bytes.as_mut_ptr().cast(), size: bytes.len() }) };
+        Ok(())
+    };
+    // SAFETY: as above.
+    unsafe { status(error, serialize) }
+}
+
+/// Begins a file whose tensors' bytes come later, in any order.
+///
+/// path, tensors, metadata, options: as for st_save, and nothing of them is
+/// kept; the records' data is not looked at, and progress and source are of no
+/// effect. The room that the files take is set aside now where the file system
+/// can: a full disk is an error here.
+///
+/// Returns a handle that the caller owns and releases with st_writer_free, or
+/// NULL with the codes of st_save. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_writer_open(
+    path: *const c_char,
+    tensors: *const st_tensor,
+    count: usize,
+    metadata: *const st_metadata,
+    metadata_count: usize,
+    options: *const st_save_options,
+    error: *mut st_error,
+) -> *mut st_writer {
+    let open = || {
+        // SAFETY: arguments are as the header's rules say.
+        let (path, given) =
+            unsafe { (file_path(path)?, Given::read(tensors, count, metadata, metadata_count, options, false)?) };
+        let writer = Writer::open(path, &given.tensors, given.metadata.as_deref(), &given.options)?;
+        Ok(Box::into_raw(Box::new(st_writer(writer))))
+    };
+    // SAFETY: as above.
+    unsafe { guard(error, |_| std::ptr::null_mut(), open) }
+}
+
+/// Writes bytes of one tensor. Any number of threads may do so at once.
+///
+/// tensor: its number in the array given to st_writer_open. offset: the first
+/// byte to write, from the tensor's start. data: size bytes, borrowed for the
+/// call; may be NULL where size is 0.
+///
+/// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT (no such tensor, past its end,
+/// bytes that are written already, a finished writer), or ST_ERROR_IO, after
+/// which the same bytes may be written again. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_writer_write(
+    writer: *mut st_writer,
+    tensor: usize,
+    offset: u64,
+    data: *const c_void,
+    size: usize,
+    error: *mut st_error,
+) -> st_status {
+    let write = || {
+        // SAFETY: arguments are as the header's rules say.
+        let (writer, bytes) = unsafe { (required(writer.cast_const(), "writer")?, memory_at(data, size, "data")?) };
+        writer.0.write(tensor, offset, bytes)
+    };
+    // SAFETY: as above.
+    unsafe { status(error, write) }
+}
+
+/// Brings the files to the disk and gives them their names.
+///
+/// Returns ST_OK; ST_ERROR_DATA_NOT_COVERED while bytes of a tensor are missing
+/// (the message says which; write them and finish again);
+/// ST_ERROR_INVALID_ARGUMENT after it has been finished; ST_ERROR_IO, after
+/// which the writer can only be released. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_writer_finish(writer: *mut st_writer, error: *mut st_error) -> st_status {
+    // SAFETY: arguments are as the header's rules say.
+    let finish = || unsafe { required(writer.cast_const(), "writer")? }.0.finish();
+    // SAFETY: as above.
+    unsafe { status(error, finish) }
+}
+
+/// Releases a writer. Where it has not been finished, nothing is left behind,
+/// and an older file at the path is as it was. NULL is fine. No other thread
+/// may still be using it.
+///
+/// Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_writer_free(writer: *mut st_writer) {
+    if !writer.is_null() {
+        let release = || {
+            // SAFETY: a live handle is a Box's pointer.
+            drop(unsafe { Box::from_raw(writer) });
+            Ok(())
+        };
+        // SAFETY: no error is asked for.
+        unsafe { guard(std::ptr::null_mut(), |_| (), release) };
+    }
+}
+
+/// Replaces all metadata of a file without rewriting its tensors.
+///
+/// On file systems that share blocks (xfs, btrfs, bcachefs) a new file takes
+/// over the old one's data at no cost and replaces it, as safely as st_save
+/// does, and room in the header is no question. Elsewhere the header can only
+/// be overwritten where it is, with one write, if it fits (st_save_options has
+/// header_reserve for that) and options->in_place allows it: read there what a
+/// crash in that moment can cost.
+///
+/// path: one .safetensors file, NUL-terminated, borrowed for the call.
+/// metadata: as for st_save; NULL removes it. options: borrowed for the call;
+/// NULL: all defaults.
+///
+/// Returns ST_OK, ST_ERROR_BUFFER_SIZE where the header does not fit (the
+/// message has the room needed and the room there is), ST_ERROR_UNSUPPORTED
+/// where it would have to be overwritten and that was not allowed, the codes of
+/// st_open_with, ST_ERROR_DUPLICATE_KEY, or ST_ERROR_IO. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_set_metadata(
+    path: *const c_char,
+    metadata: *const st_metadata,
+    metadata_count: usize,
+    options: *const st_metadata_options,
+    error: *mut st_error,
+) -> st_status {
+    let set = || {
+        // SAFETY: arguments are as the header's rules say.
+        let (path, entries, given) =
+            unsafe { (file_path(path)?, metadata_entries(metadata, metadata_count)?, read_options(options)?) };
+        let options = match given {
+            Some(given) => {
+                EditOptions { in_place: given.in_place != 0, sync: durability("st_metadata_options", given.sync)? }
+            }
+            None => EditOptions::default(),
+        };
+        writer::set_metadata(path, entries.as_deref(), &options)
+    };
+    // SAFETY: as above.
+    unsafe { status(error, set) }
+}
+
+/// Releases what st_serialize has filled in, and empties the struct: a second
+/// call does nothing. NULL is fine.
+///
+/// buffer: as it was filled in. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_buffer_free(buffer: *mut st_buffer) {
+    // SAFETY: null or valid, by the header's rules.
+    if let Some(buffer) = unsafe { buffer.as_mut() } {
+        if !buffer.data.is_null() {
+            // SAFETY: st_serialize leaked a box of just these bytes.
+            drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(buffer.data.cast::<u8>(), buffer.size)) });
+        }
+        *buffer = st_buffer { data: std::ptr::null_mut(), size: 0 };
+    }
+}
+
+/// # Safety
+/// `error` is null or writable.
+unsafe fn status(error: *mut st_error, body: impl FnOnce() -> Result<()>) -> st_status {
+    // SAFETY: the caller's promise.
+    unsafe { guard(error, |kind| kind as st_status, || body().map(|()| ST_OK)) }
+}
+
+/// # Safety
+/// `path` is null or NUL-terminated and outlives `'a`.
+unsafe fn file_path<'a>(path: *const c_char) -> Result<&'a Path> {
+    // SAFETY: the caller's promise.
+    match unsafe { required_text(path, "path")? } {
+        b"" => Err(Error::new(ErrorKind::Io, "the path is empty").with_errno(libc::ENOENT)),
+        path => Ok(Path::new(OsStr::from_bytes(path))),
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writing: tensors → layout → writer → file.
+//!
+//! What could not be read back is refused before anything is written. Files
+//! appear whole or not at all.
+#![deny(unsafe_code)]
+
+mod coverage;
+mod edit;
+mod layout;
+mod order;
+mod output;
+mod stage;
+mod stream;
+mod system;
+mod target;
+mod tensor;
+mod text;
+mod transfer;
+
+pub use edit::{set_metadata, EditOptions};
+pub use stream::Writer;
+pub use tensor::NewTensor;
+
+use std::path::Path;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
+use layout::Layout;
+use output::Output;
+use transfer::{Meter, Pieces};
+
+/// How tensors follow one another in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As the reference implementation writes them: by dtype, then by name.
+    #[default]
+    Reference,
+    /// As they were given.
+    Given,
+}
+
+/// How sure it is that a finished file outlasts a power failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// File and folder are on the disk when the call returns.
+    #[default]
+    Synced,
+    /// The system writes them when it likes.
+    Unsynced,
+}
+
+/// What to do where a file of that name exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Replace it, in one step.
+    #[default]
+    Replace,
+    /// Refuse, with `EEXIST`.
+    Refuse,
+}
+
+/// How to write. The default gives the reference implementation's bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaveOptions {
+    /// How tensors follow one another.
+    pub order: Order,
+    /// The data section begins at a multiple of this; 0: 8.
+    pub alignment: u64,
+    /// Most bytes of tensors in one file; 0: one file, whatever its size.
+    pub max_shard_size: u64,
+    /// Durability.
+    pub sync: Durability,
+    /// What to do with an existing file.
+    pub overwrite: Overwrite,
+    /// Spare bytes in the header, for later metadata.
+    pub header_reserve: u64,
+}
+
+/// Key and value.
+pub type MetadataEntry<'a> = (&'a str, &'a str);
+
+/// Told (done, total) in bytes of tensors; false ends the save.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) -> bool + Send);
+
+/// Writes a file, or shards and their index.
+///
+/// # Errors
+/// What can't be read back is refused under its rule's kind; `Io` with the
+/// errno, in which case nothing is left behind and an older file is untouched.
+pub fn save(
+    path: &Path,
+    tensors: &[NewTensor<'_>],
+    metadata: Option<&[MetadataEntry<'_>]>,
+    options: &SaveOptions,
+    source: Option<&Checkpoint>,
+    progress: Option<Progress<'_>>,
+) -> Result<()> {
+    let layout = Layout::new(tensors, metadata, options)?;
+    for tensor in tensors {
+        tensor.require_data(source)?;
+    }
+    let output = Output::create(path, &layout, tensors, options)?;
+    let mut meter = Meter::new(layout.data_size, progress);
+    for (number, file) in layout.files.iter().enumerate() {
+        let pieces = Pieces::of(file, &layout.places, tensors, source)?;
+        output.fill(number, &pieces, &mut meter)?;
+    }
+    meter.finish()?;
+    output.publish()
+}
+
+/// The bytes that [`save`] would write, in memory.
+///
+/// # Errors
+/// As [`save`]; `Unsupported` where it would take several files.
+pub fn serialize(
+    tensors: &[NewTensor<'_>],
+    metadata: Option<&[MetadataEntry<'_>]>,
+    options: &SaveOptions,
+    source: Option<&Checkpoint>,
+    progress: Option<Progress<'_>>,
+) -> Result<Vec<u8>> {
+    let mut layout = Layout::new(tensors, metadata, options)?;
+    for tensor in tensors {
+        tensor.require_data(source)?;
+    }
+    let [file] = layout.files.as_mut_slice() else {
+        let text = format!("max_shard_size makes {} files of it, and a buffer holds one", layout.files.len());
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    };
+    // The data goes on behind the header, where that is.
+    let mut out = std::mem::take(&mut file.header);
+    let what = "the serialized file";
+    let size = usize::try_from(file.size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
+    let additional = size.saturating_sub(out.len());
+    memory::reserve_exact(&mut out, additional, what)?;
+    let mut meter = Meter::new(layout.data_size, progress);
+    Pieces::of(file, &layout.places, tensors, source)?.append_to(&mut out, &mut meter)?;
+    meter.finish()?;
+    Ok(out)
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writing while the data is still being made: shapes first, then bytes in any
+//! order, in pieces, from any thread. The library holds none of them.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use super::coverage::Coverage;
+use super::layout::{Layout, Place};
+use super::output::Output;
+use super::{MetadataEntry, NewTensor, SaveOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
+
+/// How much is written before the disk is set to work on it.
+const PACE: u64 = 32 << 20;
+
+/// A file, or several, to which tensors' bytes are still to be written.
+/// Dropped before it is finished, it leaves nothing behind.
+pub struct Writer {
+    tensors: Vec<Expected>,
+    phase: RwLock<Phase>,
+    unpaced: AtomicU64,
+}
+
+struct Expected {
+    name: Box<str>,
+    size: u64,
+    place: Place,
+    written: Mutex<Coverage>,
+}
+
+enum Phase {
+    Open(Box<Output>),
+    Finished,
+    Failed,
+}
+
+impl Writer {
+    /// Lays the tensors out and writes the header. Nothing of what is given is
+    /// kept, and data that tensors may have is not looked at.
+    ///
+    /// # Errors
+    /// As [`super::save`].
+    pub fn open(
+        path: &Path,
+        tensors: &[NewTensor<'_>],
+        metadata: Option<&[MetadataEntry<'_>]>,
+        options: &SaveOptions,
+    ) -> Result<Self> {
+        let layout = Layout::new(tensors, metadata, options)?;
+        let output = Output::create(path, &layout, tensors, options)?;
+        for (number, file) in layout.files.iter().enumerate() {
+            output.file(number)?.write_at(&file.header, 0)?;
+        }
+        let mut expected = memory::vec_with_capacity(tensors.len(), "tensors to be written")?;
+        expected.extend(tensors.iter().zip(&layout.places).map(|(tensor, place)| Expected {
+            name: tensor.name.into(),
+            size: tensor.size,
+            place: *place,
+            written: Mutex::default(),
+        }));
+        Ok(Self { tensors: expected, phase: RwLock::new(Phase::Open(Box::new(output))), unpaced: AtomicU64::new(0) })
+    }
+
+    /// Writes bytes of a tensor, which has the number under which it was
+    /// declared, from its byte `offset` on.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for bytes that are outside the tensor or written
+    /// already, and after the end; `Io`, after which they may be written again.
+    pub fn write(&self, tensor: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        let Some(expected) = self.tensors.get(tensor) else {
+            let text = format!("there is no tensor number {tensor}: {} were declared", self.tensors.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        };
+        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= expected.size);
+        let Some(end) = end else {
+            let text = format!("{} bytes at {offset} go past its end at {}", bytes.len(), expected.size);
+            return Err(expected.refused(&text));
+        };
+        let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
+        let output = phase.output()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let file = output.file(expected.place.file)?;
+        if let Err((from, to)) = expected.written().claim(offset, end) {
+            let text = format!("bytes {offset} to {end} are to be written, but {from} to {to} have been already");
+            return Err(expected.refused(&text).in_file(&file.label()));
+        }
+        let written = file.write_at(bytes, expected.place.offset.saturating_add(offset));
+        if written.is_err() {
+            expected.written().release(offset, end);
+        }
+        written?;
+        let len = bytes.len() as u64;
+        if self.unpaced.fetch_add(len, Ordering::Relaxed).saturating_add(len) >= PACE {
+            self.unpaced.store(0, Ordering::Relaxed);
+            output.start_writeback(expected.place.file);
+        }
+        Ok(())
+    }
+
+    /// Gives the finished files their names. Waits for writes that other
+    /// threads have begun.
+    ///
+    /// # Errors
+    /// `DataNotCovered` while bytes are missing, which may then still be
+    /// written; `Io`, after which there is nothing left but to drop it.
+    pub fn finish(&self) -> Result<()> {
+        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        let output = phase.output()?;
+        for expected in &self.tensors {
+            if let Some((from, to)) = expected.written().gap(expected.size) {
+                let text = format!("of its {} bytes {from} to {to} have not been written", expected.size);
+                let error = Error::tensor(ErrorKind::DataNotCovered, expected.name.as_bytes(), text);
+                return Err(error.in_file(&output.file(expected.place.file)?.label()));
+            }
+        }
+        match std::mem::replace(&mut *phase, Phase::Failed) {
+            Phase::Open(output) => output.publish()?,
+            other => *phase = other,
+        }
+        *phase = Phase::Finished;
+        Ok(())
+    }
+}
+
+impl Phase {
+    fn output(&self) -> Result<&Output> {
+        let text = match self {
+            Self::Open(output) => return Ok(output),
+            Self::Finished => "the writer has been finished",
+            Self::Failed => "finishing the writer has failed",
+        };
+        Err(Error::new(ErrorKind::InvalidArgument, text))
+    }
+}
+
+impl Expected {
+    fn written(&self) -> std::sync::MutexGuard<'_, Coverage> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self, text: &str) -> Error {
+        Error::tensor(ErrorKind::InvalidArgument, self.name.as_bytes(), text)
+    }
+}

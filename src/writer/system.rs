@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+//! System calls that std has no face for. What a system lacks or declines is
+//! no error here; callers say what they do without.
+
+#![allow(unsafe_code, reason = "calls into libc on descriptors that are open for the call")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Declined rather than failed.
+fn declined(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().unwrap_or(0);
+    errno == libc::EOPNOTSUPP
+        || matches!(errno, libc::ENOSYS | libc::EINVAL | libc::ENOTTY | libc::ENOLCK | libc::ENOTSUP)
+}
+
+fn retry(mut call: impl FnMut() -> bool) -> io::Result<()> {
+    loop {
+        if call() {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// What became of an attempt to lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lock {
+    Held,
+    /// Somebody else has it.
+    Busy,
+    /// The file system has no locks.
+    Unsupported,
+}
+
+/// Locks the file against other opens of it, for as long as it is open.
+pub(super) fn lock(file: &File) -> Lock {
+    // SAFETY: the descriptor is open.
+    match retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0) {
+        Ok(()) => Lock::Held,
+        Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => Lock::Busy,
+        Err(_) => Lock::Unsupported,
+    }
+}
+
+/// Sets room for `size` bytes aside where the file system can: no space is an
+/// error now and not in the middle, and blocks follow one another. (Elsewhere
+/// the length is not set either: FAT would write zeros up to it.)
+pub(super) fn allocate(file: &File, size: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let len = libc::off64_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+        // SAFETY: the descriptor is open.
+        match retry(|| unsafe { libc::fallocate64(file.as_raw_fd(), 0, 0, len) } == 0) {
+            Err(error) if !declined(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, size);
+    Ok(())
+}
+
+/// Starts writing to the disk what has been written to the file so far.
+pub(super) fn start_writeback(file: &File) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the descriptor is open; a hint.
+    unsafe {
+        libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
+/// Makes the file system say now what it would have said at the last close:
+/// NFS reports a full disk there.
+pub(super) fn flush(file: &File) -> io::Result<()> {
+    let copy = file.try_clone()?;
+    use std::os::fd::IntoRawFd;
+    // SAFETY: the descriptor is ours and not used again, whatever close says.
+    match unsafe { libc::close(copy.into_raw_fd()) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            // The descriptor is closed all the same.
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
+/// Copies inside the kernel, which may share blocks or copy on the server.
+/// `None`: not possible between these two, read and write instead.
+pub(super) fn copy_range(
+    from: &File,
+    from_offset: u64,
+    to: &File,
+    to_offset: u64,
+    len: u64,
+) -> io::Result<Option<u64>> {
+    #[cfg(target_os = "linux")]
+    {
+        let offset =
+            |offset: u64| libc::off64_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG));
+        let (mut from_offset, mut to_offset) = (offset(from_offset)?, offset(to_offset)?);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        // SAFETY: the descriptors are open and the offsets are ours.
+        let copied = unsafe {
+            libc::copy_file_range(from.as_raw_fd(), &raw mut from_offset, to.as_raw_fd(), &raw mut to_offset, len, 0)
+        };
+        if let Ok(copied) = u64::try_from(copied) {
+            return Ok(Some(copied));
+        }
+        let error = io::Error::last_os_error();
+        let errno = error.raw_os_error().unwrap_or(0);
+        match errno {
+            libc::EINTR => Ok(Some(0)),
+            libc::EXDEV | libc::EBADF | libc::EPERM | libc::ETXTBSY => Ok(None),
+            _ if declined(&error) => Ok(None),
+            _ => Err(error),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (from, from_offset, to, to_offset, len);
+        Ok(None)
+    }
+}
+
+/// Makes `to` share the blocks of `from` from `from_offset` to its end.
+/// `false`: the file system can't.
+pub(super) fn clone_tail(from: &File, from_offset: u64, to: &File, to_offset: u64) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        /// linux/fs.h
+        #[repr(C)]
+        struct FileCloneRange {
+            src_fd: i64,
+            src_offset: u64,
+            src_length: u64,
+            dest_offset: u64,
+        }
+        /// _IOW(0x94, 13, struct file_clone_range)
+        const FICLONERANGE: u64 = 0x4020_940D;
+        // A length of 0 means to the end.
+        let range = FileCloneRange {
+            src_fd: i64::from(from.as_raw_fd()),
+            src_offset: from_offset,
+            src_length: 0,
+            dest_offset: to_offset,
+        };
+        // The parameter's type differs between C libraries, and the number fits all of them.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "see above")]
+        // SAFETY: the struct is the request's own and lives through the call.
+        match retry(|| unsafe { libc::ioctl(to.as_raw_fd(), FICLONERANGE as _, &raw const range) } == 0) {
+            Ok(()) => Ok(true),
+            Err(error) if declined(&error) || error.raw_os_error() == Some(libc::EXDEV) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (from, from_offset, to, to_offset);
+        Ok(false)
+    }
+}
+
+/// Renames unless `to` exists: `EEXIST`.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let c = |path: &Path| std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from);
+        let (c_from, c_to) = (c(from)?, c(to)?);
+        let (at, flags) = (libc::AT_FDCWD, libc::RENAME_NOREPLACE);
+        // The system call, as not every C library has the function.
+        // SAFETY: two paths that end in NUL.
+        let call = || unsafe { libc::syscall(libc::SYS_renameat2, at, c_from.as_ptr(), at, c_to.as_ptr(), flags) } == 0;
+        match retry(call) {
+            Ok(()) => return Ok(()),
+            Err(error) if declined(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // A link does not replace either; for a moment the file has both names.
+    std::fs::hard_link(from, to)?;
+    // Left behind, it would be cleared as stale by the next save.
+    drop(std::fs::remove_file(from));
+    Ok(())
+}
+
+/// Reads and writes past the page cache from now on; false where the file
+/// system declines.
+pub(super) fn direct(file: &File, on: bool) -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the descriptor is open.
+    unsafe {
+        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
+        let wanted = if on { flags | libc::O_DIRECT } else { flags & !libc::O_DIRECT };
+        flags >= 0 && libc::fcntl(file.as_raw_fd(), libc::F_SETFL, wanted) == 0
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, on);
+        false
+    }
+}

@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whatever happens to a save, the older file is whole or the new one is.
+//!
+//! Saves that are killed or run into faults happen in a child: this program
+//! again, with the test `child` and what it is to do in the environment.
+
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use safetensors::writer::{self, Durability, EditOptions, Overwrite, SaveOptions};
+use safetensors::{Checkpoint, Dtype, Error, ErrorKind, NewTensor, OpenOptions, Writer};
+
+const SUFFIX: &str = ".safetensors-tmp";
+
+/// Saves `count` tensors of `size` bytes, all of them `version`.
+fn save(path: &Path, version: u8, size: usize, options: &SaveOptions) -> Result<(), Error> {
+    let bytes = vec![version; size];
+    let shape = [size as i64];
+    let tensors: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|name| NewTensor::new(name, Dtype::U8, &shape).unwrap().with_data(&bytes).unwrap())
+        .collect();
+    writer::save(path, &tensors, None, options, None, None)
+}
+
+/// The version of a file that is whole.
+fn version(path: &Path) -> u8 {
+    let checkpoint = Checkpoint::open(path, &OpenOptions::default()).unwrap();
+    let tensors = checkpoint.tensors();
+    let version = tensors[0].data().unwrap()[0];
+    for tensor in tensors {
+        assert!(tensor.data().unwrap().iter().all(|byte| *byte == version), "mixed");
+    }
+    version
+}
+
+fn temporaries(folder: &Path) -> usize {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.as_bytes().ends_with(SUFFIX.as_bytes())).count()
+}
+
+fn unsynced() -> SaveOptions {
+    SaveOptions { sync: Durability::Unsynced, ..SaveOptions::default() }
+}
+
+/// This program again, with one thing to do.
+fn child(what: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "the_child", "--nocapture", "--test-threads=1"]);
+    command.env("CRASH_DO", what).env("CRASH_PATH", path).stdout(Stdio::null());
+    command
+}
+
+/// What the child does; a test that passes for everybody else.
+#[test]
+fn the_child() {
+    let Ok(what) = std::env::var("CRASH_DO") else { return };
+    let path = PathBuf::from(std::env::var_os("CRASH_PATH").unwrap());
+    let synced = SaveOptions::default();
+    let io = |error: Error, errno| assert_eq!((error.kind(), error.os_errno()), (ErrorKind::Io, errno), "{error}");
+    match what.as_str() {
+        "endlessly" => (0_u8..).cycle().for_each(|i| {
+            let options = if i % 2 == 0 { synced } else { unsynced() };
+            save(&path, i, 13_000_000, &options).unwrap();
+        }),
+        "shards" => (0_u8..).cycle().for_each(|i| {
+            save(&path, i, 1_000_000, &SaveOptions { max_shard_size: 1_000_000, ..unsynced() }).unwrap();
+        }),
+        "hold" => {
+            let tensor = NewTensor::new("a", Dtype::U8, &[9]).unwrap();
+            let writer = Writer::open(&path, &[tensor], None, &unsynced()).unwrap();
+            println!("held");
+            std::thread::sleep(Duration::from_secs(60));
+            drop(writer);
+        }
+        "limited" => {
+            let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+            // SAFETY: a signal's disposition and a limit of this process.
+            unsafe {
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit);
+            }
+            io(save(&path, 1, 1 << 20, &synced).unwrap_err(), libc::EFBIG);
+        }
+        "fails" => {
+            let errno = std::env::var("FAULT").unwrap().split(':').nth(1).unwrap().parse().unwrap();
+            for size in [1000, 14_000_000] {
+                io(save(&path, 9, size, &synced).unwrap_err(), errno);
+            }
+        }
+        "fails late" => io(save(&path, 9, 14_000_000, &synced).unwrap_err(), libc::ENOSPC),
+        "fails unsynced" => io(save(&path, 9, 1000, &unsynced()).unwrap_err(), libc::EDQUOT),
+        "succeeds" => {
+            for size in [1000, 14_000_000] {
+                save(&path, 9, size, &synced).unwrap();
+                save(&path, 9, size, &unsynced()).unwrap();
+            }
+        }
+        "copies" => {
+            let source = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
+            let records = source.tensors().iter().map(|record| {
+                let name = std::str::from_utf8(record.name()).unwrap();
+                NewTensor::new(name, record.dtype(), record.shape()).unwrap().with_source(&source, record).unwrap()
+            });
+            let records: Vec<_> = records.collect();
+            writer::save(&path, &records, None, &unsynced(), Some(&source), None).unwrap();
+        }
+        "clones" => {
+            let long = "x".repeat(10_000);
+            for (key, value) in [("k", "v"), ("long", long.as_str()), ("k", "v")] {
+                writer::set_metadata(&path, Some(&[(key, value)]), &EditOptions::default()).unwrap();
+                let checkpoint = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
+                let entries = checkpoint.metadata().unwrap();
+                assert_eq!((entries[0].key(), entries[0].value()), (key.as_bytes(), value.as_bytes()));
+                version(&path);
+            }
+        }
+        other => panic!("nobody knows how to {other}"),
+    }
+}
+
+#[test]
+fn killed_at_any_moment_a_file_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, 255, 1000, &unsynced()).unwrap();
+    let mut seen = 0_u64;
+    for round in 0..40 {
+        let mut child = child("endlessly", &path).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(20_000 + (round * 7919) % 90_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        version(&path);
+        let left = temporaries(folder.path());
+        assert!(left <= 1, "{left} temporaries");
+        seen += left as u64;
+    }
+    assert!(seen > 0, "no save was ever interrupted");
+    save(&path, 1, 1000, &unsynced()).unwrap();
+    assert_eq!((version(&path), temporaries(folder.path())), (1, 0));
+}
+
+#[test]
+fn killed_while_writing_shards_every_name_is_a_whole_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    for round in 0..25 {
+        let mut child = child("shards", &path).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(15_000 + (round * 7919) % 40_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for number in 1..=3 {
+            let shard = folder.path().join(format!("m-0000{number}-of-00003.safetensors"));
+            if shard.exists() {
+                version(&shard);
+            }
+        }
+        let index = folder.path().join("m.safetensors.index.json");
+        if index.exists() {
+            Checkpoint::open(&index, &OpenOptions::default()).unwrap();
+        }
+    }
+    save(&path, 1, 1000, &SaveOptions { max_shard_size: 1000, ..unsynced() }).unwrap();
+    assert_eq!(temporaries(folder.path()), 0);
+}
+
+#[test]
+fn only_stale_temporaries_of_the_same_path_are_cleared() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let mine = |name: &str| folder.path().join(name);
+    let stale = mine(".m.safetensors.0123456789abcdef.safetensors-tmp");
+    let others = [
+        ".n.safetensors.0123456789abcdef.safetensors-tmp",
+        ".m.safetensors.0123456789abcde.safetensors-tmp",
+        ".m.safetensors.0123456789abcdeg.safetensors-tmp",
+        ".m.safetensors.0123456789abcdef.safetensors-tmp2",
+        "m.safetensors.0123456789abcdef.safetensors-tmp",
+    ];
+    for name in others {
+        fs::write(mine(name), "x").unwrap();
+    }
+    fs::write(&stale, "x").unwrap();
+    // A link or a folder of such a name was not made by a save.
+    let (link, dir) = (
+        mine(".m.safetensors.1123456789abcdef.safetensors-tmp"),
+        mine(".m.safetensors.2123456789abcdef.safetensors-tmp"),
+    );
+    symlink("elsewhere", &link).unwrap();
+    fs::create_dir(&dir).unwrap();
+
+    let tensor = NewTensor::new("a", Dtype::U8, &[9]).unwrap();
+    let live = Writer::open(&path, &[tensor], None, &unsynced()).unwrap();
+    let mut held = child("hold", &path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(held.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("held")));
+    assert!(!stale.exists() && link.is_symlink() && dir.exists());
+    let before = temporaries(folder.path());
+    save(&path, 1, 1000, &unsynced()).unwrap();
+    assert_eq!(temporaries(folder.path()), before);
+    held.kill().unwrap();
+    held.wait().unwrap();
+    save(&path, 1, 1000, &unsynced()).unwrap();
+    assert_eq!(temporaries(folder.path()), before - 1);
+    live.write(0, 0, &[7; 9]).unwrap();
+    live.finish().unwrap();
+    assert_eq!(version(&path), 7);
+    assert!(others.iter().all(|name| mine(name).exists()));
+}
+
+#[test]
+fn a_name_of_255_bytes_is_no_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("n".repeat(255));
+    save(&path, 1, 10, &unsynced()).unwrap();
+    assert_eq!((version(&path), temporaries(folder.path())), (1, 0));
+}
+
+#[test]
+fn modes_follow_the_umask_and_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
+    File::create(folder.path().join("plain")).unwrap();
+    let usual = fs::metadata(folder.path().join("plain")).unwrap().mode() & 0o7777;
+    save(&path, 1, 10, &unsynced()).unwrap();
+    assert_eq!(mode(), usual);
+    for wanted in [0o600, 0o664, 0o444, 0o755] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(wanted)).unwrap();
+        save(&path, 1, 10, &unsynced()).unwrap();
+        assert_eq!(mode(), wanted);
+    }
+}
+
+#[test]
+fn links_are_written_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("real")).unwrap();
+    fs::create_dir(at("links")).unwrap();
+    symlink("../real/m.safetensors", at("links/one")).unwrap();
+    symlink("one", at("links/two")).unwrap();
+    for version_now in [1, 2] {
+        save(&at("links/two"), version_now, 10, &SaveOptions::default()).unwrap();
+        assert_eq!(version(&at("real/m.safetensors")), version_now);
+        assert!(at("links/one").is_symlink() && at("links/two").is_symlink());
+    }
+    assert_eq!(fs::read_dir(at("real")).unwrap().count(), 1);
+    symlink("loop", at("loop")).unwrap();
+    assert_eq!(save(&at("loop"), 1, 10, &unsynced()).unwrap_err().os_errno(), libc::ELOOP);
+}
+
+#[test]
+fn mapped_files_stay_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, 1, 100_000, &unsynced()).unwrap();
+    let old = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
+    save(&path, 2, 10, &unsynced()).unwrap();
+    assert!(old.tensors().iter().all(|tensor| tensor.data().unwrap().iter().all(|byte| *byte == 1)));
+    assert_eq!(version(&path), 2);
+}
+
+#[test]
+fn refusing_to_replace_holds_to_the_last_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let refuse = SaveOptions { overwrite: Overwrite::Refuse, ..unsynced() };
+    let tensor = NewTensor::new("a", Dtype::U8, &[1]).unwrap();
+    let late = Writer::open(&path, &[tensor], None, &refuse).unwrap();
+    late.write(0, 0, &[3]).unwrap();
+    save(&path, 1, 10, &refuse).unwrap();
+    for error in [save(&path, 2, 10, &refuse).unwrap_err(), late.finish().unwrap_err()] {
+        assert_eq!((error.kind(), error.os_errno()), (ErrorKind::Io, libc::EEXIST), "{error}");
+    }
+    assert_eq!((version(&path), temporaries(folder.path())), (1, 0));
+}
+
+#[test]
+fn what_is_no_place_for_a_file_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let errno = |path: &Path| {
+        let error = save(path, 1, 10, &SaveOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        error.os_errno()
+    };
+    assert_eq!(errno(&folder.path().join("missing/m.safetensors")), libc::ENOENT);
+    assert_eq!(errno(folder.path()), libc::EISDIR);
+    assert_eq!(errno(&folder.path().join("m/")), libc::EISDIR);
+    File::create(folder.path().join("file")).unwrap();
+    assert_eq!(errno(&folder.path().join("file/m.safetensors")), libc::ENOTDIR);
+    assert_eq!(errno(Path::new("/dev/null")), libc::EINVAL);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, 1, 10, &unsynced()).unwrap();
+    assert!(child("limited", &path).status().unwrap().success());
+    assert_eq!((version(&path), fs::read_dir(folder.path()).unwrap().count()), (1, 1));
+}
+
+/// A file system of 8 MiB, where one may be mounted.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let small = Self(folder);
+        small.call(0, c"size=8m").then_some(small)
+    }
+
+    fn call(&self, flags: u64, data: &std::ffi::CStr) -> bool {
+        let path = std::ffi::CString::new(self.0.path().as_os_str().as_bytes()).unwrap();
+        let kind = c"tmpfs".as_ptr();
+        // SAFETY: texts that end in NUL.
+        unsafe { libc::mount(kind, path.as_ptr(), kind, flags, data.as_ptr().cast()) == 0 }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let path = std::ffi::CString::new(self.0.path().as_os_str().as_bytes()).unwrap();
+        // SAFETY: a text that ends in NUL.
+        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+#[test]
+fn full_and_read_only_file_systems_are_errors() {
+    let Some(small) = Small::mount() else {
+        eprintln!("not tested: no file system can be mounted here");
+        return;
+    };
+    let path = small.0.path().join("m.safetensors");
+    save(&path, 1, 1000, &SaveOptions::default()).unwrap();
+    for options in [SaveOptions::default(), unsynced(), SaveOptions { max_shard_size: 3 << 20, ..unsynced() }] {
+        let error = save(&path, 2, 3 << 20, &options).unwrap_err();
+        assert_eq!((error.kind(), error.os_errno()), (ErrorKind::Io, libc::ENOSPC), "{error}");
+        assert_eq!((version(&path), fs::read_dir(small.0.path()).unwrap().count()), (1, 1));
+    }
+    assert!(small.call(libc::MS_REMOUNT | libc::MS_RDONLY, c""));
+    let error = save(&path, 2, 10, &unsynced()).unwrap_err();
+    assert_eq!((error.kind(), error.os_errno()), (ErrorKind::Io, libc::EROFS), "{error}");
+    assert_eq!(version(&path), 1);
+}
+
+/// tests/faults.c, made into a library to preload; `None` without a compiler.
+fn faults(folder: &Path) -> Option<PathBuf> {
+    let library = folder.join("faults.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults.c");
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    built.is_ok_and(|status| status.success()).then_some(library)
+}
+
+#[test]
+fn faults_of_the_system_are_errors_or_done_without() {
+    let (tools, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(library) = faults(tools.path()) else {
+        eprintln!("not tested: there is no C compiler here");
+        return;
+    };
+    let path = folder.path().join("m.safetensors");
+    save(&path, 1, 1000, &unsynced()).unwrap();
+    let run = |what: &str, fault: &str| {
+        let status = child(what, &path).env("LD_PRELOAD", &library).env("FAULT", fault).status().unwrap();
+        assert!(status.success(), "{what} {fault}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{what} {fault}");
+        version(&path)
+    };
+    for (call, errno) in [
+        ("fsync", libc::EIO),
+        ("pwrite", libc::EIO),
+        ("pwrite", libc::ENOSPC),
+        ("fallocate", libc::EDQUOT),
+        ("rename", libc::EACCES),
+    ] {
+        assert_eq!(run("fails", &format!("{call}:{errno}")), 1);
+    }
+    assert_eq!(run("fails late", &format!("pwrite:{}:3", libc::ENOSPC)), 1);
+    assert_eq!(run("fails unsynced", &format!("close:{}", libc::EDQUOT)), 1);
+    // A write past the page cache may be declined although opening so was not.
+    let direct = format!("pwrite:{}:4:1", libc::EINVAL);
+    let declined = [("fallocate", libc::EOPNOTSUPP), ("fallocate", libc::ENOSYS), ("flock", libc::ENOLCK)];
+    for fault in declined.map(|(call, errno)| format!("{call}:{errno}")).iter().chain([&direct]) {
+        assert_eq!(run("succeeds", fault), 9);
+        save(&path, 1, 1000, &unsynced()).unwrap();
+    }
+    for errno in [libc::EXDEV, libc::ENOSYS, libc::EINVAL, libc::EOPNOTSUPP] {
+        save(&path, 3, 3_000_000, &unsynced()).unwrap();
+        assert_eq!(run("copies", &format!("copy_file_range:{errno}")), 3);
+        assert_eq!(run("copies", &format!("copy_file_range:{errno}:2")), 3);
+    }
+}
+
+#[test]
+fn shared_blocks_let_metadata_grow() {
+    let (tools, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(library) = faults(tools.path()) else {
+        eprintln!("not tested: there is no C compiler here");
+        return;
+    };
+    let path = folder.path().join("m.safetensors");
+    for size in [10, 1000, 100_000] {
+        save(&path, 5, size, &unsynced()).unwrap();
+        let status = child("clones", &path).env("LD_PRELOAD", &library).env("CLONE", "1").status().unwrap();
+        assert!(status.success());
+        assert_eq!((version(&path), fs::read_dir(folder.path()).unwrap().count()), (5, 1));
+    }
+}
