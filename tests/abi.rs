@@ -15,6 +15,7 @@ use std::process::Command;
 
 use common::{build_program, compilers, library, root, run, scratch};
 use safetensors::ffi::open::{st_io, st_open_options, st_resolver};
+use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options};
 use safetensors::ffi::status::st_error;
 use safetensors::record::{st_metadata, st_range, st_shard, st_tensor};
 
@@ -101,6 +102,10 @@ fn rust_lays_the_structs_out_as_c_does() {
     assert_eq!([offset_of!(st_open_options, access), offset_of!(st_open_options, max_name_length)], [8, 48]);
     assert_eq!([offset_of!(st_io, read_at), offset_of!(st_io, max_parallel)], [16, 48]);
     assert_eq!([offset_of!(st_resolver, open), offset_of!(st_resolver, user_data)], [8, 24]);
+    assert_eq!([size_of::<st_save_options>(), size_of::<st_metadata_options>(), size_of::<st_buffer>()], [64, 16, 16]);
+    assert_eq!([offset_of!(st_save_options, max_shard_size), offset_of!(st_save_options, source)], [16, 56]);
+    assert_eq!([offset_of!(st_metadata_options, in_place), offset_of!(st_metadata_options, sync)], [8, 12]);
+    assert_eq!([offset_of!(st_buffer, data), offset_of!(st_buffer, size)], [0, 8]);
 }
 
 #[test]
@@ -116,7 +121,7 @@ fn programs_of_older_headers_run_with_the_library_of_today() {
     for folder in frozen() {
         let program = out.join(folder.file_name().unwrap());
         build_program(&[&folder.join("client.c")], &folder, &program);
-        run(&mut Command::new(program));
+        run(Command::new(&program).arg(program.with_extension("safetensors")));
     }
 }
 

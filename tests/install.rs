@@ -90,11 +90,28 @@ fn examples(prefix: &Path, out: &Path) {
     let model = data.join("silero_vad_16k.safetensors");
     let inspect = run(Command::new(programs.join("inspect")).arg(&model));
     assert!(inspect.contains(" tensors in 1 file\n"), "{inspect}");
+    let half = out.join("half.safetensors");
+    run(Command::new(programs.join("to_bf16")).arg(&model).arg(&half));
+    halved(&inspect, &run(Command::new(programs.join("inspect")).arg(&half)));
     let sound = data.join("speech.wav");
     let vad = run(Command::new(programs.join("vad")).arg(&model).arg(&sound));
     assert!(vad.contains("of speech in "), "{vad}");
     let ours = run(Command::new(programs.join("vad")).arg(&model).arg(&sound).arg("--probabilities"));
     same_probabilities(&ours, &fs::read_to_string(data.join("vad_reference.txt")).unwrap());
+}
+
+/// By what `inspect` shows: every tensor, F32 before, is BF16 now, in half the bytes.
+fn halved(before: &str, after: &str) {
+    let totals = |text: &str, dtype: &str| -> [u64; 3] {
+        let rows = text.lines().skip_while(|line| !line.ends_with("bytes"));
+        let mut rows = rows.map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|cells| cells.first() == Some(&dtype)).unwrap_or_else(|| panic!("no {dtype}: {text}"));
+        [1, 2, 3].map(|cell| row[cell].replace(',', "").parse().unwrap())
+    };
+    let [tensors, elements, bytes] = totals(before, "F32");
+    assert!(tensors == 15 && bytes == elements * 4 && totals(before, "all") == [tensors, elements, bytes]);
+    assert_eq!(totals(after, "BF16"), [tensors, elements, bytes / 2]);
+    assert_eq!(totals(after, "all"), [tensors, elements, bytes / 2]);
 }
 
 /// The network's output is that of an independent pass over the same weights

@@ -91,3 +91,24 @@ FIELD(st_resolver, struct_size, 0);
 FIELD(st_resolver, open, 8);
 FIELD(st_resolver, release, 16);
 FIELD(st_resolver, user_data, 24);
+
+SIZE(st_save_options, 64);
+FIELD(st_save_options, struct_size, 0);
+FIELD(st_save_options, order, 8);
+FIELD(st_save_options, alignment, 12);
+FIELD(st_save_options, max_shard_size, 16);
+FIELD(st_save_options, sync, 24);
+FIELD(st_save_options, overwrite, 28);
+FIELD(st_save_options, header_reserve, 32);
+FIELD(st_save_options, progress, 40);
+FIELD(st_save_options, user_data, 48);
+FIELD(st_save_options, source, 56);
+
+SIZE(st_buffer, 16);
+FIELD(st_buffer, data, 0);
+FIELD(st_buffer, size, 8);
+
+SIZE(st_metadata_options, 16);
+FIELD(st_metadata_options, struct_size, 0);
+FIELD(st_metadata_options, in_place, 8);
+FIELD(st_metadata_options, sync, 12);

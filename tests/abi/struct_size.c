@@ -15,6 +15,8 @@ typedef union {
     st_open_options options;
     st_io io;
     st_resolver resolver;
+    st_save_options save;
+    st_metadata_options metadata;
     unsigned char bytes[5000];
 } grown;
 
@@ -51,6 +53,34 @@ static st_status with_io(const grown *given) {
 
 static st_status with_resolver(const grown *given) {
     return done(st_open_resolved(&given->resolver, "model.safetensors", NULL, &error));
+}
+
+// One U8 tensor of three bytes.
+static st_tensor tensor(void) {
+    static const int64_t shape[] = {3};
+    st_tensor x;
+    memset(&x, 0, sizeof x);
+    x.name = "x";
+    x.dtype = ST_DTYPE_U8;
+    x.rank = 1;
+    x.shape = shape;
+    x.data = file + DATA_OFFSET;
+    return x;
+}
+
+static st_status with_save(const grown *given) {
+    st_tensor x = tensor();
+    st_buffer out = {NULL, 0};
+    st_status status = st_serialize(&x, 1, NULL, 0, &given->save, &out, &error);
+    st_buffer_free(&out);
+    return status;
+}
+
+// The options are read before the file is: where they are fine, it is not there.
+static st_status with_metadata(const grown *given) {
+    st_status status = st_set_metadata("/no/such/file.safetensors", NULL, 0, &given->metadata, &error);
+    CHECK(status == error.code && status != ST_OK);
+    return status == ST_ERROR_IO ? ST_OK : status;
 }
 
 // least: where the last field ends that the call can't do without.
@@ -96,5 +126,21 @@ int main(void) {
     memset(&given, 0, sizeof given);
     given.resolver.open = resolve;
     check(with_resolver, given, offsetof(st_resolver, release), sizeof(st_resolver));
+
+    memset(&given, 0, sizeof given);
+    check(with_save, given, sizeof(size_t), sizeof(st_save_options));
+    given.save.sync = 99;
+    given.struct_size = offsetof(st_save_options, sync);
+    CHECK(with_save(&given) == ST_OK);
+    given.struct_size = sizeof(st_save_options);
+    CHECK(with_save(&given) == ST_ERROR_INVALID_ARGUMENT);
+
+    memset(&given, 0, sizeof given);
+    check(with_metadata, given, sizeof(size_t), sizeof(st_metadata_options));
+    given.metadata.sync = 99;
+    given.struct_size = offsetof(st_metadata_options, in_place);
+    CHECK(with_metadata(&given) == ST_OK);
+    given.struct_size = sizeof(st_metadata_options);
+    CHECK(with_metadata(&given) == ST_ERROR_INVALID_ARGUMENT);
     return 0;
 }

@@ -5,6 +5,7 @@
 
 #include <safetensors.h>
 
+#include <errno.h>
 #include <string.h>
 
 #include "../check.h"
@@ -67,7 +68,80 @@ static void check_contents(st_checkpoint *checkpoint, int32_t access) {
     st_free(checkpoint);
 }
 
-int main(void) {
+static int32_t progress(void *user_data, uint64_t done, uint64_t total) {
+    CHECK(done <= total && total == 3);
+    ++*(int *)user_data;
+    return 0;
+}
+
+// What is written is what was read, in memory, in a file, and in pieces.
+static void check_writing(const char *path) {
+    st_error error;
+    st_open_options open = ST_OPEN_OPTIONS_INIT;
+    open.access = ST_ACCESS_READ;
+    st_checkpoint *checkpoint = st_open_memory(file, file_size, NULL, &error);
+    size_t tensors = 0, entries = 0;
+    const st_tensor *all = st_tensors(checkpoint, &tensors);
+    const st_metadata *metadata = st_metadata_entries(checkpoint, &entries);
+
+    int told = 0;
+    st_save_options options = ST_SAVE_OPTIONS_INIT;
+    options.order = ST_ORDER_REFERENCE;
+    options.sync = ST_SYNC_NONE;
+    options.overwrite = ST_OVERWRITE_REPLACE;
+    options.progress = progress;
+    options.user_data = &told;
+    options.source = checkpoint;
+    st_buffer buffer = {NULL, 0};
+    CHECK(st_serialize(all, tensors, metadata, entries, NULL, &buffer, &error) == ST_OK);
+    st_checkpoint *again = st_open_memory(buffer.data, buffer.size, NULL, &error);
+    const st_tensor *x = st_find_tensor(again, "x");
+    CHECK(x != NULL && x->size == 3 && memcmp(x->data, file + DATA_OFFSET, 3) == 0);
+    CHECK(strcmp(st_get_metadata(again, "key", NULL), "value") == 0);
+    st_free(again);
+
+    CHECK(st_save(path, all, tensors, metadata, entries, &options, &error) == ST_OK && told > 0);
+    again = st_open_with(path, &open, &error);
+    x = st_get_tensor(again, "x", &error);
+    CHECK(x != NULL && memcmp(x->data, file + DATA_OFFSET, 3) == 0 && st_shards(again, NULL)->size == buffer.size);
+    st_free(again);
+    st_buffer_free(&buffer);
+    CHECK(buffer.data == NULL && buffer.size == 0);
+    options.overwrite = ST_OVERWRITE_REFUSE;
+    CHECK(st_save(path, all, tensors, NULL, 0, &options, &error) == ST_ERROR_IO && error.os_errno == EEXIST);
+
+    st_writer *writer = st_writer_open(path, all, tensors, NULL, 0, NULL, &error);
+    CHECK(writer != NULL && st_writer_write(writer, 0, 1, file + DATA_OFFSET + 1, 2, &error) == ST_OK);
+    CHECK(st_writer_finish(writer, &error) == ST_ERROR_DATA_NOT_COVERED);
+    CHECK(st_writer_write(writer, 0, 0, file + DATA_OFFSET, 1, &error) == ST_OK);
+    CHECK(st_writer_finish(writer, &error) == ST_OK);
+    st_writer_free(writer);
+    again = st_open_with(path, &open, &error);
+    x = st_get_tensor(again, "x", &error);
+    CHECK(x != NULL && memcmp(x->data, file + DATA_OFFSET, 3) == 0 && st_metadata_entries(again, NULL) == NULL);
+    st_free(again);
+
+    // Where blocks can't be shared, the header has no room for it.
+    st_metadata_options edit = ST_METADATA_OPTIONS_INIT;
+    edit.in_place = 1;
+    edit.sync = ST_SYNC_NONE;
+    st_status edited = st_set_metadata(path, metadata, entries, &edit, &error);
+    CHECK(edited == ST_OK || (edited == ST_ERROR_BUFFER_SIZE && error.code == edited));
+    CHECK(remove(path) == 0);
+    st_free(checkpoint);
+}
+
+static void check_conversion(void) {
+    static const float from[] = {1.0f, -2.5f, 1.00390625f};
+    static const uint16_t to[] = {0x3F80, 0xC020, 0x3F80};
+    uint16_t got[3];
+    st_error error;
+    CHECK(st_convert(ST_DTYPE_F32, from, ST_DTYPE_BF16, got, 3, &error) == ST_OK && memcmp(got, to, sizeof to) == 0);
+    CHECK(st_convert(ST_DTYPE_F32, from, ST_DTYPE_I8, got, 3, &error) == ST_ERROR_UNSUPPORTED);
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 2); // a path to write to
     CHECK(st_abi_version() == SAFETENSORS_ABI_VERSION);
     CHECK(st_dtype_from_name("BF16") == ST_DTYPE_BF16 && st_dtype_bits(ST_DTYPE_BF16) == 16);
     CHECK(strcmp(st_status_name(ST_ERROR_SHARD), "ST_ERROR_SHARD") == 0);
@@ -93,5 +167,8 @@ int main(void) {
     resolver.user_data = &io;
     check_contents(st_open_resolved(&resolver, "model.safetensors", NULL, &error), ST_ACCESS_CALLBACK);
     CHECK(released == 3);
+
+    check_writing(argv[1]);
+    check_conversion();
     return 0;
 }

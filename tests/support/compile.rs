@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Compiles the programs of tests/c against the header and the shared library.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Once;
+
+const STRICT: &[&str] = &["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g"];
+
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where outputs go; each test binary has its own place.
+pub(crate) fn scratch() -> PathBuf {
+    let binary = env::current_exe().unwrap();
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(binary.file_stem().unwrap())
+}
+
+/// The folder of the shared library under the names that linker and loader
+/// look for. Cargo builds it beside this test's binary.
+fn library() -> PathBuf {
+    static LINKED: Once = Once::new();
+    let folder = scratch().join("lib");
+    LINKED.call_once(|| {
+        let built = env::current_exe().unwrap().with_file_name("libsafetensors.so");
+        assert!(built.exists(), "{} is not there", built.display());
+        fs::create_dir_all(&folder).unwrap();
+        for name in ["libsafetensors.so", "libsafetensors.so.0"] {
+            let _ = fs::remove_file(folder.join(name));
+            symlink(&built, folder.join(name)).unwrap();
+        }
+    });
+    folder
+}
+
+pub(crate) fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// Whether a program is there to be used.
+pub(crate) fn has(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        println!("skipped: no {program}");
+    }
+    found
+}
+
+/// Compiles a program of tests/c for one way to run it, without a warning.
+pub(crate) fn compile(compiler: &str, program: &str, way: &str, flags: &[&str]) -> PathBuf {
+    let folder = library();
+    let binary = scratch().join(format!("{program}-{way}"));
+    let mut command = Command::new(compiler);
+    command.args(STRICT).args(flags).arg("-D_DEFAULT_SOURCE");
+    command.arg("-I").arg(root().join("include")).arg(root().join("tests/c").join(format!("{program}.c")));
+    command.arg("-L").arg(&folder).args(["-lsafetensors", "-pthread"]).arg(format!("-Wl,-rpath,{}", folder.display()));
+    let output = command.arg("-o").arg(&binary).output().unwrap();
+    assert!(output.status.success() && said(&output).is_empty(), "{program}: {}", said(&output));
+    binary
+}
