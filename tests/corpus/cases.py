@@ -252,6 +252,7 @@ for name, value, shows in [
     ("left-to-right", "[4294967296,4294967296,0]", "a product of 2^64 before the zero"),
 ]:
     one(f"shape-{name}", ten(shape=value), SHAPE, f"a shape with {shows}")
+one("shape-three-factors", ten(shape="[4194304,4194304,4194304]", offsets="[0,0]"), SHAPE, "three factors of 2^22, whose product ends in 64 zero bits", size=0)
 one("shape-over-i64-zero", ten(shape="[0,9223372036854775808]", offsets="[0,0]"), SHAPE, "2^63 beside a zero, which the reference takes", size=0)
 one("shape-u64-zero", ten(shape="[0,18446744073709551615]", offsets="[0,0]"), SHAPE, "2^64 - 1 beside a zero", size=0)
 one("shape-i64-zero", ten(shape="[0,9223372036854775807]", offsets="[0,0]"), OK, "2^63 - 1 beside a zero", size=0)

@@ -268,6 +268,20 @@ impl Handle {
     }
 }
 
+/// A shard's path as C sees it: the struct's first two fields.
+pub(crate) fn shard_path(shard: &st_shard) -> &[u8] {
+    // SAFETY: the layout is the header's, and the path lives as long as the record.
+    unsafe {
+        let path = std::ptr::from_ref(shard).cast::<*const u8>().read();
+        let len = std::ptr::from_ref(shard).cast::<usize>().add(1).read();
+        if path.is_null() {
+            &[]
+        } else {
+            slice::from_raw_parts(path, len)
+        }
+    }
+}
+
 /// Strings out are NUL-terminated, whatever their length says.
 fn terminated(text: &[u8]) {
     if !text.is_empty() {

@@ -3,11 +3,13 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod callbacks;
+pub(crate) mod changes;
 pub(crate) mod child;
 pub(crate) mod compile;
 pub(crate) mod corpus;
 pub(crate) mod handle;
 pub(crate) mod model;
+pub(crate) mod plan;
 pub(crate) mod reference;
 
 /// A file of the format: length, header text, data.
