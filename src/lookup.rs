@@ -45,7 +45,8 @@ struct Slot {
 const EMPTY: u32 = u32::MAX;
 
 /// While building, slots are asked for this many records before they are
-/// needed: a table of a million lies beyond the caches (2.5 times faster).
+/// needed: a table of a million lies beyond the caches. Opening them took 290 ms
+/// of processor time without this, and 165 ms with it.
 const AHEAD: usize = 16;
 
 /// The table. It borrows the records' names without saying so; whoever holds it
