@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-/// Runs the contenders in turn, `rounds` times after one warm-up, so that a
-/// machine that changes speed changes it for all; returns each one's median.
+/// Runs the contenders in turn, `rounds` times, so that a machine that changes
+/// speed changes it for all; returns each one's median. Each runs once untimed
+/// before each timed run, so that none starts in what another left of the caches.
 pub fn medians(rounds: usize, contenders: &mut [&mut dyn FnMut()]) -> Vec<Duration> {
     let mut times = vec![Vec::with_capacity(rounds); contenders.len()];
-    for round in 0..=rounds {
+    for _ in 0..rounds {
         for (contender, times) in contenders.iter_mut().zip(&mut times) {
+            contender();
             let start = Instant::now();
             contender();
-            if round > 0 {
-                times.push(start.elapsed());
-            }
+            times.push(start.elapsed());
         }
     }
     times

@@ -32,8 +32,8 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cases = [
         write(folder.path(), "model.safetensors", &llama(), "BF16", &[4096, 4096], 301),
-        write(folder.path(), "experts.safetensors", &experts(100_000), "BF16", &[16, 8], 31),
-        write(folder.path(), "million.safetensors", &flat(1_000_000), "F32", &[4, 4], 11),
+        write(folder.path(), "experts.safetensors", &experts(100_000), "BF16", &[16, 8], 21),
+        write(folder.path(), "million.safetensors", &flat(1_000_000), "F32", &[4, 4], 7),
     ];
 
     println!("open + parse + free, warm; medians\n");
