@@ -248,7 +248,7 @@ impl Handle {
                 assert!(ptr::eq(tensor, got) && mapped == bytes);
             }
             assert_eq!((got.offset(), got.shape(), got.name()), (tensor.offset(), tensor.shape(), tensor.name()));
-            assert_eq!(tensor.element_count(), tensor.shape().iter().product::<i64>() as u64);
+            assert_eq!(tensor.element_count(), tensor.shape().iter().map(|size| *size as u64).product::<u64>());
             terminated(tensor.name());
             terminated(tensor.dtype_name());
             let (name, dtype, shard) = (tensor.name(), tensor.dtype_name(), tensor.shard());
