@@ -13,7 +13,7 @@ use safetensors::ffi::open::*;
 use safetensors::ffi::status::{st_error, st_status, ST_OK};
 use support::callbacks::{say, Files, Manner, Reader};
 use support::handle::{init_io, init_options, init_resolver, open_io, open_resolved, opened, Failure};
-use support::{file, file_of, index_of, pattern};
+use support::{file, file_of, index_of, pattern, promptly};
 
 const INDEX: &str = "a/model.safetensors.index.json";
 
@@ -144,11 +144,14 @@ fn no_more_reads_are_under_way_than_allowed() {
         let delay = Duration::from_millis(2);
         let reader = Reader { max_parallel, delay, ..Reader::new(file_of(&names, 10)) };
         let found = open_io(&reader.io(), &init_options()).unwrap();
-        std::thread::scope(|scope| {
-            for part in names.chunks(5) {
-                let found = &found;
-                scope.spawn(move || part.iter().for_each(|name| assert_eq!(found.get(name).unwrap().size(), 10)));
-            }
+        let names = names.clone();
+        promptly(move || {
+            std::thread::scope(|scope| {
+                for part in names.chunks(5) {
+                    let found = &found;
+                    scope.spawn(move || part.iter().for_each(|name| assert_eq!(found.get(name).unwrap().size(), 10)));
+                }
+            });
         });
         let most = reader.counts.most_under_way.load(SeqCst);
         assert!(most <= max_parallel && (most > 1 || max_parallel == 1), "{most} of {max_parallel}");
@@ -161,9 +164,7 @@ fn a_failed_read_gives_its_place_back() {
     let reader =
         Reader { max_parallel: 1, ..Reader::new(file_of(&names, 10)).manner(Manner::Fails(1, 3, 5, c"broken")) };
     let found = open_io(&reader.io(), &init_options()).unwrap();
-    for name in &names {
-        assert_eq!(found.get(name).err().unwrap().errno, 5);
-    }
+    promptly(move || names.iter().for_each(|name| assert_eq!(found.get(name).err().unwrap().errno, 5)));
 }
 
 /// A set of shards and its index.

@@ -7,7 +7,6 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::Path;
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use safetensors::ffi::open::{
     st_open_options, ST_ACCESS_MAP, ST_ACCESS_READ, ST_PREFETCH_ADVISE, ST_PREFETCH_POPULATE,
 };
 use support::handle::{c_path, init_options, open, open_map, open_read, open_with, Failure, Handle};
-use support::{child, file_of, index_of, pattern};
+use support::{child, file_of, index_of, pattern, promptly};
 use tempfile::TempDir;
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -28,13 +27,6 @@ fn fails(found: Result<Handle, Failure>, status: &str, errno: i32) -> String {
     let failure = found.err().expect("must not open");
     assert_eq!((failure.status(), failure.errno), (status, errno), "{}", failure.message);
     failure.message
-}
-
-/// Runs what must not wait for anybody.
-fn promptly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || send.send(work()));
-    receive.recv_timeout(Duration::from_secs(20)).expect("must not block")
 }
 
 fn fifo(path: &Path) {

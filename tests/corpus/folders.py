@@ -88,6 +88,8 @@ for name, text, shows in [
     ("map-null", b'{"weight_map":null}', "weight_map is null"), ("map-array", b'{"weight_map":[]}', "weight_map is an array"),
     ("map-string", b'{"weight_map":"' + ONE.encode() + b'"}', "weight_map is a string"), ("map-number", b'{"weight_map":{"a":1}}', "a shard is a number"),
     ("map-null-shard", b'{"weight_map":{"a":null}}', "a shard is null"), ("map-twice", b'{"weight_map":{},"weight_map":{}}', "weight_map stands twice"),
+    ("metadata-twice", b'{"metadata":{},"weight_map":{},"metadata":{}}', "metadata stands twice"),
+    ("metadata-key-twice", b'{"metadata":{"a":1,"\\u0061":2},"weight_map":{}}', "a metadata key stands twice"),
     ("metadata-number", b'{"metadata":1,"weight_map":{}}', "metadata is a number"), ("metadata-array", b'{"metadata":[],"weight_map":{}}', "metadata is an array"),
     ("cut", index(MAP)[:-1], "an index cut short"), ("text-behind", index(MAP) + b"x", "text behind the object"),
     ("trailing-comma", b'{"weight_map":{},}', "a trailing comma"), ("bom", b"\xef\xbb\xbf" + index(MAP), "a byte order mark"),

@@ -12,6 +12,10 @@ pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod reference;
 
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 /// A file of the format: length, header text, data.
 pub(crate) fn file(header: impl AsRef<[u8]>, data: &[u8]) -> Vec<u8> {
     let header = header.as_ref();
@@ -39,4 +43,11 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
 pub(crate) fn index_of<T: AsRef<str>, S: AsRef<str>>(map: impl IntoIterator<Item = (T, S)>) -> String {
     let entries = map.into_iter().map(|(tensor, shard)| format!(r#""{}":"{}""#, tensor.as_ref(), shard.as_ref()));
     format!(r#"{{"weight_map":{{{}}}}}"#, entries.collect::<Vec<_>>().join(","))
+}
+
+/// Runs what must not wait for anybody.
+pub(crate) fn promptly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || send.send(work()));
+    receive.recv_timeout(Duration::from_secs(20)).expect("must not block")
 }
