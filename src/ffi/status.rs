@@ -29,7 +29,7 @@ pub const ST_ERROR_UNSUPPORTED: st_status = 7;
 pub const ST_ERROR_INTERNAL: st_status = 8;
 /// The file ends before its header's length, or before its last tensor.
 pub const ST_ERROR_TRUNCATED: st_status = 9;
-/// The header is longer than the limit, or holds more than the limits allow.
+/// The header is longer than the limit, or has more tensors or longer names than the limits allow.
 pub const ST_ERROR_HEADER_TOO_LARGE: st_status = 10;
 /// The header is longer than the file.
 pub const ST_ERROR_HEADER_LENGTH: st_status = 11;
@@ -45,7 +45,7 @@ pub const ST_ERROR_DUPLICATE_KEY: st_status = 15;
 pub const ST_ERROR_METADATA: st_status = 16;
 /// A dtype is not one of the format's.
 pub const ST_ERROR_DTYPE: st_status = 17;
-/// A shape is no list of sizes, or too large for 64 bits.
+/// A shape is no list of sizes, too large for 64 bits, or of more dimensions than the limit.
 pub const ST_ERROR_SHAPE: st_status = 18;
 /// Data offsets are malformed, or leave a hole or an overlap.
 pub const ST_ERROR_OFFSETS: st_status = 19;

@@ -414,7 +414,7 @@ typedef struct st_metadata_options {
 // The file ends before its header's length, or before its last tensor.
 #define ST_ERROR_TRUNCATED 9
 
-// The header is longer than the limit, or holds more than the limits allow.
+// The header is longer than the limit, or has more tensors or longer names than the limits allow.
 #define ST_ERROR_HEADER_TOO_LARGE 10
 
 // The header is longer than the file.
@@ -438,7 +438,7 @@ typedef struct st_metadata_options {
 // A dtype is not one of the format's.
 #define ST_ERROR_DTYPE 17
 
-// A shape is no list of sizes, or too large for 64 bits.
+// A shape is no list of sizes, too large for 64 bits, or of more dimensions than the limit.
 #define ST_ERROR_SHAPE 18
 
 // Data offsets are malformed, or leave a hole or an overlap.
