@@ -17,8 +17,6 @@ mod target;
 mod task;
 mod work;
 
-use std::thread;
-
 pub use self::prefetch::prefetch;
 pub use self::target::Memory;
 
@@ -197,8 +195,8 @@ pub(crate) fn read_slice(checkpoint: &Checkpoint, tensor: &Tensor, ranges: &[Ran
     load.budget.window = blocks(span.saturating_add(reader::TWO_BLOCKS).saturating_add(BLOCK));
     let shared = Shared::new(load.plan()?, &[]);
     let mut worker = Worker::new(&load, &shared, None);
-    while let Some((_, request)) = shared.next()? {
-        worker.execute(&request).map_err(|(_, error)| checkpoint.named(tensor.shard(), tensor.name(), &error))?;
+    while let Some(taken) = shared.next()? {
+        worker.execute(&taken.request).map_err(|(_, error)| checkpoint.named(tensor.shard(), tensor.name(), &error))?;
     }
     Ok(())
 }
@@ -269,17 +267,7 @@ impl<'a> Load<'a> {
 
     /// Works on this thread and others until all is done or something failed.
     fn run(&self, shared: &Shared<'a>, host: &mut Host<'_>) {
-        thread::scope(|scope| {
-            for _ in 1..self.threads {
-                let entered = shared.enter();
-                let work = move || {
-                    let _entered = entered;
-                    Worker::new(self, shared, None).run();
-                };
-                if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
+        parallel::run(self.threads, &|| Worker::new(self, shared, None).run(), &mut || {
             Worker::new(self, shared, Some(&mut *host)).run();
             shared.attend(host);
         });
@@ -311,7 +299,7 @@ impl<'a> Load<'a> {
         let mut plan = self.plan()?;
         let mut found = Summary { bytes: self.total, threads: self.threads, ..Summary::default() };
         let (mut last_shard, mut picked) = (None, 0_u64);
-        while let Some((_, Request { shard, len, what, .. })) = plan.next()? {
+        while let Some(Request { shard, len, what, .. }) = plan.next()? {
             let steps = match what {
                 What::Whole { task, .. } => {
                     picked = picked.saturating_add(len);

@@ -52,22 +52,18 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     pub(super) fn run(mut self) {
         let shared = self.delivery.shared;
         while !shared.stopped() {
-            let (number, request) = match shared.next() {
-                Ok(Some(request)) => request,
+            let taken = match shared.next() {
+                Ok(Some(taken)) => taken,
                 Ok(None) => break,
                 Err(error) => return shared.fail(1, error),
             };
-            if let Err((task, error)) = self.execute(&request) {
+            if let Err((task, error)) = self.execute(&taken.request) {
                 let task = self.delivery.tasks.get(task).map(|found| found.named(self.checkpoint, task, &error));
-                return shared.fail(number, task.unwrap_or(error));
+                return shared.fail(taken.number, task.unwrap_or(error));
             }
-            match &mut self.delivery.host {
-                Some(host) => {
-                    if let Err(error) = shared.serve(host) {
-                        return shared.fail(0, error);
-                    }
-                }
-                None => shared.notify(),
+            drop(taken);
+            if let Some(Err(error)) = self.delivery.host.as_mut().map(|host| shared.serve(host)) {
+                return shared.fail(0, error);
             }
         }
     }
