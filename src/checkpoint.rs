@@ -195,7 +195,7 @@ impl Checkpoint {
             let what = "the tensor's bytes";
             let size = usize::try_from(tensor.size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
             let mut bytes = Aligned::zeroed(size, what)?;
-            self.read_record(tensor, bytes.as_mut())?;
+            load::read_whole(self, tensor, bytes.as_mut())?;
             Ok(Loaded { record: with_data(tensor, bytes.as_ptr()), _bytes: bytes })
         })
     }

@@ -107,8 +107,9 @@ impl<'a> Shared<'a> {
         self.changed.notify_all();
     }
 
-    pub(super) fn into_failure(self) -> Option<Error> {
-        self.failure.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, error)| error)
+    /// What the load failed with, if it did.
+    pub(super) fn failure(&self) -> Result<()> {
+        lock(&self.failure).take().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// A buffer to fill. The caller's own thread, which is the one with a host,

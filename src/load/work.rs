@@ -16,6 +16,7 @@ use crate::slice::Runs;
 
 pub(super) struct Worker<'a, 's, 'h> {
     checkpoint: &'a Checkpoint,
+    numbered: bool,
     reader: Reader<'a>,
     delivery: Delivery<'a, 's, 'h>,
 }
@@ -43,6 +44,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         let desk = Desk { budget: load.budget, gathered: None, converted: None };
         Self {
             checkpoint: load.checkpoint,
+            numbered: load.numbered,
             reader: load.reader(),
             delivery: Delivery { tasks: load.tasks, shared, host, desk },
         }
@@ -58,7 +60,11 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
                 Err(error) => return shared.fail(1, error),
             };
             if let Err((task, error)) = self.execute(&taken.request) {
-                let task = self.delivery.tasks.get(task).map(|found| found.named(self.checkpoint, task, &error));
+                let task = self
+                    .delivery
+                    .tasks
+                    .get(task)
+                    .map(|found| found.named(self.checkpoint, self.numbered.then_some(task), &error));
                 return shared.fail(taken.number, task.unwrap_or(error));
             }
             drop(taken);
