@@ -18,6 +18,7 @@ pub mod options;
 pub mod record;
 
 mod checkpoint;
+mod finding;
 mod header;
 mod index;
 mod json;
@@ -27,6 +28,8 @@ mod open;
 mod parallel;
 mod slice;
 mod source;
+mod texts;
+mod validate;
 pub mod writer;
 
 pub use checkpoint::Checkpoint;
@@ -36,4 +39,5 @@ pub use open::Resolver;
 pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate};
 pub use record::{Metadata, Range, Tensor};
 pub use source::{Chosen, ReadAt};
+pub use validate::{validate, Problem};
 pub use writer::{NewTensor, SaveOptions, Writer};

@@ -17,6 +17,7 @@ use common::{build_program, compilers, library, root, run, scratch};
 use safetensors::ffi::open::{st_io, st_open_options, st_resolver};
 use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options};
 use safetensors::ffi::status::st_error;
+use safetensors::ffi::validate::st_problem;
 use safetensors::record::{st_metadata, st_range, st_shard, st_tensor};
 
 fn read(path: &str) -> String {
@@ -106,6 +107,7 @@ fn rust_lays_the_structs_out_as_c_does() {
     assert_eq!([offset_of!(st_save_options, max_shard_size), offset_of!(st_save_options, source)], [16, 56]);
     assert_eq!([offset_of!(st_metadata_options, in_place), offset_of!(st_metadata_options, sync)], [8, 12]);
     assert_eq!([offset_of!(st_buffer, data), offset_of!(st_buffer, size)], [0, 8]);
+    assert_eq!([size_of::<st_problem>(), offset_of!(st_problem, position), offset_of!(st_problem, text)], [88, 8, 48]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ const SOURCES: &[&str] = &[
     "ffi/slice.rs",
     "ffi/convert.rs",
     "ffi/save.rs",
+    "ffi/validate.rs",
     "ffi/helpers.rs",
 ];
 
