@@ -12,7 +12,7 @@ use crate::finding::{Finding, Sink};
 use crate::json::{Cursor, Fault, Span};
 use crate::memory;
 use crate::record::Metadata;
-use crate::texts;
+use crate::sort;
 
 /// Levels open around the value of an entry of weight_map or metadata.
 const ENTRY_DEPTH: u32 = 2;
@@ -126,7 +126,7 @@ impl Index {
 
     fn check_metadata(&self, sink: &mut Sink<'_>) -> Result<()> {
         let Some(entries) = &self.metadata else { return Ok(()) };
-        for (key, _) in texts::repeated(&texts::in_order(entries.iter().map(|(key, _)| self.get(*key)))?) {
+        for (key, _) in sort::repeated(&sort::sorted(entries.iter().map(|(key, _)| self.get(*key)), "metadata keys")?) {
             let said = format!("index metadata has the key {} twice", quoted(key));
             sink(Finding::new(Error::new(ErrorKind::Index, said), self.place(key), None))?;
         }

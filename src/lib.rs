@@ -22,13 +22,14 @@ mod finding;
 mod header;
 mod index;
 mod json;
+pub mod load;
 mod lookup;
 mod memory;
 mod open;
 mod parallel;
 mod slice;
+mod sort;
 mod source;
-mod texts;
 mod validate;
 pub mod writer;
 

@@ -15,8 +15,8 @@ use crate::index::Index;
 use crate::memory;
 use crate::options::OpenOptions;
 use crate::parallel;
+use crate::sort;
 use crate::source::{self, ReadAt, Source};
-use crate::texts;
 
 const FILE_SUFFIX: &[u8] = b".safetensors";
 const INDEX_SUFFIX: &[u8] = b".index.json";
@@ -89,7 +89,7 @@ impl Checkpoint {
                 reader.map(Source::callback).map_err(|error| missing_shard(error).in_file(&label(name)))
             })
             .collect::<Result<_>>()?;
-        let headers = parallel::map(sources.len(), |shard| {
+        let headers = parallel::map(sources.len(), parallel::WAITING, |shard| {
             let source = sources.get(shard).ok_or_else(internal)?;
             let name = names.get(shard).map_or(&[][..], Vec::as_slice);
             Header::read(source, shard_number(shard)?, &options.limits, options.tolerate)
@@ -140,8 +140,8 @@ fn choose(folder: &Path) -> Result<Place> {
             files.push(name);
         }
     }
-    let indexes = texts::in_order(indexes.iter().map(Vec::as_slice))?;
-    let files = texts::in_order(files.iter().map(Vec::as_slice))?;
+    let indexes = sort::sorted(indexes.iter().map(Vec::as_slice), "files")?;
+    let files = sort::sorted(files.iter().map(Vec::as_slice), "files")?;
     let path = |name: &[u8]| folder.join(OsStr::from_bytes(name));
     let usual = b"model.safetensors.index.json".as_slice();
     match indexes.as_slice() {
@@ -210,7 +210,7 @@ fn open_files(paths: &[Vec<u8>], options: &OpenOptions) -> Result<Checkpoint> {
 /// Opens the shards and reads their headers side by side.
 fn open_parts(paths: &[Vec<u8>], options: &OpenOptions, unopened: fn(Error) -> Error) -> Result<Vec<Part>> {
     let keep_open = paths.len() <= source::descriptors_to_spare();
-    parallel::map(paths.len(), |number| {
+    parallel::map(paths.len(), parallel::WAITING, |number| {
         let bytes = paths.get(number).ok_or_else(internal)?;
         let path = Path::new(OsStr::from_bytes(bytes));
         let open = || {

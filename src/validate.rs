@@ -16,10 +16,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::finding::Finding;
 use crate::header::Header;
 use crate::index::Index;
-use crate::lookup::{Hasher, Lookup};
 use crate::memory;
 use crate::open::{self, Place};
 use crate::options::{Access, OpenOptions};
+use crate::record::Tensor;
+use crate::sort;
 use crate::source::{self, Source};
 
 /// A rule that is broken, and where.
@@ -66,25 +67,27 @@ impl Inspector<'_> {
 
     /// All files of a folder.
     fn files(&mut self, paths: &[Vec<u8>]) -> Result<()> {
-        let mut headers = self.headers(paths, |error| error)?;
-        let count = headers.iter().flatten().map(|header| header.tensors.len()).sum();
-        let mut tensors = memory::vec_with_capacity(count, "tensors")?;
-        headers.iter_mut().flatten().for_each(|header| tensors.append(&mut header.tensors));
-        let hasher = Hasher::default();
-        let mut hashes = memory::vec_with_capacity(count, "hashes")?;
-        hashes.extend(tensors.iter().map(|tensor| hasher.hash(tensor.name())));
-        Lookup::build(hasher, &tensors, &hashes, &mut |first, second| {
-            let path = |number: usize| paths.get(number).map_or(&[][..], Vec::as_slice);
-            let place =
-                headers.get(second.shard()).and_then(Option::as_ref).map_or(0, |header| header.arena.place(second));
+        let headers = self.headers(paths, |error| error)?;
+        let mut tensors =
+            memory::vec_with_capacity(headers.iter().flatten().map(|header| header.tensors.len()).sum(), "tensors")?;
+        tensors.extend(
+            headers
+                .iter()
+                .flatten()
+                .flat_map(|header| header.tensors.iter().map(move |tensor| (tensor, &header.arena))),
+        );
+        let names = sort::sorted(tensors.iter().map(|(tensor, _)| tensor.name()), "names")?;
+        for pair in names.windows(2) {
+            let [(first, one), (again, other)] = pair else { continue };
+            let (Some((one, _)), Some((other, arena))) = (tensors.get(*one), tensors.get(*other)) else { continue };
             // Those in one file have been told of.
-            if first.shard() == second.shard() {
-                return Ok(());
+            if first == again && one.shard != other.shard {
+                let path = |tensor: &Tensor| paths.get(tensor.shard()).map_or(&[][..], Vec::as_slice);
+                let error = in_both(again, path(one), path(other));
+                self.tell(path(other), Finding::new(error, arena.place(other), Some(again)))?;
             }
-            let error = in_both(second.name(), path(first.shard()), path(second.shard()));
-            self.tell(path(second.shard()), Finding::new(error, place, Some(second.name())))
-        })
-        .map(|_| ())
+        }
+        Ok(())
     }
 
     /// An index and its shards.
@@ -133,7 +136,8 @@ impl Inspector<'_> {
             _ => tolerable && tolerate.trailing_bytes,
         };
         if self.verdict.is_ok() && !passes {
-            self.verdict = Err(error.clone().in_file(&open::label(file)));
+            let same = Error::new(error.kind(), error.message(usize::MAX)).with_errno(error.os_errno());
+            self.verdict = Err(same.in_file(&open::label(file)));
         }
         match (self.report)(&Problem { error: &error, intolerable: !tolerable, position, file, tensor }) {
             true => Ok(()),

@@ -102,22 +102,22 @@ impl Header {
         let (mut tensors, mut nobody) = (Vec::new(), |_: Finding<'_>| Ok(()));
         let mut audit = Audit::new(None, &mut nobody);
         let mut found = pass(&mut text, &mut tensors, context, &mut audit);
-        let starts = !matches!(&found, Err((error, _)) if error.kind() == ErrorKind::HeaderStart);
-        if !starts {
-            tell_fault(&mut found, sink)?;
+        // This one ranks before bytes that are no UTF-8.
+        if matches!(&found, Err((error, _)) if error.kind() == ErrorKind::HeaderStart) {
+            tell_fault(found, sink)?;
+            return replace_all_but_utf8(&mut original, sink).map(|_| None);
         }
         let replaced = replace_all_but_utf8(&mut original, sink)?;
-        if replaced && starts {
+        if replaced {
             text.copy_from_slice(&original);
             found = pass(&mut text, &mut tensors, context, &mut audit);
         }
-        if starts {
-            tell_fault(&mut found, sink)?;
-        }
-        let mut judge = Every { text: &original, context, met: audit.met, replaced, sink };
+        let met = audit.met;
+        let found = tell_fault(found, sink)?;
+        let mut judge = Every { text: &original, context, met, replaced, sink };
         match found {
-            Ok(found) => check::check(text, tensors, found, &context, source.size(), &mut judge).map(Some),
-            Err(_) => judge.met(Rank::Entry, Rank::Size).map(|_| None),
+            Some(found) => check::check(text, tensors, found, &context, source.size(), &mut judge).map(Some),
+            None => judge.met(Rank::Entry, Rank::Size).map(|_| None),
         }
     }
 }
@@ -133,10 +133,11 @@ fn pass(
     super::whole(text, tensors, context, Some(audit))
 }
 
-fn tell_fault(found: &mut Result<Found, (Error, usize)>, sink: &mut Sink<'_>) -> Result<()> {
+/// Tells of what ended the parse, if something did.
+fn tell_fault(found: Result<Found, (Error, usize)>, sink: &mut Sink<'_>) -> Result<Option<Found>> {
     match found {
-        Ok(_) => Ok(()),
-        Err((error, at)) => sink(Finding::new(error.clone(), in_file(*at), None)),
+        Ok(found) => Ok(Some(found)),
+        Err((error, at)) => sink(Finding::new(error, in_file(at), None)).map(|()| None),
     }
 }
 

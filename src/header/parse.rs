@@ -12,7 +12,7 @@ use crate::lookup::Hasher;
 use crate::memory::{self, Filler, ShapeArena};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
-use crate::texts;
+use crate::sort;
 
 use super::audit::Audit;
 use super::canonical::{self, Entry};
@@ -287,7 +287,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
 
     /// Looks for keys that several entries share.
     fn equal_keys(&mut self, entries: &[Metadata]) -> Result<()> {
-        for (key, _) in texts::repeated(&texts::in_order(entries.iter().map(Metadata::key))?) {
+        for (key, _) in sort::repeated(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?) {
             let at = key.as_ptr().addr().saturating_sub(self.origin.addr()).saturating_sub(1);
             self.pend(Rank::Duplicate, ErrorKind::DuplicateKey, at, |_| {
                 format!("__metadata__ key {} stands twice", quoted(key))

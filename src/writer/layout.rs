@@ -8,7 +8,7 @@ use super::text::{self, HeaderText};
 use super::{MetadataEntry, Order, SaveOptions};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::memory;
-use crate::texts;
+use crate::sort;
 
 /// Where the format puts the data at least.
 const ALIGNMENT: u64 = 8;
@@ -132,8 +132,8 @@ fn checked_alignment(given: u64) -> Result<u64> {
 
 /// Metadata by key, so that the same input gives the same bytes.
 pub(super) fn sorted_metadata<'a>(entries: &[MetadataEntry<'a>]) -> Result<Vec<MetadataEntry<'a>>> {
-    let keys = texts::in_order(entries.iter().map(|(key, _)| key.as_bytes()))?;
-    if let Some((key, _)) = texts::repeated(&keys).next() {
+    let keys = sort::sorted(entries.iter().map(|(key, _)| key.as_bytes()), "metadata keys")?;
+    if let Some((key, _)) = sort::repeated(&keys).next() {
         return Err(Error::new(ErrorKind::DuplicateKey, format!("metadata has the key {} twice", quoted(key))));
     }
     let mut sorted = memory::vec_with_capacity(entries.len(), "metadata")?;
