@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 
 /// Threads that mostly wait for a disk or a network. 200 shards are open after
 /// the time of four reads.
 const MOST_THREADS: usize = 64;
+
+/// Starting one takes about 50 us, which is the work on so many tensors.
+pub(crate) const WORTH_A_THREAD: usize = 4000;
 
 /// `work` for 0 to `count`, on several threads; the results in order, or the
 /// error of the lowest number. Where the system gives no thread, the calling
@@ -48,6 +51,33 @@ pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Syn
     results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
 }
 
+/// Both at once where there are two processors. If no thread has begun with
+/// the second when the first is done, the calling one does that too.
+pub(crate) fn both<T: Send>(
+    first: impl FnOnce() -> Result<T>,
+    second: impl FnOnce() -> Result<T> + Send,
+) -> Result<(T, T)> {
+    let (second, done) = (Mutex::new(Some(second)), Mutex::new(None));
+    let work = || {
+        let second = second.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(second) = second {
+            let result = second();
+            *done.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        }
+    };
+    let first = thread::scope(|scope| {
+        if cores() > 1 {
+            drop(thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, work));
+        }
+        let first = first();
+        work();
+        first
+    });
+    let second = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let nobody = || Err(Error::new(ErrorKind::Internal, "half of the work was not done"));
+    Ok((first?, second.unwrap_or_else(nobody)?))
+}
+
 /// Processors that are at work. The standard library's count also reads the
 /// control group's files, which takes longer than most opens.
 pub(crate) fn cores() -> usize {
@@ -59,7 +89,16 @@ pub(crate) fn cores() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, ErrorKind};
+
+    #[test]
+    fn both_are_done_and_the_first_error_wins() {
+        for _ in 0..50 {
+            assert_eq!(both(|| Ok(1), || Ok(2)).unwrap(), (1, 2));
+            let fail = |text: &'static str| move || Err::<(), _>(Error::new(ErrorKind::Io, text));
+            assert_eq!(both(fail("a"), fail("b")).unwrap_err().to_string(), "a");
+            assert_eq!(both(|| Ok(()), fail("b")).unwrap_err().to_string(), "b");
+        }
+    }
 
     #[test]
     fn results_come_in_order_and_the_lowest_error_wins() {

@@ -67,7 +67,7 @@ impl Output {
         folders.into_iter().for_each(|folder| stage::clear_stale(folder, &tag));
         for (target, file) in targets.into_iter().zip(&layout.files) {
             let staged = Staged::create(target, &tag)?;
-            staged.allocate(file.size)?;
+            staged.allocate(file.size())?;
             this.files.push(staged);
         }
         if let Some((target, names)) = index {
@@ -86,9 +86,10 @@ impl Output {
     ) -> Result<Staged> {
         let count = layout.files.len();
         let shards: Vec<_> = (1..=count).map(|number| names.shard(number, count)).collect();
+        let places = layout.places()?;
         let entries = layout.by_name.iter().filter_map(|index| {
             let index = usize::try_from(*index).ok()?;
-            Some((tensors.get(index)?.name, shards.get(layout.places.get(index)?.file)?.as_str()))
+            Some((tensors.get(index)?.name, shards.get(places.get(index)?.file)?.as_str()))
         });
         let text = text::index(layout.data_size, entries)?;
         let staged = Staged::create(target, tag)?;

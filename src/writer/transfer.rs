@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::layout::{FileLayout, Place};
+use super::layout::FileLayout;
 use super::order;
 use super::stage::Staged;
 use super::system;
@@ -77,10 +77,9 @@ impl<'a> Meter<'a> {
 
 /// What a file consists of, from its first byte to its last.
 pub(super) struct Pieces<'a> {
-    pieces: Vec<Piece<'a>>,
+    file: &'a FileLayout,
+    tensors: &'a [NewTensor<'a>],
     source: Option<&'a Checkpoint>,
-    header_len: u64,
-    size: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -99,44 +98,59 @@ enum From<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn of(
-        file: &'a FileLayout,
-        places: &[Place],
-        tensors: &'a [NewTensor<'a>],
-        source: Option<&'a Checkpoint>,
-    ) -> Result<Self> {
-        let header_len = file.header.len() as u64;
-        let mut pieces = memory::vec_with_capacity(file.tensors.len().saturating_add(1), "the pieces of a file")?;
-        pieces.push(Piece { offset: 0, len: header_len, from: From::Memory(&file.header), name: "" });
-        for index in &file.tensors {
-            let place = usize::try_from(*index).ok().and_then(|index| places.get(index));
-            let Some((tensor, place)) = order::tensor(tensors, *index).zip(place) else { continue };
+    pub(super) fn of(file: &'a FileLayout, tensors: &'a [NewTensor<'a>], source: Option<&'a Checkpoint>) -> Self {
+        Self { file, tensors, source }
+    }
+
+    /// The header.
+    fn head(&self) -> Piece<'a> {
+        Piece { offset: 0, len: self.file.start(), from: From::Memory(&self.file.header), name: "" }
+    }
+
+    /// The tensors as they follow one another, from the one on that has the
+    /// byte at `start` of the data.
+    fn tensors(&self, start: u64) -> impl Iterator<Item = Piece<'a>> + '_ {
+        let file = self.file;
+        let first = match start {
+            0 => 0,
+            _ => file.ends.partition_point(|end| *end <= start),
+        };
+        let before = first.checked_sub(1).and_then(|before| file.ends.get(before)).copied().unwrap_or(0);
+        let mut offset = file.start().saturating_add(before);
+        let following =
+            file.tensors.get(first..).unwrap_or_default().iter().zip(file.ends.get(first..).unwrap_or_default());
+        following.filter_map(move |(index, end)| {
+            let tensor = order::tensor(self.tensors, *index)?;
             let from = match tensor.data {
                 Data::Memory(bytes) => From::Memory(bytes),
                 Data::File { shard, offset } => From::File { shard, offset },
-                Data::Later => continue,
+                Data::Later => From::Memory(&[]),
             };
-            if tensor.size != 0 {
-                pieces.push(Piece { offset: place.offset, len: tensor.size, from, name: tensor.name });
-            }
-        }
-        Ok(Self { pieces, source, header_len, size: file.size })
+            let piece = Piece { offset, len: tensor.size, from, name: tensor.name };
+            offset = file.start().saturating_add(*end);
+            Some(piece)
+        })
+    }
+
+    /// All pieces.
+    fn all(&self) -> impl Iterator<Item = Piece<'a>> + '_ {
+        std::iter::once(self.head()).chain(self.tensors(0))
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.size
+        self.file.size()
     }
 
     /// Whether the file system may take blocks over from the source instead of
     /// copying: only asking for it tells.
     pub(super) fn shares_blocks(&self, to: &Staged) -> bool {
-        let from_file = |piece: &Piece<'_>| matches!(piece.from, From::File { .. });
-        self.pieces.iter().any(from_file) && source::shares_blocks(to.file())
+        let from_file = |tensor: &NewTensor<'_>| matches!(tensor.data, Data::File { .. });
+        self.tensors.iter().any(from_file) && source::shares_blocks(to.file())
     }
 
     /// How many of these bytes of the file are tensors'.
     fn data_bytes(&self, start: u64, end: u64) -> u64 {
-        end.saturating_sub(start.max(self.header_len))
+        end.saturating_sub(start.max(self.file.start()))
     }
 
     fn read(&self, piece: &Piece<'_>, shard: usize, offset: u64, place: &mut [u8]) -> Result<()> {
@@ -159,14 +173,15 @@ impl<'a> Pieces<'a> {
 
     /// Fills `place` with the file's bytes from `start` on.
     fn fill(&self, start: u64, mut place: &mut [u8]) -> Result<()> {
-        let first = self.pieces.partition_point(|piece| piece.offset.saturating_add(piece.len) <= start);
+        let in_data = start.checked_sub(self.file.start());
+        let head = in_data.is_none().then(|| self.head());
         let mut at = start;
-        for piece in self.pieces.get(first..).unwrap_or_default() {
+        for piece in head.into_iter().chain(self.tensors(in_data.unwrap_or(0))) {
             let within = at.saturating_sub(piece.offset);
             let room = place.len() as u64;
             let len = usize::try_from(piece.len.saturating_sub(within).min(room)).unwrap_or(0);
             let Some((now, rest)) = place.split_at_mut_checked(len) else { break };
-            self.copy(piece, within, now)?;
+            self.copy(&piece, within, now)?;
             at = at.saturating_add(len as u64);
             place = rest;
             if place.is_empty() {
@@ -179,7 +194,7 @@ impl<'a> Pieces<'a> {
     /// Appends the tensors' bytes to a header, within the room that the caller
     /// made.
     pub(super) fn append_to(&self, out: &mut Vec<u8>, meter: &mut Meter<'_>) -> Result<()> {
-        for piece in self.pieces.iter().filter(|piece| piece.offset != 0) {
+        for piece in self.tensors(0) {
             let mut at = 0;
             while at < piece.len {
                 let len = piece.len.saturating_sub(at).min(STEP);
@@ -190,7 +205,7 @@ impl<'a> Pieces<'a> {
                     From::File { .. } => {
                         let old = out.len();
                         out.resize(old.saturating_add(to.saturating_sub(from)), 0);
-                        self.copy(piece, at, out.get_mut(old..).unwrap_or_default())?;
+                        self.copy(&piece, at, out.get_mut(old..).unwrap_or_default())?;
                     }
                 }
                 at = end;
@@ -205,7 +220,7 @@ impl<'a> Pieces<'a> {
     pub(super) fn write(&self, to: &Staged, pace: bool, meter: &mut Meter<'_>) -> Result<()> {
         let mut writer = Buffered { to, buffer: Vec::new(), at: 0, pace, unpaced: 0 };
         let mut clone = true;
-        for piece in &self.pieces {
+        for piece in self.all() {
             let mut at = 0;
             while at < piece.len {
                 let left = piece.len.saturating_sub(at);
@@ -238,7 +253,7 @@ impl<'a> Pieces<'a> {
                 };
                 if !gathered {
                     len = left.min(GATHERED as u64);
-                    self.copy(piece, at, writer.room(usize::try_from(len).unwrap_or(0))?)?;
+                    self.copy(&piece, at, writer.room(usize::try_from(len).unwrap_or(0))?)?;
                 }
                 at = at.saturating_add(len);
                 meter.advance(self.data_bytes(start, start.saturating_add(len)))?;
@@ -260,7 +275,7 @@ impl<'a> Pieces<'a> {
     /// system declines in the midst of it, through the cache.
     pub(super) fn write_direct(&self, to: &Staged, meter: &mut Meter<'_>) -> Result<()> {
         // Whole blocks past the cache, the rest through it.
-        let whole = self.size.saturating_sub(self.size.checked_rem(BLOCK).unwrap_or(0));
+        let whole = self.size().saturating_sub(self.size().checked_rem(BLOCK).unwrap_or(0));
         let step = DIRECT_STEP as u64;
         let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
         let meter = Mutex::new(meter);
@@ -303,10 +318,11 @@ impl<'a> Pieces<'a> {
     }
 
     fn write_tail(&self, to: &Staged, start: u64, meter: &mut Meter<'_>) -> Result<()> {
-        let mut tail = memory::zeroed(usize::try_from(self.size.saturating_sub(start)).unwrap_or(0), "a file's tail")?;
+        let mut tail =
+            memory::zeroed(usize::try_from(self.size().saturating_sub(start)).unwrap_or(0), "a file's tail")?;
         self.fill(start, &mut tail)?;
         to.write_at(&tail, start)?;
-        meter.advance(self.data_bytes(start, self.size))
+        meter.advance(self.data_bytes(start, self.size()))
     }
 }
 
