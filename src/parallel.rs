@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::memory;
 
 /// Threads that mostly wait for a disk or a network. 200 shards are open after
@@ -39,43 +39,40 @@ pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Syn
             }
         }
     };
-    thread::scope(|scope| {
-        for _ in 1..count.min(MOST_THREADS) {
-            if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker).is_err() {
-                break;
-            }
-        }
-        worker();
-    });
+    on_threads(count.min(MOST_THREADS), &worker);
     // Behind an error there may be places that nobody came to.
     results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
 }
 
-/// Both at once where there are two processors. If no thread has begun with
-/// the second when the first is done, the calling one does that too.
-pub(crate) fn both<T: Send>(
-    first: impl FnOnce() -> Result<T>,
-    second: impl FnOnce() -> Result<T> + Send,
-) -> Result<(T, T)> {
-    let (second, done) = (Mutex::new(Some(second)), Mutex::new(None));
-    let work = || {
-        let second = second.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(second) = second {
-            let result = second();
-            *done.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+/// A piece of work.
+type Piece<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
+
+/// Two pieces of work at once, or the error of the first one that has one.
+pub(crate) fn both<'a>(first: Piece<'a>, second: Piece<'a>) -> Result<()> {
+    let pieces = [(first, Ok(())), (second, Ok(()))].map(Mutex::new);
+    let next = AtomicUsize::new(0);
+    on_threads(2, &|| {
+        while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+            piece.1 = (piece.0)();
         }
-    };
-    let first = thread::scope(|scope| {
-        if cores() > 1 {
-            drop(thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, work));
-        }
-        let first = first();
-        work();
-        first
     });
-    let second = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let nobody = || Err(Error::new(ErrorKind::Internal, "half of the work was not done"));
-    Ok((first?, second.unwrap_or_else(nobody)?))
+    let results = pieces.map(|piece| piece.into_inner().unwrap_or_else(PoisonError::into_inner).1);
+    results.into_iter().collect()
+}
+
+/// `work` on so many threads at once, the calling one among them, or on as many
+/// as the system gives. (Starting threads is 4 kB of code for each closure; so
+/// all use this.)
+pub(crate) fn on_threads(count: usize, work: &(dyn Fn() + Sync)) {
+    thread::scope(|scope| {
+        for _ in 1..count {
+            if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
 }
 
 /// Processors that are at work. The standard library's count also reads the
@@ -89,14 +86,17 @@ pub(crate) fn cores() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, ErrorKind};
 
     #[test]
     fn both_are_done_and_the_first_error_wins() {
         for _ in 0..50 {
-            assert_eq!(both(|| Ok(1), || Ok(2)).unwrap(), (1, 2));
-            let fail = |text: &'static str| move || Err::<(), _>(Error::new(ErrorKind::Io, text));
-            assert_eq!(both(fail("a"), fail("b")).unwrap_err().to_string(), "a");
-            assert_eq!(both(|| Ok(()), fail("b")).unwrap_err().to_string(), "b");
+            let (mut a, mut b) = (0, 0);
+            both(&mut || Ok(a += 1), &mut || Ok(b += 1)).unwrap();
+            assert_eq!((a, b), (1, 1));
+            let fail = |text: &'static str| move || Err(Error::new(ErrorKind::Io, text));
+            assert_eq!(both(&mut fail("a"), &mut fail("b")).unwrap_err().to_string(), "a");
+            assert_eq!(both(&mut || Ok(()), &mut fail("b")).unwrap_err().to_string(), "b");
         }
     }
 

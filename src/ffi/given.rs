@@ -86,34 +86,30 @@ unsafe fn new_tensors<'a>(
     with_data: bool,
 ) -> Result<Vec<NewTensor<'a>>> {
     let mut tensors = memory::vec_with_capacity(records.len(), "tensors")?;
-    // SAFETY: the caller's promise.
-    let new = |(number, record)| unsafe { new_tensor(record, number, source, with_data) };
-    let middle = records.len() / 2;
-    if records.len() >= WORTH_A_THREAD {
-        let part = |records: &'a [st_tensor], tensors: &mut Filler<'_, NewTensor<'a>>| {
-            for batch in records.chunks(BATCH) {
-                // SAFETY: the caller's promise.
-                unsafe { touch_names(batch) };
-                for record in batch.iter().enumerate() {
-                    tensors.push(new(record)?);
-                }
+    let part = |from: usize, records: &'a [st_tensor], tensors: &mut Filler<'_, NewTensor<'a>>| {
+        for (batch, numbers) in records.chunks(BATCH).zip((from..).step_by(BATCH)) {
+            // SAFETY: the caller's promise.
+            unsafe { touch_names(batch) };
+            for (record, number) in batch.iter().zip(numbers..) {
+                // SAFETY: as above.
+                let room = tensors.push(unsafe { new_tensor(record, number, source, with_data)? });
+                room.ok_or_else(|| Error::new(ErrorKind::Internal, "more tensors than records"))?;
             }
-            Ok(())
-        };
-        let (first, second) = records.split_at(middle);
-        let both = memory::fill(&mut tensors, middle, |first_tensors, second_tensors| {
-            parallel::both(|| part(first, first_tensors), || part(second, second_tensors)).ok()
-        });
-        if both.is_some() {
-            return Ok(tensors);
         }
-    }
-    // Also where something is wrong, as here the first error is the one.
-    tensors.clear();
-    for record in records.iter().enumerate() {
-        tensors.push(new(record)?);
-    }
-    Ok(tensors)
+        Ok(())
+    };
+    let middle = if records.len() < WORTH_A_THREAD { 0 } else { records.len() / 2 };
+    let (first, second) = records.split_at(middle);
+    let mut result = Ok(());
+    memory::fill(&mut tensors, middle, |first_tensors, second_tensors| {
+        let mut second = || part(middle, second, second_tensors);
+        result = match middle {
+            0 => second(),
+            _ => parallel::both(&mut || part(0, first, first_tensors), &mut second),
+        };
+        result.as_ref().ok().map(|()| ())
+    });
+    result.map(|()| tensors)
 }
 
 /// Reads a byte of each name, in a loop so short that the cache misses overlap.
@@ -128,7 +124,7 @@ unsafe fn touch_names(records: &[st_tensor]) {
 
 /// # Safety
 /// The record's pointers are as the header's rules say.
-#[inline(always)]
+#[inline]
 unsafe fn new_tensor<'a>(
     record: &'a st_tensor,
     number: usize,

@@ -141,10 +141,9 @@ fn file(
         let begin = sizes.fold(0, u64::saturating_add);
         let mut rest = HeaderText::rest(room)?;
         let mut more = memory::vec_with_capacity(second.len(), "the order of tensors")?;
-        parallel::both(
-            || entries(&mut text, 0, first, tensors, &mut ends),
-            || entries(&mut rest, begin, second, tensors, &mut more),
-        )?;
+        parallel::both(&mut || entries(&mut text, 0, first, tensors, &mut ends), &mut || {
+            entries(&mut rest, begin, second, tensors, &mut more)
+        })?;
         text.join(rest)?;
         ends.append(&mut more);
     }

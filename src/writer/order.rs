@@ -80,7 +80,7 @@ fn sort(keyed: &mut [Keyed], names: &[&[u8]]) -> Result<()> {
     let all = keyed.len();
     let mut groups = vec![(keyed, 0)];
     if all < WORTH_A_THREAD {
-        return sort_groups(groups, names);
+        return sort_groups(&mut groups, names);
     }
     // Divided until there is work for two.
     while let Some(large) = groups.iter().position(|(group, _)| group.len() > all / 4) {
@@ -93,13 +93,13 @@ fn sort(keyed: &mut [Keyed], names: &[&[u8]]) -> Result<()> {
         *len = len.saturating_add(group.0.len());
         groups.push(group);
     }
-    parallel::both(|| sort_groups(first.1, names), || sort_groups(second.1, names)).map(|_| ())
+    parallel::both(&mut || sort_groups(&mut first.1, names), &mut || sort_groups(&mut second.1, names))
 }
 
 /// A list of groups, as names like "a", "aa", "aaa", … would make recursion deep.
-fn sort_groups(mut groups: Vec<Group<'_>>, names: &[&[u8]]) -> Result<()> {
+fn sort_groups(groups: &mut Vec<Group<'_>>, names: &[&[u8]]) -> Result<()> {
     while let Some(group) = groups.pop() {
-        sort_once(group, names, &mut groups)?;
+        sort_once(group, names, groups)?;
     }
     Ok(())
 }

@@ -100,7 +100,6 @@ impl HeaderText {
     }
 
     /// Adds a tensor whose bytes are at `begin..end` of the data section.
-    #[inline]
     pub(super) fn push(&mut self, tensor: &NewTensor<'_>, begin: u64, end: u64) {
         if self.dtype.0 != tensor.dtype {
             let name = tensor.dtype.name().as_bytes();

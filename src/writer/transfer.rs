@@ -10,7 +10,6 @@
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use super::layout::FileLayout;
 use super::order;
@@ -21,6 +20,7 @@ use super::Progress;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Aligned};
+use crate::parallel;
 use crate::source;
 
 /// One write, and so the time between two calls of a progress function.
@@ -34,7 +34,7 @@ const PACE: u64 = 32 << 20;
 /// Past the page cache: each buffer, and how many at once. Blocks from 4 MiB on
 /// are aligned to huge pages, and so to any disk's blocks.
 const DIRECT_STEP: usize = 4 << 20;
-const DIRECT_THREADS: u64 = 4;
+const DIRECT_THREADS: usize = 4;
 /// What every disk writes in whole.
 const BLOCK: u64 = 4096;
 
@@ -302,14 +302,8 @@ impl<'a> Pieces<'a> {
                 first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         };
-        thread::scope(|scope| {
-            for _ in 1..DIRECT_THREADS.min(whole.div_ceil(step)) {
-                if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker).is_err() {
-                    break;
-                }
-            }
-            worker();
-        });
+        let threads = usize::try_from(whole.div_ceil(step)).unwrap_or(usize::MAX);
+        parallel::on_threads(threads.min(DIRECT_THREADS), &worker);
         system::direct(to.file(), false);
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
