@@ -107,7 +107,7 @@ unsafe fn new_tensors<'a>(
             0 => second(),
             _ => parallel::both(&mut || part(0, first, first_tensors), &mut second),
         };
-        result.as_ref().ok().map(|()| ())
+        result.as_ref().ok().copied()
     });
     result.map(|()| tensors)
 }

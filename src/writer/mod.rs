@@ -10,6 +10,7 @@ mod edit;
 mod layout;
 mod order;
 mod output;
+mod set;
 mod stage;
 mod stream;
 mod system;

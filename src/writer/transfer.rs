@@ -289,7 +289,7 @@ impl<'a> Pieces<'a> {
                 let len = usize::try_from(whole.saturating_sub(start).min(step)).unwrap_or(0);
                 let bytes = buffer.as_mut().get_mut(..len).unwrap_or_default();
                 self.fill(start, bytes)?;
-                write_aligned(to, bytes, start)?;
+                write_direct_or_not(to, bytes, start)?;
                 let end = start.saturating_add(len as u64);
                 let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
                 meter.advance(self.data_bytes(start, end))?;
@@ -315,16 +315,17 @@ impl<'a> Pieces<'a> {
         let mut tail =
             memory::zeroed(usize::try_from(self.size().saturating_sub(start)).unwrap_or(0), "a file's tail")?;
         self.fill(start, &mut tail)?;
-        to.write_at(&tail, start)?;
+        write_direct_or_not(to, &tail, start)?;
         meter.advance(self.data_bytes(start, self.size()))
     }
 }
 
-fn write_aligned(to: &Staged, bytes: &[u8], at: u64) -> Result<()> {
+fn write_direct_or_not(to: &Staged, bytes: &[u8], at: u64) -> Result<()> {
     match to.file().write_all_at(bytes, at) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            // Opening it so was accepted, writing is not: through the cache
-            // from now on, also for threads that find out at the same time.
+            // Opening it so was accepted, writing is not (or these are the last
+            // bytes, which fill no block): through the cache from now on, also
+            // for threads that find out at the same time.
             system::direct(to.file(), false);
             to.write_at(bytes, at)
         }
