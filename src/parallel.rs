@@ -38,7 +38,8 @@ pub(crate) fn map<T: Send>(count: usize, most: usize, work: impl Fn(usize) -> Re
     };
     run(count.min(most), &worker, &mut || worker());
     // Behind an error there may be places that nobody came to.
-    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    memory::collect(results.into_iter().flatten(), count, "results")
 }
 
 /// `here` on this thread, and beside it `worker` on others, up to `threads` in

@@ -56,6 +56,7 @@ impl Staged {
                 Err(error) => return Err(failed("creating a temporary file in its folder", &error, &target)),
             };
             if system::lock(&file) == Lock::Busy || !file.metadata().is_ok_and(|found| found.nlink() > 0) {
+                drop(fs::remove_file(&path));
                 continue;
             }
             let staged = Self { file, path, target, published: false };
