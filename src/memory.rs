@@ -95,6 +95,47 @@ impl<T> Filler<'_, T> {
     }
 }
 
+impl Filler<'_, u8> {
+    /// Adds bytes; `None` where there is no room for them.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        self.put_start(bytes, bytes.len())
+    }
+
+    /// Adds the first `len` of the bytes. All of them are moved, which takes
+    /// neither a loop nor a call where their number is known when compiling;
+    /// so there must be room for all.
+    #[inline(always)]
+    pub(crate) fn put_start(&mut self, bytes: &[u8], len: usize) -> Option<()> {
+        let place = self.room.get_mut(self.len..)?.get_mut(..bytes.len())?;
+        // SAFETY: source and place are equally long, and what is borrowed
+        // mutably overlaps nothing.
+        unsafe { place.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        // They are in the room, so this can't overflow.
+        self.len = self.len.wrapping_add(len.min(bytes.len()));
+        Some(())
+    }
+}
+
+/// Appends what `fill` puts into the room that the vector has. `None` if it
+/// says so, and then nothing is appended.
+#[inline(always)]
+pub(crate) fn append<T>(vec: &mut Vec<T>, fill: impl FnOnce(&mut Filler<'_, T>) -> Option<()>) -> Option<()> {
+    let room = vec.spare_capacity_mut();
+    let start = room.as_ptr();
+    let mut filler = Filler { room, len: 0 };
+    fill(&mut filler)?;
+    if start != filler.room.as_ptr() {
+        return None;
+    }
+    let added = filler.len;
+    let len = vec.len().saturating_add(added);
+    // SAFETY: that many items behind the vector's end have been written, as
+    // this is the filler from above.
+    unsafe { vec.set_len(len) };
+    Some(())
+}
+
 /// A vector filled by two threads at once: the first `middle` items by one, the
 /// others by the other, and nothing is moved. `middle` 0: by one alone, given
 /// as the second. `None` if `fill` says so or leaves a gap.
