@@ -26,6 +26,7 @@ use self::shared::{Host, Shared};
 use self::task::Task;
 use self::work::Worker;
 use crate::checkpoint::Checkpoint;
+use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
@@ -149,6 +150,8 @@ struct Budget {
     chunk: u64,
     /// Most bytes of a read straight to where they go.
     straight: u64,
+    /// Results are too many for the caches, where each piece is converted to.
+    far: bool,
 }
 
 /// A checked load.
@@ -262,7 +265,13 @@ impl<'a> Load<'a> {
         let affordable = usize::try_from(staging / LEAST_STAGING).unwrap_or(usize::MAX);
         let threads = threads.min(affordable).max(1);
         let share = staging.checked_div(threads as u64).unwrap_or(staging).min(MOST_STAGING);
-        let budget = Budget { window: blocks(share / 2), desk: blocks(share / 4), chunk, straight: STRAIGHT };
+        let budget = Budget {
+            window: blocks(share / 2),
+            desk: blocks(share / 4),
+            chunk,
+            straight: STRAIGHT,
+            far: total >= convert::FAR_FROM as u64,
+        };
         Ok(Self { checkpoint, tasks, options: *options, threads, budget, total, numbered: true })
     }
 

@@ -139,7 +139,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             let (room, later) = out.split_at_mut_checked(size(task, now)?).ok_or_else(fault)?;
             if task.converts() {
                 let bytes = self.reader.window(shard, offset, count(now)?, way)?;
-                convert::convert(task.from, bytes, task.to, room)?;
+                convert::convert_to(task.from, bytes, task.to, room, self.delivery.desk.budget.far)?;
             } else {
                 self.reader.read(shard, offset, room, way)?;
             }
@@ -287,7 +287,7 @@ impl Desk {
             let now = left.min(self.most(task));
             let (room, later) = out.split_at_mut_checked(size(task, now)?).ok_or_else(fault)?;
             let bytes = feed.next(count(now)?, &mut self.gathered, self.budget.desk)?;
-            convert::convert(task.from, bytes, task.to, room)?;
+            convert::convert_to(task.from, bytes, task.to, room, self.budget.far)?;
             (left, out) = (left.saturating_sub(now), later);
         }
         Ok(())
@@ -301,7 +301,7 @@ impl Desk {
             return Ok(bytes);
         }
         let room = scratch(converted, budget.desk)?.get_mut(..size(task, bytes.len() as u64)?).ok_or_else(fault)?;
-        convert::convert(task.from, bytes, task.to, room)?;
+        convert::convert_to(task.from, bytes, task.to, room, false)?;
         Ok(room)
     }
 }
