@@ -1043,8 +1043,9 @@ st_status st_convert(st_dtype from,
 // Returns ST_OK, one of those, ST_ERROR_IO with errno, ST_ERROR_CANCELLED,
 // ST_ERROR_OUT_OF_MEMORY, or what the source's read_at returned. After an
 // error nothing new is left, and an older file is as it was; only where
-// several files were being renamed may some shards be new already, which the
-// message says. Since 0.1.
+// several files were being renamed may some shards be new already, and where
+// nothing but bringing the name to the disk has failed, the file is: the
+// message says so. Since 0.1.
 ST_API
 st_status st_save(const char *path,
                   const struct st_tensor *tensors,

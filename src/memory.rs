@@ -3,7 +3,7 @@
 //! it is large, and never moved once something points into it.
 
 use std::alloc::{self, Layout};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::slice;
 
@@ -35,6 +35,37 @@ pub(crate) fn reserve_exact<T>(vec: &mut Vec<T>, additional: usize, what: &str) 
     let room = vec.spare_capacity_mut();
     advise_huge(room.as_mut_ptr().cast(), size_of_val(room));
     Ok(())
+}
+
+/// The items of an iterator, `count` at most, or the first error among them.
+pub(crate) fn collect<T>(items: impl Iterator<Item = Result<T>>, count: usize, what: &str) -> Result<Vec<T>> {
+    let mut vec = vec_with_capacity(count, what)?;
+    for item in items {
+        vec.push(item?);
+    }
+    Ok(vec)
+}
+
+/// Gives back room that is not needed. Where even that takes memory which is
+/// not to be had, the vector stays as it is; `Vec::shrink_to_fit` would abort.
+pub(crate) fn shrink<T>(vec: &mut Vec<T>) {
+    let (len, capacity) = (vec.len(), vec.capacity());
+    let sizes = (Layout::array::<T>(capacity), Layout::array::<T>(len));
+    let (Ok(layout), Ok(smaller)) = sizes else { return };
+    if smaller.size() == 0 || smaller.size() == layout.size() {
+        return;
+    }
+    let start = ManuallyDrop::new(std::mem::take(vec)).as_mut_ptr();
+    // SAFETY: the block is the vector's, of this layout, and the new size is neither 0 nor larger.
+    let moved = unsafe { alloc::realloc(start.cast(), layout, smaller.size()) };
+    // SAFETY: the items are where realloc has moved them, with just the room for
+    // them, or where they were, with the room that was there.
+    *vec = unsafe {
+        match NonNull::new(moved) {
+            Some(moved) => Vec::from_raw_parts(moved.as_ptr().cast(), len, len),
+            None => Vec::from_raw_parts(start, len, capacity),
+        }
+    };
 }
 
 /// Pieces of text in one.
@@ -347,6 +378,16 @@ mod tests {
             // SAFETY: the arena is alive and never moves its shapes.
             let shape = if len == 0 { &[] } else { unsafe { slice::from_raw_parts(start, len) } };
             assert_eq!(shape, expected);
+        }
+    }
+
+    #[test]
+    fn shrinking_keeps_the_items() {
+        for (len, capacity) in [(0, 0), (0, 9), (3, 3), (3, 1000), (100_000, 3_000_000)] {
+            let mut vec = Vec::with_capacity(capacity);
+            vec.extend((0..len).map(|i| Box::new(i)));
+            shrink(&mut vec);
+            assert!(vec.iter().map(|item| **item).eq(0..len) && (len == 0 || vec.capacity() == len));
         }
     }
 

@@ -41,7 +41,8 @@ pub(crate) fn map<T: Send>(count: usize, most: usize, work: impl Fn(usize) -> Re
     };
     on_threads(count.min(most), &worker);
     // Behind an error there may be places that nobody came to.
-    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    memory::collect(results.into_iter().flatten(), count, "results")
 }
 
 /// A piece of work.

@@ -137,8 +137,9 @@ pub struct st_writer(Writer);
 /// Returns ST_OK, one of those, ST_ERROR_IO with errno, ST_ERROR_CANCELLED,
 /// ST_ERROR_OUT_OF_MEMORY, or what the source's read_at returned. After an
 /// error nothing new is left, and an older file is as it was; only where
-/// several files were being renamed may some shards be new already, which the
-/// message says. Since 0.1.
+/// several files were being renamed may some shards be new already, and where
+/// nothing but bringing the name to the disk has failed, the file is: the
+/// message says so. Since 0.1.
 #[no_mangle]
 pub unsafe extern "C" fn st_save(
     path: *const c_char,
