@@ -150,6 +150,9 @@ public final class Safetensors {
         }
         Memory memory = Memory.readable(source);
         Memory.fill(target, needed, (address, room) -> {
+            if (address < memory.address() + memory.size() && memory.address() < address + needed) {
+                throw new IllegalArgumentException("source and target overlap");
+            }
             Native.convert(from.number(), memory.address(), to.number(), address, count);
         });
         memory.keep();

@@ -10,7 +10,10 @@ import java.nio.charset.StandardCharsets;
 public final class SafetensorsException extends RuntimeException {
     private static final long serialVersionUID = 1L;
 
+    /** Which rule was broken. */
     private final Status status;
+
+    /** The operating system's error number, or 0. */
     private final int errno;
 
     /** From the JNI shim: the fields of an {@code st_error}. */

@@ -82,7 +82,7 @@ final class Support {
     static String java(List<String> flags, List<String> arguments, String... environment)
             throws IOException, InterruptedException {
         List<String> command = new ArrayList<>(flags);
-        command.addAll(List.of("-cp", CLASS_PATH));
+        command.addAll(List.of("-Dsafetensors.repository=" + REPOSITORY, "-cp", CLASS_PATH));
         command.add(0, Path.of(System.getProperty("java.home"), "bin", "java").toString());
         if (Runtime.version().feature() >= 22) {
             command.add("--enable-native-access=ALL-UNNAMED");

@@ -274,5 +274,11 @@ class WriteTest {
         assertThrows(IllegalArgumentException.class, () ->
                 Safetensors.convert(Dtype.F32, ByteBuffer.allocate(6), Dtype.F16, ByteBuffer.allocate(99)));
         Safetensors.convert(Dtype.F32, ByteBuffer.allocate(0), Dtype.F16, ByteBuffer.allocate(0));
+        ByteBuffer shared = ByteBuffer.allocateDirect(64);
+        Safetensors.convert(Dtype.F32, shared.slice(0, 16), Dtype.F32, shared.slice(16, 16));
+        assertThrows(IllegalArgumentException.class, () ->
+                Safetensors.convert(Dtype.F32, shared.slice(0, 16), Dtype.F32, shared.slice(15, 16)));
+        assertThrows(IllegalArgumentException.class, () ->
+                Safetensors.convert(Dtype.F32, shared.slice(16, 16), Dtype.F16, shared.slice(9, 8)));
     }
 }
