@@ -10,7 +10,7 @@ use super::Io;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Aligned;
-use crate::source::{self, FileRef, Source, BLOCK};
+use crate::source::{self, FileRef, Probe, Source, BLOCK};
 
 /// Through the page cache: read so much, and work on it while it is in the
 /// processor's. A multiple of 24, as all cuts.
@@ -35,8 +35,9 @@ struct Open<'a> {
     shard: usize,
     source: &'a Source,
     file: Option<FileRef<'a>>,
-    /// Opened once it is wanted; the inner `None`: it can't be.
+    /// Each made once it is wanted; the inner `None`: it can't be.
     direct: Option<Option<File>>,
+    probe: Option<Option<Probe>>,
 }
 
 /// How the bytes of a request are read.
@@ -44,6 +45,18 @@ struct Open<'a> {
 pub(super) enum Way {
     Cached,
     Direct,
+    /// By a callback of the caller's: few and large.
+    Called,
+}
+
+impl Way {
+    /// Where it does not depend on the file.
+    pub(super) fn of(source: &Source) -> Self {
+        match source.preferred_request() {
+            Some(_) => Self::Called,
+            None => Self::Cached,
+        }
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -57,7 +70,7 @@ impl<'a> Reader<'a> {
             Some(open) => open,
             None => {
                 let source = self.checkpoint.source(shard)?;
-                Open { shard, source, file: source.as_file()?, direct: None }
+                Open { shard, source, file: source.as_file()?, direct: None, probe: None }
             }
         };
         Ok(self.open.insert(open))
@@ -67,15 +80,16 @@ impl<'a> Reader<'a> {
     pub(super) fn way(&mut self, shard: usize, offset: u64, len: u64) -> Result<Way> {
         let io = self.io;
         let open = self.open(shard)?;
-        let Some(file) = open.file.as_deref() else { return Ok(Way::Cached) };
+        let Some(file) = open.file.as_deref() else { return Ok(Way::of(open.source)) };
         let wanted = match io {
             Io::Cached => false,
             Io::Direct => true,
-            // Four bytes tell of the rest: the cache is filled in long stretches.
-            Io::Auto if len >= DIRECT_FROM && source::is_local(file) => (0..4_u64).any(|quarter| {
-                let at = (len / 4).saturating_mul(quarter);
-                !source::is_cached(file, offset.saturating_add(at))
-            }),
+            // Two bytes tell of the rest: the cache is filled in long stretches.
+            Io::Auto if len >= DIRECT_FROM => {
+                let local = || source::is_local(file).then(|| Probe::new(file)).flatten();
+                let finds = |probe: &Probe| probe.finds(offset) && probe.finds(offset.saturating_add(len / 2));
+                open.probe.get_or_insert_with(local).as_ref().is_some_and(|probe| !finds(probe))
+            }
             Io::Auto => false,
         };
         if wanted && open.direct.get_or_insert_with(|| source::open_direct(file)).is_some() {
@@ -89,14 +103,14 @@ impl<'a> Reader<'a> {
         let room = (self.window as u64).saturating_sub(TWO_BLOCKS);
         let most = match way {
             Way::Cached => room.min(CACHED_STEP),
-            Way::Direct => room,
+            Way::Direct | Way::Called => room,
         };
         most.saturating_sub(most % 24)
     }
 
     /// Fills `out` from `offset` on.
     pub(super) fn read(&mut self, shard: usize, offset: u64, out: &mut [u8], way: Way) -> Result<()> {
-        if way == Way::Cached {
+        if way != Way::Direct {
             return self.open(shard)?.read(offset, out);
         }
         // Where file and memory happen to agree, blocks go straight to their place.
@@ -131,7 +145,7 @@ impl<'a> Reader<'a> {
         }
         let stage = scratch(&mut self.stage, room)?;
         match way {
-            Way::Cached => {
+            Way::Cached | Way::Called => {
                 let stage = stage.get_mut(..len).ok_or_else(fault)?;
                 open.read(offset, stage)?;
                 Ok(stage)

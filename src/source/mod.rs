@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::path::Path;
 
 pub use callback::ReadAt;
-pub(crate) use direct::{drop_cached, is_cached, open_direct, read_blocks, BLOCK};
+pub(crate) use direct::{drop_cached, open_direct, read_blocks, Probe, BLOCK};
 pub(crate) use file::{check_regular, descriptors_to_spare, read_exact, require_regular, FileRef};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -129,6 +129,15 @@ impl Source {
             Kind::Callback(callback) => Some(callback.preferred_request()),
             Kind::File(_) | Kind::Memory(_) => None,
         }
+    }
+
+    /// How many reads it takes to read so many bytes, if none comes back short.
+    pub(crate) fn reads(&self, len: u64) -> u64 {
+        let most = match &self.kind {
+            Kind::Callback(callback) => callback.largest_read(),
+            Kind::File(_) | Kind::Memory(_) => u64::MAX,
+        };
+        len.div_ceil(most)
     }
 
     /// How many requests are worth having under way at once, on so many
