@@ -218,17 +218,6 @@ JNIEXPORT void JNICALL Java_org_safetensors_NativeLibrary_initialize(JNIEnv *env
 
 // -------------------------------------------------------- methods of Native
 
-JNIEXPORT jlong JNICALL Java_org_safetensors_Native_allocate(JNIEnv *env, jclass class, jlong size)
-{
-    (void)class;
-    st_error error;
-    st_buffer buffer = {NULL, 0};
-    if (st_buffer_alloc((size_t)size, &buffer, &error) != ST_OK) {
-        throw_error(env, &error);
-    }
-    return value_of(buffer.data);
-}
-
 JNIEXPORT void JNICALL Java_org_safetensors_Native_freeBuffer(JNIEnv *env, jclass class, jlong address, jlong size)
 {
     (void)env, (void)class;

@@ -75,8 +75,6 @@ final class Native {
 
     static native void convert(int from, long source, int to, long target, long count);
 
-    static native long allocate(long size);
-
     static native void freeBuffer(long address, long size);
 
     static native ByteBuffer buffer(long address, long size);

@@ -2,6 +2,7 @@
 package org.safetensors;
 
 import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
@@ -159,20 +160,16 @@ public final class Safetensors {
     }
 
     /**
-     * Memory for tensors: native, zeroed, aligned to 64 bytes, on huge pages where possible. Unlike
-     * {@link ByteBuffer#allocateDirect} it does not count against {@code -XX:MaxDirectMemorySize}.
+     * Memory for tensors: direct, zeroed, aligned to 64 bytes.
      *
      * @param size its bytes
-     * @return a writable, little-endian direct buffer; released when it is garbage collected
-     * @throws SafetensorsException with {@link Status#OUT_OF_MEMORY}
+     * @return a writable, little-endian direct buffer
      */
     public static ByteBuffer allocate(int size) {
         Check.notNegative(size, "size");
-        if (size == 0) {
-            return ByteBuffer.allocateDirect(0);
-        }
-        long address = Native.allocate(size);
-        return Memory.owned(address, size, () -> Native.freeBuffer(address, size));
+        ByteBuffer memory = ByteBuffer.allocateDirect(Math.addExact(size, 63));
+        int skip = (64 - memory.alignmentOffset(0, 64)) % 64;
+        return memory.slice(skip, size).order(ByteOrder.LITTLE_ENDIAN);
     }
 
     /** {@return the version of the native library that is running, as "0.1.0"} */
