@@ -458,7 +458,7 @@ fn check_requests(opened: &Opened, asked: &[Asked<'_>], planned: &st_plan, most:
 }
 
 proptest! {
-    #![proptest_config(config(256))]
+    #![proptest_config(config(120))]
     #[test]
     fn loads_are_what_index_arithmetic_and_exact_conversion_say(case in case()) {
         check(&case);

@@ -130,6 +130,8 @@ fn files(folder: &Path, size: usize, rounds: usize) {
         ("synced", &ours, synced),
         ("synced, from a checkpoint", &copied, synced),
     ] {
+        // SAFETY: a number. What earlier saves had is not to be used again unseen.
+        unsafe { libc::malloc_trim(0) };
         let peak = peak_memory(|| save(tensors, sync));
         println!("  {title:31} {:6.1} MiB", peak as f64 / f64::from(1 << 20));
     }
