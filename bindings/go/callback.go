@@ -57,9 +57,9 @@ type failures struct {
 	}
 }
 
-// note keeps an error and makes one for the library of it.
-func (f *failures) note(err error) *cst.Error {
-	code := ErrIO
+// note keeps an error and makes one for the library of it, with this status
+// where the error has none of its own.
+func (f *failures) note(err error, code Status) *cst.Error {
 	var status Status
 	switch {
 	case errors.As(err, &status) && status > 0:

@@ -204,7 +204,7 @@ func (r *reader) ReadAt(dst []byte, offset uint64) (int, *cst.Error) {
 		return err
 	})
 	if err != nil {
-		return 0, r.callbacks.kept.note(err)
+		return 0, r.callbacks.kept.note(err, ErrIO)
 	}
 	return n, nil
 }
@@ -237,7 +237,7 @@ func (r *resolver) Open(name string) (cst.Source, *cst.Error) {
 		return err
 	})
 	if err != nil {
-		return cst.Source{}, r.callbacks.kept.note(err)
+		return cst.Source{}, r.callbacks.kept.note(err, ErrIO)
 	}
 	return given, nil
 }

@@ -81,3 +81,19 @@ func cstProgress(handle C.uintptr_t, done, total C.uint64_t) C.int32_t {
 	}
 	return 1
 }
+
+//export cstChunk
+func cstChunk(handle C.uintptr_t, buffer, item C.size_t, offset C.uint64_t, size C.size_t, e *C.st_error) C.st_status {
+	if failure := value[Sink](handle).Chunk(int(buffer), int(item), uint64(offset), int(size)); failure != nil {
+		return failure.set(e)
+	}
+	return C.ST_OK
+}
+
+//export cstWait
+func cstWait(handle C.uintptr_t, buffer C.size_t, e *C.st_error) C.st_status {
+	if failure := value[Sink](handle).Wait(int(buffer)); failure != nil {
+		return failure.set(e)
+	}
+	return C.ST_OK
+}

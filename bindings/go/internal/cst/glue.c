@@ -38,6 +38,16 @@ static int32_t progress(void *user, uint64_t done, uint64_t total)
     return cstProgress((uintptr_t)user, done, total);
 }
 
+static st_status chunk(void *user, size_t buffer, size_t item, uint64_t item_offset, size_t size, st_error *error)
+{
+    return cstChunk((uintptr_t)user, buffer, item, item_offset, size, error);
+}
+
+static st_status wait_for(void *user, size_t buffer, st_error *error)
+{
+    return cstWait((uintptr_t)user, buffer, error);
+}
+
 void cst_io_init(st_io *io, uintptr_t user)
 {
     io->read_at = read_at;
@@ -56,4 +66,17 @@ void cst_save_progress(st_save_options *options, uintptr_t user)
 {
     options->progress = progress;
     options->user_data = (void *)user;
+}
+
+void cst_load_progress(st_load_options *options, uintptr_t user)
+{
+    options->progress = progress;
+    options->user_data = (void *)user;
+}
+
+void cst_sink_init(st_sink *sink, uintptr_t user, int wait)
+{
+    sink->chunk = chunk;
+    sink->wait = wait ? wait_for : NULL;
+    sink->user_data = (void *)user;
 }

@@ -19,5 +19,7 @@ const st_metadata *cst_metadata(const st_checkpoint *checkpoint, size_t *count, 
 void cst_io_init(st_io *io, uintptr_t user);
 void cst_resolver_init(st_resolver *resolver, uintptr_t user);
 void cst_save_progress(st_save_options *options, uintptr_t user);
+void cst_load_progress(st_load_options *options, uintptr_t user);
+void cst_sink_init(st_sink *sink, uintptr_t user, int wait);
 
 #endif

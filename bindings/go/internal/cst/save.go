@@ -100,6 +100,7 @@ func (g *given) tensor(to *C.st_tensor, from *NewTensor) {
 	case from.Data == nil && from.Record != nil:
 		to.shard = from.Record.shard
 		to.offset = from.Record.offset
+		to.size = from.Record.size
 		if from.Record.size > 0 {
 			to.data = from.Record.data
 		}
