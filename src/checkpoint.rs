@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::header::{Arena, Header};
 use crate::index::Index;
+use crate::load;
 use crate::lookup::{Hasher, Lookup};
 use crate::memory::{self, Aligned};
 use crate::record::{st_shard, Metadata, Range, Tensor};
-use crate::slice::Slice;
 use crate::source::{FileRef, Source};
 
 /// An opened checkpoint: whatever lies behind it, one table of tensors.
@@ -224,12 +224,7 @@ impl Checkpoint {
     /// reading.
     pub fn read_slice(&self, tensor: &Tensor, ranges: &[Range], buffer: &mut [u8]) -> Result<()> {
         let tensor = self.own(tensor)?;
-        let slice = Slice::new(tensor, ranges).map_err(|error| error.in_file(&self.label_of(tensor.shard())))?;
-        let room = buffer.len();
-        let place = usize::try_from(slice.size()).ok().and_then(|size| buffer.get_mut(..size));
-        let place = place.ok_or_else(|| self.too_small(tensor, slice.size(), room))?;
-        let source = self.sources.get(tensor.shard()).ok_or_else(|| not_ours(tensor))?;
-        read_runs(source, tensor, &slice, place).map_err(|error| self.named(tensor.shard(), tensor.name(), &error))
+        load::read_slice(self, tensor, ranges, buffer)
     }
 
     fn read_record(&self, tensor: &Tensor, place: &mut [u8]) -> Result<()> {
@@ -238,15 +233,17 @@ impl Checkpoint {
 
     /// Bytes of a shard's file; `name` is the tensor that an error names.
     pub(crate) fn read_bytes(&self, shard: usize, offset: u64, name: &[u8], place: &mut [u8]) -> Result<()> {
-        let source = self
-            .sources
-            .get(shard)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "a shard's number is out of range"))?;
-        source.read_exact_at(offset, place).map_err(|error| self.named(shard, name, &error))
+        self.source(shard)?.read_exact_at(offset, place).map_err(|error| self.named(shard, name, &error))
+    }
+
+    /// Where a shard's bytes are.
+    pub(crate) fn source(&self, shard: usize) -> Result<&Source> {
+        let source = self.sources.get(shard);
+        source.ok_or_else(|| Error::new(ErrorKind::Internal, "a shard's number is out of range"))
     }
 
     /// A source's error as one about this tensor of this shard.
-    fn named(&self, shard: usize, name: &[u8], error: &Error) -> Error {
+    pub(crate) fn named(&self, shard: usize, name: &[u8], error: &Error) -> Error {
         let named = Error::tensor(error.kind(), name, error.message(usize::MAX));
         named.with_errno(error.os_errno()).in_file(&self.label_of(shard))
     }
@@ -279,7 +276,7 @@ impl Checkpoint {
     }
 
     /// This checkpoint's own record for one that may be a copy.
-    fn own(&self, tensor: &Tensor) -> Result<&Tensor> {
+    pub(crate) fn own(&self, tensor: &Tensor) -> Result<&Tensor> {
         // Empty tensors may share a place; a copy still has its name's address,
         // by which they are sorted.
         let place = |tensor: &Tensor| (tensor.shard, tensor.offset, tensor.size);
@@ -294,37 +291,9 @@ impl Checkpoint {
         self.label_of(0)
     }
 
-    fn label_of(&self, shard: usize) -> String {
+    pub(crate) fn label_of(&self, shard: usize) -> String {
         crate::error::escaped(self.shard_label(shard))
     }
-}
-
-/// Reads a slice: runs with wide gaps by themselves, straight to their place, others
-/// several at a time by way of a scratch buffer.
-fn read_runs(source: &Source, tensor: &Tensor, slice: &Slice, mut place: &mut [u8]) -> Result<()> {
-    let fault = || Error::new(ErrorKind::Internal, "a slice's runs lie outside its tensor");
-    let bytes = |count: u64| usize::try_from(count).map_err(|_| fault());
-    if let Some(memory) = source.callers_memory() {
-        let memory = memory.get(bytes(tensor.offset)?..).unwrap_or_default();
-        return slice.runs().gather(memory, 0, place).ok_or_else(fault);
-    }
-    let mut scratch = Vec::new();
-    for mut read in slice.reads(source.widest_gap()) {
-        let (now, later) = place.split_at_mut_checked(bytes(read.picked)?).ok_or_else(fault)?;
-        place = later;
-        let offset = tensor.offset.checked_add(read.start).ok_or_else(fault)?;
-        if read.picked == read.size {
-            source.read_exact_at(offset, now)?;
-            continue;
-        }
-        if scratch.is_empty() {
-            scratch = memory::zeroed(bytes(slice.window())?, "the runs of a slice and what lies between them")?;
-        }
-        let window = scratch.get_mut(..bytes(read.size)?).ok_or_else(fault)?;
-        source.read_exact_at(offset, window)?;
-        read.runs.gather(window, read.start, now).ok_or_else(fault)?;
-    }
-    Ok(())
 }
 
 fn not_ours(tensor: &Tensor) -> Error {

@@ -21,11 +21,13 @@ mod checkpoint;
 mod header;
 mod index;
 mod json;
+pub mod load;
 mod lookup;
 mod memory;
 mod open;
 mod parallel;
 mod slice;
+mod sort;
 mod source;
 pub mod writer;
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 /// Blocks from this size on are worth a system call for huge pages: one page
 /// fault instead of 512, and one TLB entry at each cold lookup later.
 const HUGE_FROM: usize = 4 << 20;
+const PAGE: usize = 4096;
 
 /// A vector with room for just `capacity` items, or an error instead of an
 /// abort. Untouched room costs address space only.
@@ -105,10 +106,12 @@ pub(crate) fn zeroed(len: usize, what: &str) -> Result<Vec<u8>> {
     Ok(unsafe { Vec::from_raw_parts(block.as_ptr(), len, len) })
 }
 
-/// Bytes aligned for any SIMD load and for page-wise I/O of large blocks.
+/// Bytes aligned for any SIMD load, on pages of their own where they are many.
+///
+/// Large blocks come from the system as zero pages, which cost nothing until
+/// they are written: what is read into them touches each page once.
 pub(crate) struct Aligned {
-    block: NonNull<u8>,
-    layout: Layout,
+    start: NonNull<u8>,
     len: usize,
 }
 
@@ -120,36 +123,79 @@ unsafe impl Sync for Aligned {}
 impl Aligned {
     /// The alignment promised for every block.
     pub(crate) const ALIGNMENT: usize = 64;
-    /// Large blocks start on a huge page, so that all of them can be huge.
+    /// Blocks from this size on are pages of their own.
+    const PAGES_FROM: usize = 1 << 20;
+    /// Blocks that can hold one start on a huge page, so that all of them can be huge.
     const HUGE_PAGE: usize = 2 << 20;
 
     /// `len` zero bytes.
     pub(crate) fn zeroed(len: usize, what: &str) -> Result<Self> {
-        let alignment = if len >= HUGE_FROM { Self::HUGE_PAGE } else { Self::ALIGNMENT };
-        let fail = || Error::out_of_memory(what, len);
-        let layout = Layout::from_size_align(len.max(1), alignment).map_err(|_| fail())?;
-        // SAFETY: the layout is not empty.
-        let block = NonNull::new(unsafe { alloc::alloc(layout) }).ok_or_else(fail)?;
-        advise_huge(block.as_ptr(), len);
-        // SAFETY: the block is layout.size() bytes long and ours.
-        unsafe { block.as_ptr().write_bytes(0, layout.size()) };
-        Ok(Self { block, layout, len })
+        let start = match Self::layout(len) {
+            // SAFETY: the layout is not empty.
+            Some(layout) => NonNull::new(unsafe { alloc::alloc_zeroed(layout) }),
+            None => Self::pages(len),
+        };
+        Ok(Self { start: start.ok_or_else(|| Error::out_of_memory(what, len))?, len })
+    }
+
+    /// How the allocator is asked for so many bytes; `None` where they are pages.
+    fn layout(len: usize) -> Option<Layout> {
+        // Direct I/O wants whole blocks of the disk.
+        let alignment = if len >= PAGE { PAGE } else { Self::ALIGNMENT };
+        Layout::from_size_align(len.max(1), alignment).ok().filter(|_| len < Self::PAGES_FROM)
+    }
+
+    fn pages(len: usize) -> Option<NonNull<u8>> {
+        let alignment = if len >= Self::HUGE_PAGE { Self::HUGE_PAGE } else { PAGE };
+        let len = len.checked_next_multiple_of(PAGE)?;
+        let whole = len.checked_add(alignment)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping, wherever there is room.
+        let found = unsafe { libc::mmap(std::ptr::null_mut(), whole, access, kind, -1, 0) };
+        if found == libc::MAP_FAILED {
+            return None;
+        }
+        let found = found.cast::<u8>();
+        let before = found.align_offset(alignment);
+        let start = found.wrapping_add(before);
+        // SAFETY: what lies before and behind the block is this mapping's too.
+        unsafe {
+            unmap(found, before);
+            unmap(start.wrapping_add(len), alignment.saturating_sub(before));
+        }
+        advise_huge_from(Self::HUGE_PAGE, start, len);
+        NonNull::new(start)
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
-        self.block.as_ptr()
+        self.start.as_ptr()
     }
 
     pub(crate) fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the block holds len initialised bytes and is borrowed mutably.
-        unsafe { slice::from_raw_parts_mut(self.block.as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
 impl Drop for Aligned {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and freed once.
-        unsafe { alloc::dealloc(self.block.as_ptr(), self.layout) }
+        // SAFETY: these are the block's own bytes, had in the same way, and freed once.
+        unsafe {
+            match Self::layout(self.len) {
+                Some(layout) => alloc::dealloc(self.start.as_ptr(), layout),
+                None => unmap(self.start.as_ptr(), self.len),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The pages are one mapping's or parts of it, and nobody uses them any more.
+unsafe fn unmap(start: *mut u8, len: usize) {
+    if len != 0 {
+        // SAFETY: the caller's promise.
+        unsafe { libc::munmap(start.cast(), len) };
     }
 }
 
@@ -220,9 +266,12 @@ impl ShapeArena {
 
 /// Asks for huge pages behind a block; whether they come is up to the kernel.
 fn advise_huge(start: *mut u8, len: usize) {
+    advise_huge_from(HUGE_FROM, start, len);
+}
+
+fn advise_huge_from(least: usize, start: *mut u8, len: usize) {
     #[cfg(target_os = "linux")]
-    if len >= HUGE_FROM {
-        const PAGE: usize = 4096;
+    if len >= least {
         let skip = start.align_offset(PAGE);
         if let Some(inside) = len.checked_sub(skip) {
             // SAFETY: MADV_HUGEPAGE changes no contents, and the range lies inside the block.
@@ -232,7 +281,7 @@ fn advise_huge(start: *mut u8, len: usize) {
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (start, len);
+    let _ = (least, start, len);
 }
 
 #[cfg(test)]
@@ -262,10 +311,12 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_absurd_sizes_are_errors() {
-        for len in [0, 1, 100, HUGE_FROM + 1] {
+        for len in [0, 1, 100, PAGE, Aligned::PAGES_FROM - 1, Aligned::PAGES_FROM, HUGE_FROM + 1] {
             let mut block = Aligned::zeroed(len, "test").unwrap();
             assert_eq!(block.as_ptr().align_offset(Aligned::ALIGNMENT), 0);
             assert_eq!(block.as_mut().len(), len);
+            assert!(len < PAGE || block.as_ptr().align_offset(PAGE) == 0);
+            assert!(block.as_mut().iter().all(|byte| *byte == 0));
         }
         assert!(Aligned::zeroed(usize::MAX / 4, "test").is_err());
         assert!(zeroed(usize::MAX / 4, "test").is_err());

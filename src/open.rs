@@ -93,7 +93,7 @@ impl Checkpoint {
                 reader.map(Source::callback).map_err(|error| missing_shard(error).in_file(&label(name)))
             })
             .collect::<Result<_>>()?;
-        let headers = parallel::map(sources.len(), |shard| {
+        let headers = parallel::map(sources.len(), parallel::WAITING, |shard| {
             let source = sources.get(shard).ok_or_else(internal)?;
             let name = names.get(shard).map_or(&[][..], Vec::as_slice);
             Header::read(source, shard_number(shard)?, &options.limits, options.tolerate)
@@ -194,7 +194,7 @@ fn open_files(paths: &[Vec<u8>], options: &OpenOptions) -> Result<Checkpoint> {
 /// Opens the shards and reads their headers side by side.
 fn open_parts(paths: &[Vec<u8>], options: &OpenOptions, unopened: fn(Error) -> Error) -> Result<Vec<Part>> {
     let keep_open = paths.len() <= source::descriptors_to_spare();
-    parallel::map(paths.len(), |number| {
+    parallel::map(paths.len(), parallel::WAITING, |number| {
         let bytes = paths.get(number).ok_or_else(internal)?;
         let path = Path::new(OsStr::from_bytes(bytes));
         let open = || {

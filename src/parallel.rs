@@ -10,15 +10,15 @@ use crate::memory;
 
 /// Threads that mostly wait for a disk or a network. 200 shards are open after
 /// the time of four reads.
-const MOST_THREADS: usize = 64;
+pub(crate) const WAITING: usize = 64;
 
-/// `work` for 0 to `count`, on several threads; the results in order, or the
+/// `work` for 0 to `count`, on up to `most` threads; the results in order, or the
 /// error of the lowest number. Where the system gives no thread, the calling
 /// one does the work.
-pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+pub(crate) fn map<T: Send>(count: usize, most: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    let mut empty = memory::vec_with_capacity(count, "shards")?;
+    let mut empty = memory::vec_with_capacity(count, "results")?;
     empty.resize_with(count, || None);
     let results: Mutex<Vec<Option<Result<T>>>> = Mutex::new(empty);
     let worker = || {
@@ -37,7 +37,7 @@ pub(crate) fn map<T: Send>(count: usize, work: impl Fn(usize) -> Result<T> + Syn
         }
     };
     thread::scope(|scope| {
-        for _ in 1..count.min(MOST_THREADS) {
+        for _ in 1..count.min(most) {
             if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker).is_err() {
                 break;
             }
@@ -63,10 +63,10 @@ mod tests {
 
     #[test]
     fn results_come_in_order_and_the_lowest_error_wins() {
-        assert_eq!(map(500, Ok).unwrap(), (0..500).collect::<Vec<_>>());
-        assert!(map(0, Ok).unwrap().is_empty());
+        assert_eq!(map(500, WAITING, Ok).unwrap(), (0..500).collect::<Vec<_>>());
+        assert!(map(0, WAITING, Ok).unwrap().is_empty());
         for _ in 0..50 {
-            let found = map(300, |i| match i {
+            let found = map(300, WAITING, |i| match i {
                 7.. => Err(Error::new(ErrorKind::Io, i.to_string())),
                 _ => Ok(i),
             });

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::{build_program, compilers, library, root, run, scratch};
+use safetensors::ffi::load::{st_load_item, st_load_options, st_plan, st_sink};
 use safetensors::ffi::open::{st_io, st_open_options, st_resolver};
 use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options};
 use safetensors::ffi::status::st_error;
@@ -105,6 +106,15 @@ fn rust_lays_the_structs_out_as_c_does() {
     assert_eq!([size_of::<st_save_options>(), size_of::<st_metadata_options>(), size_of::<st_buffer>()], [64, 16, 16]);
     assert_eq!([offset_of!(st_save_options, max_shard_size), offset_of!(st_save_options, source)], [16, 56]);
     assert_eq!([offset_of!(st_metadata_options, in_place), offset_of!(st_metadata_options, sync)], [8, 12]);
+    assert_eq!(
+        [size_of::<st_load_item>(), size_of::<st_sink>(), size_of::<st_load_options>(), size_of::<st_plan>()],
+        [112, 48, 56, 112]
+    );
+    assert_eq!([offset_of!(st_load_item, dst), offset_of!(st_load_item, reserved)], [32, 64]);
+    assert_eq!(
+        [offset_of!(st_sink, chunk), offset_of!(st_load_options, sink), offset_of!(st_plan, threads)],
+        [24, 48, 40]
+    );
     assert_eq!([offset_of!(st_buffer, data), offset_of!(st_buffer, size)], [0, 8]);
 }
 

@@ -13,6 +13,7 @@ const SOURCES: &[&str] = &[
     "ffi/inspect.rs",
     "ffi/read.rs",
     "ffi/slice.rs",
+    "ffi/load.rs",
     "ffi/convert.rs",
     "ffi/save.rs",
     "ffi/helpers.rs",

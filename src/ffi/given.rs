@@ -50,7 +50,7 @@ impl Given<'_> {
                 metadata: metadata_entries(metadata, metadata_count)?,
                 options: given.map_or(Ok(SaveOptions::default()), |given| save_options(&given))?,
                 source,
-                progress: given.and_then(|given| Some(CallerProgress(given.progress?, given.user_data))),
+                progress: given.and_then(|given| Some(CallerProgress::new(given.progress?, given.user_data))),
             })
         }
     }
@@ -64,7 +64,7 @@ impl Given<'_> {
 }
 
 /// The caller's progress function.
-struct CallerProgress(unsafe extern "C" fn(*mut c_void, u64, u64) -> i32, *mut c_void);
+pub(super) struct CallerProgress(unsafe extern "C" fn(*mut c_void, u64, u64) -> i32, *mut c_void);
 
 // SAFETY: the header says that it may be called from other threads, one at a time.
 unsafe impl Send for CallerProgress {}
@@ -72,7 +72,11 @@ unsafe impl Send for CallerProgress {}
 unsafe impl Sync for CallerProgress {}
 
 impl CallerProgress {
-    fn goes_on(&self, done: u64, total: u64) -> bool {
+    pub(super) fn new(progress: unsafe extern "C" fn(*mut c_void, u64, u64) -> i32, user_data: *mut c_void) -> Self {
+        Self(progress, user_data)
+    }
+
+    pub(super) fn goes_on(&self, done: u64, total: u64) -> bool {
         // SAFETY: the caller's function with the caller's data.
         unsafe { self.0(self.1, done, total) == 0 }
     }
@@ -160,7 +164,7 @@ unsafe fn given_text<'a>(text: *const c_char, len: usize, what: impl Fn() -> Str
 
 /// # Safety
 /// `items` is null or points to `count` items that outlive `'a`.
-unsafe fn array_at<'a, T>(items: *const T, count: usize, what: &str) -> Result<&'a [T]> {
+pub(super) unsafe fn array_at<'a, T>(items: *const T, count: usize, what: &str) -> Result<&'a [T]> {
     if count == 0 {
         return Ok(&[]);
     }

@@ -10,6 +10,7 @@ pub mod dtype;
 mod given;
 pub mod helpers;
 pub mod inspect;
+pub mod load;
 pub mod open;
 pub mod read;
 pub mod save;

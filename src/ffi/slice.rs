@@ -111,7 +111,7 @@ unsafe fn find_shape(tensor: &st_tensor, ranges: &[st_range], out: *mut i64, siz
 ///
 /// # Safety
 /// `ranges` is null or points to `count` of them, which outlive `'a`.
-unsafe fn all_ranges<'a>(ranges: *const st_range, count: usize) -> Result<&'a [st_range]> {
+pub(super) unsafe fn all_ranges<'a>(ranges: *const st_range, count: usize) -> Result<&'a [st_range]> {
     if count == 0 {
         return Ok(&[]);
     }

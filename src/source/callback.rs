@@ -59,6 +59,23 @@ impl Callback {
         }
     }
 
+    /// What it prefers in whole groups of elements, but no crumbs; 3 MiB where
+    /// it has no wish: a tenth of a second on a network of 250 Mbit/s.
+    pub(super) fn preferred_request(&self) -> u64 {
+        match self.reader.preferred_read() as u64 {
+            0 => 3 << 20,
+            preferred => preferred.saturating_sub(preferred % 24).max(48 << 10),
+        }
+    }
+
+    /// As many as it takes at once, within reason; each waits for a journey.
+    pub(super) fn useful_threads(&self) -> usize {
+        match self.reader.max_parallel() {
+            0 => 8,
+            most => most.min(64),
+        }
+    }
+
     pub(super) fn read_exact_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
         let end = offset.checked_add(buffer.len() as u64);
         if end.is_none_or(|end| end > self.size) {

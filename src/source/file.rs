@@ -14,7 +14,7 @@ use memmap2::{Mmap, MmapOptions};
 use super::{ended, filesystem};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
-use crate::options::{Access, Prefetch};
+use crate::options::Access;
 
 /// Refuses what is no regular file, before anything is opened: opening a FIFO
 /// waits, and opening a device can do anything.
@@ -99,23 +99,9 @@ impl MappableFile {
         self.map.as_deref()
     }
 
-    pub(super) fn read_exact_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+    pub(super) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let file = self.file()?;
-        while !buffer.is_empty() {
-            match file.read_at(buffer, offset) {
-                Ok(0) => return Err(ended(offset, buffer.len(), offset)),
-                Ok(done) => {
-                    offset = offset.saturating_add(done as u64);
-                    buffer = buffer.get_mut(done..).unwrap_or_default();
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let what = format!("reading {} bytes at {offset}", buffer.len());
-                    return Err(Error::os(what, &error));
-                }
-            }
-        }
-        Ok(())
+        read_exact(&file, offset, buffer)
     }
 
     /// The open file, or the same one opened again.
@@ -132,19 +118,52 @@ impl MappableFile {
         Ok(FileRef::Reopened(file))
     }
 
-    pub(super) fn prefetch(&self, how: Prefetch) {
-        // Hints: what the system declines is not an error.
-        match (&self.map, how) {
-            (_, Prefetch::None) => {}
-            (Some(map), Prefetch::Advise) => drop(map.advise(memmap2::Advice::WillNeed)),
-            (Some(map), Prefetch::Populate) => populate(map),
-            (None, Prefetch::Advise | Prefetch::Populate) => {
-                if let Ok(file) = self.file() {
-                    read_ahead(&file);
+    /// Asks the system to read these bytes ahead; a hint.
+    pub(super) fn advise(&self, offset: u64, len: u64) {
+        if let Ok(file) = self.file() {
+            read_ahead(&file, offset, len);
+        }
+    }
+
+    /// Reads these bytes into the page cache and maps them, where there is a
+    /// mapping; what the system does not know how to do is left undone.
+    pub(super) fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        // In large reads: populating alone reads as little ahead as a page fault.
+        self.advise(offset, len);
+        #[cfg(target_os = "linux")]
+        if let Some(map) = &self.map {
+            let (Ok(start), Ok(size)) = (usize::try_from(offset), usize::try_from(len)) else { return Ok(()) };
+            // Larger folios, and fewer entries in page tables, where the file system has them.
+            drop(map.advise_range(memmap2::Advice::HugePage, start, size));
+            if let Err(error) = map.advise_range(memmap2::Advice::PopulateRead, start, size) {
+                // Linux before 5.14 knows no populating; out of memory it goes without.
+                let known = [libc::EFAULT, libc::EHWPOISON, libc::EIO];
+                if error.raw_os_error().is_some_and(|errno| known.contains(&errno)) {
+                    return Err(Error::os(format!("populating {len} bytes at {offset}"), &error));
                 }
             }
         }
+        Ok(())
     }
+}
+
+/// Fills `buffer` from `offset` on.
+pub(crate) fn read_exact(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+    while !buffer.is_empty() {
+        match file.read_at(buffer, offset) {
+            Ok(0) => return Err(ended(offset, buffer.len(), offset)),
+            Ok(done) => {
+                offset = offset.saturating_add(done as u64);
+                buffer = buffer.get_mut(done..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let what = format!("reading {} bytes at {offset}", buffer.len());
+                return Err(Error::os(what, &error));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A file that is open already, or was opened for this use.
@@ -178,21 +197,15 @@ fn map(file: &File, size: u64) -> io::Result<Mmap> {
     unsafe { MmapOptions::new().len(len).map(file) }
 }
 
-fn populate(map: &Mmap) {
-    #[cfg(target_os = "linux")]
-    if map.advise(memmap2::Advice::PopulateRead).is_ok() {
-        return;
-    }
-    drop(map.advise(memmap2::Advice::WillNeed));
-}
-
-fn read_ahead(file: &File) {
+fn read_ahead(file: &File, offset: u64, len: u64) {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
-        // SAFETY: advice on a descriptor that is open for the call.
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_WILLNEED) };
+        if let (Ok(offset), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) {
+            // SAFETY: advice on a descriptor that is open for the call.
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
+        }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = file;
+    let _ = (file, offset, len);
 }

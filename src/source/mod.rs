@@ -2,6 +2,7 @@
 //! Where bytes live: a file (mapped or read), memory, or somebody's callback.
 
 mod callback;
+mod direct;
 mod file;
 mod filesystem;
 
@@ -9,7 +10,8 @@ use std::ffi::{CStr, CString};
 use std::path::Path;
 
 pub use callback::ReadAt;
-pub(crate) use file::{check_regular, descriptors_to_spare, require_regular, FileRef};
+pub(crate) use direct::{drop_cached, is_cached, open_direct, read_blocks, BLOCK};
+pub(crate) use file::{check_regular, descriptors_to_spare, read_exact, require_regular, FileRef};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Access, Prefetch};
@@ -120,6 +122,25 @@ impl Source {
         }
     }
 
+    /// How much of one tensor a request should bring where the source has a
+    /// wish: what it prefers, or enough to be worth a journey.
+    pub(crate) fn preferred_request(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Callback(callback) => Some(callback.preferred_request()),
+            Kind::File(_) | Kind::Memory(_) => None,
+        }
+    }
+
+    /// How many requests are worth having under way at once, on so many
+    /// processors. Files: two for each, as one of two waits for the disk.
+    pub(crate) fn useful_threads(&self, cores: usize) -> usize {
+        match &self.kind {
+            Kind::File(_) => cores.saturating_mul(2).clamp(2, 16),
+            Kind::Memory(_) => cores.min(16),
+            Kind::Callback(callback) => callback.useful_threads(),
+        }
+    }
+
     /// Fills `buffer` from `offset` on. Never through the mapping: a file that
     /// has become shorter is an error here.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
@@ -145,8 +166,27 @@ impl Source {
 
     /// Reads ahead, as far as the system goes along.
     pub(crate) fn prefetch(&self, how: Prefetch) {
+        match how {
+            Prefetch::None => {}
+            Prefetch::Advise => self.advise(0, self.size()),
+            // What can't be read is found by whoever reads it.
+            Prefetch::Populate => drop(self.populate(0, self.size())),
+        }
+    }
+
+    /// Tells the system that these bytes will be wanted.
+    fn advise(&self, offset: u64, len: u64) {
         if let Kind::File(file) = &self.kind {
-            file.prefetch(how);
+            file.advise(offset, len);
+        }
+    }
+
+    /// These bytes are in memory, and mapped ones in the page tables, when this
+    /// returns; where nothing is mapped it does not wait.
+    pub(crate) fn populate(&self, offset: u64, len: u64) -> Result<()> {
+        match &self.kind {
+            Kind::File(file) => file.populate(offset, len),
+            Kind::Memory(_) | Kind::Callback(_) => Ok(()),
         }
     }
 }

@@ -92,6 +92,47 @@ FIELD(st_resolver, open, 8);
 FIELD(st_resolver, release, 16);
 FIELD(st_resolver, user_data, 24);
 
+SIZE(st_load_item, 112);
+FIELD(st_load_item, tensor, 0);
+FIELD(st_load_item, ranges, 8);
+FIELD(st_load_item, range_count, 16);
+FIELD(st_load_item, dtype, 24);
+FIELD(st_load_item, reserved0, 28);
+FIELD(st_load_item, dst, 32);
+FIELD(st_load_item, dst_size, 40);
+FIELD(st_load_item, dst_strides, 48);
+FIELD(st_load_item, user_data, 56);
+FIELD(st_load_item, reserved, 64);
+
+SIZE(st_sink, 48);
+FIELD(st_sink, struct_size, 0);
+FIELD(st_sink, buffers, 8);
+FIELD(st_sink, buffer_count, 16);
+FIELD(st_sink, chunk, 24);
+FIELD(st_sink, wait, 32);
+FIELD(st_sink, user_data, 40);
+
+SIZE(st_load_options, 56);
+FIELD(st_load_options, struct_size, 0);
+FIELD(st_load_options, threads, 8);
+FIELD(st_load_options, io, 12);
+FIELD(st_load_options, staging_bytes, 16);
+FIELD(st_load_options, drop_cache, 24);
+FIELD(st_load_options, reserved0, 28);
+FIELD(st_load_options, progress, 32);
+FIELD(st_load_options, user_data, 40);
+FIELD(st_load_options, sink, 48);
+
+SIZE(st_plan, 112);
+FIELD(st_plan, bytes, 0);
+FIELD(st_plan, read_bytes, 8);
+FIELD(st_plan, over_read_bytes, 16);
+FIELD(st_plan, requests, 24);
+FIELD(st_plan, staging_bytes, 32);
+FIELD(st_plan, threads, 40);
+FIELD(st_plan, shards, 44);
+FIELD(st_plan, reserved, 48);
+
 SIZE(st_save_options, 64);
 FIELD(st_save_options, struct_size, 0);
 FIELD(st_save_options, order, 8);

@@ -17,6 +17,8 @@ typedef union {
     st_resolver resolver;
     st_save_options save;
     st_metadata_options metadata;
+    st_load_options load;
+    st_sink sink;
     unsigned char bytes[5000];
 } grown;
 
@@ -74,6 +76,29 @@ static st_status with_save(const grown *given) {
     st_status status = st_serialize(&x, 1, NULL, 0, &given->save, &out, &error);
     st_buffer_free(&out);
     return status;
+}
+
+// A load of nothing: all there is to fail is the structs.
+static st_status loaded(const st_load_options *options) {
+    st_checkpoint *checkpoint = st_open_memory(file, file_size, NULL, &error);
+    st_status status = st_load(checkpoint, NULL, 0, options, &error);
+    st_free(checkpoint);
+    return status;
+}
+
+static st_status with_load(const grown *given) {
+    return loaded(&given->load);
+}
+
+static st_status with_sink(const grown *given) {
+    st_load_options options = ST_LOAD_OPTIONS_INIT;
+    options.sink = &given->sink;
+    return loaded(&options);
+}
+
+static st_status chunk(void *user_data, size_t buffer, size_t item, uint64_t offset, size_t size, st_error *failed) {
+    (void)user_data, (void)buffer, (void)item, (void)offset, (void)size, (void)failed;
+    return ST_OK;
 }
 
 // The options are read before the file is: where they are fine, it is not there.
@@ -134,6 +159,22 @@ int main(void) {
     CHECK(with_save(&given) == ST_OK);
     given.struct_size = sizeof(st_save_options);
     CHECK(with_save(&given) == ST_ERROR_INVALID_ARGUMENT);
+
+    memset(&given, 0, sizeof given);
+    check(with_load, given, sizeof(size_t), sizeof(st_load_options));
+    given.load.io = 99;
+    given.struct_size = offsetof(st_load_options, io);
+    CHECK(with_load(&given) == ST_OK);
+    given.struct_size = sizeof(st_load_options);
+    CHECK(with_load(&given) == ST_ERROR_INVALID_ARGUMENT);
+
+    static unsigned char room[4096];
+    st_buffer buffer = {room, sizeof room};
+    memset(&given, 0, sizeof given);
+    given.sink.buffers = &buffer;
+    given.sink.buffer_count = 1;
+    given.sink.chunk = chunk;
+    check(with_sink, given, offsetof(st_sink, wait), sizeof(st_sink));
 
     memset(&given, 0, sizeof given);
     check(with_metadata, given, sizeof(size_t), sizeof(st_metadata_options));

@@ -8,14 +8,17 @@
 //! here allocates.
 #![forbid(unsafe_code)]
 
+mod reads;
+mod runs;
+
+pub(crate) use reads::Reads;
+pub(crate) use runs::Runs;
+
+use std::sync::Arc;
+
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Range, Tensor};
-
-/// The most that one read fetches where there are gaps to throw away: enough for
-/// half of the columns of a 4096 x 4096 BF16 tensor in 32 reads. From 256 KiB to
-/// here the time is the same.
-const WINDOW: u64 = 1 << 20;
 
 const MAX_LOOPS: usize = 64;
 
@@ -186,159 +189,27 @@ impl Slice {
         self.size
     }
 
+    /// Where the first picked byte lies, from the tensor's first.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// From the first picked byte to behind the last one, with what lies between.
+    pub(crate) fn span(&self) -> u64 {
+        let inner = self.loops.iter().take(self.depth);
+        let inner = inner.map(|inner| inner.count.saturating_sub(1).saturating_mul(inner.stride));
+        inner.fold(self.run, u64::saturating_add)
+    }
+
     /// The runs, in the order in which they lie in the tensor and in the result.
-    pub(crate) fn runs(&self) -> Runs<'_> {
-        Runs { slice: self, at: self.first, done: [0; MAX_LOOPS], over: self.size == 0 }
+    pub(crate) fn runs(self: Arc<Self>) -> Runs {
+        Runs::new(self)
     }
 
     /// The reads that fetch them. Gaps up to `widest_gap` bytes are read and thrown
-    /// away, wider ones are skipped.
-    pub(crate) fn reads(&self, widest_gap: u64) -> Reads<'_> {
-        Reads { rest: self.runs(), widest_gap }
-    }
-
-    /// How much memory those reads want for bytes that are partly thrown away.
-    pub(crate) fn window(&self) -> u64 {
-        let last = self.loops.iter().take(self.depth);
-        let last = last.map(|inner| inner.count.saturating_sub(1).saturating_mul(inner.stride));
-        last.fold(self.run, u64::saturating_add).min(WINDOW)
-    }
-}
-
-/// A place in the sequence of runs.
-#[derive(Clone)]
-pub(crate) struct Runs<'a> {
-    slice: &'a Slice,
-    /// Where the next run begins.
-    at: u64,
-    /// How many turns of each loop lie behind.
-    done: [u64; MAX_LOOPS],
-    over: bool,
-}
-
-impl Runs<'_> {
-    /// Where the next run begins, and how many runs from there on lie at the
-    /// innermost loop's stride, with that stride.
-    fn peek(&self) -> Option<(u64, Loop)> {
-        let rest = match (self.slice.depth, &self.slice.loops, &self.done) {
-            (0, ..) => Loop { count: 1, stride: self.slice.run },
-            (_, [inner, ..], [done, ..]) => Loop { count: inner.count.saturating_sub(*done), stride: inner.stride },
-        };
-        (!self.over).then_some((self.at, rest))
-    }
-
-    /// Goes on by `count` runs, at most as many as `peek` said.
-    fn advance(&mut self, count: u64) {
-        let mut turns = count;
-        for (inner, done) in self.slice.loops.iter().zip(&mut self.done).take(self.slice.depth) {
-            *done = done.saturating_add(turns);
-            if *done < inner.count {
-                self.at = self.at.saturating_add(turns.saturating_mul(inner.stride));
-                return;
-            }
-            // Back to this loop's beginning, and one turn of the next.
-            let behind = done.saturating_sub(turns).saturating_mul(inner.stride);
-            self.at = self.at.saturating_sub(behind);
-            *done = 0;
-            turns = 1;
-        }
-        self.over = true;
-    }
-
-    /// Fills `result` with the next runs; `bytes` are the tensor's from `start`
-    /// on. `None` where the runs end first, or lie elsewhere.
-    pub(crate) fn gather(&mut self, bytes: &[u8], start: u64, mut result: &mut [u8]) -> Option<()> {
-        let run = usize::try_from(self.slice.run).ok()?;
-        while !result.is_empty() {
-            let (at, rest) = self.peek()?;
-            let from = bytes.get(usize::try_from(at.checked_sub(start)?).ok()?..)?;
-            let wanted = (result.len() as u64).checked_div(self.slice.run)?;
-            let count = rest.count.min(wanted);
-            let size = usize::try_from(count).ok()?.checked_mul(run)?;
-            let (now, later) = result.split_at_mut_checked(size)?;
-            if now.is_empty() {
-                return None;
-            }
-            copy_runs(from, usize::try_from(rest.stride).ok()?, run, now)?;
-            self.advance(count);
-            result = later;
-        }
-        Some(())
-    }
-}
-
-/// Copies runs that lie `stride` bytes apart.
-fn copy_runs(from: &[u8], stride: usize, run: usize, to: &mut [u8]) -> Option<()> {
-    match run {
-        1 => copy_elements::<1>(from, stride, to),
-        2 => copy_elements::<2>(from, stride, to),
-        4 => copy_elements::<4>(from, stride, to),
-        8 => copy_elements::<8>(from, stride, to),
-        _ => {
-            for (to, from) in to.chunks_exact_mut(run).zip(from.chunks(stride)) {
-                to.copy_from_slice(from.get(..run)?);
-            }
-            Some(())
-        }
-    }
-}
-
-/// The same for single elements, where a copy of unknown size costs ten times
-/// the load and store that it is.
-fn copy_elements<const N: usize>(from: &[u8], stride: usize, to: &mut [u8]) -> Option<()> {
-    for (to, from) in to.chunks_exact_mut(N).zip(from.chunks(stride)) {
-        to.copy_from_slice(from.first_chunk::<N>()?);
-    }
-    Some(())
-}
-
-/// The reads that fetch a slice, in file order.
-pub(crate) struct Reads<'a> {
-    rest: Runs<'a>,
-    widest_gap: u64,
-}
-
-/// One read.
-pub(crate) struct Read<'a> {
-    /// Where it begins, in bytes from the tensor's first.
-    pub(crate) start: u64,
-    /// Bytes to read.
-    pub(crate) size: u64,
-    /// Bytes of the result that are among them; all, or there are gaps between.
-    pub(crate) picked: u64,
-    /// The first of the runs in it.
-    pub(crate) runs: Runs<'a>,
-}
-
-impl<'a> Iterator for Reads<'a> {
-    type Item = Read<'a>;
-
-    /// Runs that touch are one read of any size; with gaps between them it is
-    /// bounded, as it has to go through other memory.
-    fn next(&mut self) -> Option<Read<'a>> {
-        let runs = self.rest.clone();
-        let run = runs.slice.run;
-        let (start, _) = self.rest.peek()?;
-        self.rest.advance(1);
-        let (mut size, mut picked) = (run, run);
-        while let Some((at, rest)) = self.rest.peek() {
-            let before = at.saturating_sub(start);
-            let gap = before.saturating_sub(size);
-            let count = if gap == 0 && size == picked {
-                1
-            } else if gap > self.widest_gap {
-                break;
-            } else {
-                let Some(room) = WINDOW.checked_sub(before.saturating_add(run)) else { break };
-                let close = rest.stride.saturating_sub(run) <= self.widest_gap;
-                let more = if close { room.checked_div(rest.stride).unwrap_or_default() } else { 0 };
-                more.saturating_add(1).min(rest.count)
-            };
-            self.rest.advance(count);
-            size = before.saturating_add(run).saturating_add(count.saturating_sub(1).saturating_mul(rest.stride));
-            picked = picked.saturating_add(count.saturating_mul(run));
-        }
-        Some(Read { start, size, picked, runs })
+    /// away, in reads of up to `window` bytes; wider ones are skipped.
+    pub(crate) fn reads(self: Arc<Self>, widest_gap: u64, window: u64) -> Reads {
+        Reads::new(self.runs(), widest_gap, window)
     }
 }
 
@@ -353,12 +224,13 @@ mod tests {
         let mut file = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
         file.resize(file.len() + 300 * 8192, 0);
         let checkpoint = Checkpoint::open_memory(file.leak(), &OpenOptions::default()).unwrap();
-        let slice =
-            Slice::new(checkpoint.find(b"x").unwrap(), &[Range::ALL, Range { stop: 4096, ..Range::ALL }]).unwrap();
-        let sizes = |widest_gap| slice.reads(widest_gap).map(|read| (read.size, read.picked)).collect::<Vec<_>>();
+        let ranges = [Range::ALL, Range { stop: 4096, ..Range::ALL }];
+        let slice = Arc::new(Slice::new(checkpoint.find(b"x").unwrap(), &ranges).unwrap());
+        let reads = |widest_gap| Arc::clone(&slice).reads(widest_gap, 1 << 20);
+        let sizes = |widest_gap| reads(widest_gap).map(|read| (read.size, read.picked)).collect::<Vec<_>>();
         assert_eq!(sizes(4095), [(4096, 4096); 300]);
         let (full, last) = (((1 << 20) - 4096, 128 * 4096), (44 * 8192 - 4096, 44 * 4096));
         assert_eq!(sizes(4096), [full, full, last]);
-        assert!(slice.window() <= WINDOW && slice.window() >= full.0);
+        assert_eq!(slice.span(), 299 * 8192 + 4096);
     }
 }

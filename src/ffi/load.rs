@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Loading into the caller's own memory.
+
+use std::ffi::c_void;
+
+use super::boundary::{guard, null, read_options, read_sized, required, Sized};
+use super::given::{array_at, CallerProgress};
+use super::open::{call, st_checkpoint};
+use super::read::destination_size;
+use super::save::st_buffer;
+use super::slice::all_ranges;
+use super::status::{st_error, st_status, ST_OK};
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::load::{self, Io, Item, LoadOptions, Memory, Sink, SinkBuffers};
+use crate::memory;
+use crate::record::{st_range, st_tensor};
+
+/// st_load_options.io: what is in the page cache from there; the rest, on local
+/// file systems and in large pieces, past it, so that it is not there later either.
+pub const ST_IO_AUTO: i32 = 0;
+/// Through the page cache, where the next load finds it.
+pub const ST_IO_CACHED: i32 = 1;
+/// Past the page cache (O_DIRECT) where the file system can; else through it.
+pub const ST_IO_DIRECT: i32 = 2;
+
+/// One thing to load. Zero is the default in every field but the first.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_load_item {
+    /// A record of the checkpoint, or a copy of one.
+    pub tensor: *const st_tensor,
+    /// Which part of it, as for st_read_slice; NULL where range_count is 0.
+    pub ranges: *const st_range,
+    /// Ranges; dimensions without one are taken whole.
+    pub range_count: usize,
+    /// ST_DTYPE_AS_STORED, or what to convert to; which, says st_convert.
+    pub dtype: i32,
+    /// Zero.
+    pub reserved0: u32,
+    /// Where the result goes: dense and in C order, or by dst_strides. Not
+    /// looked at with a sink; may be NULL for a result without bytes.
+    pub dst: *mut c_void,
+    /// Bytes at dst; more than needed is fine.
+    pub dst_size: usize,
+    /// For each of the tensor's dimensions the bytes from one element of the
+    /// result to the next, in any order of sizes (a transposed result, say), and
+    /// leaving room for what lies inside. Elements of less than a byte are packed
+    /// in the last dimension, whose stride is 0. Borrowed for the call; NULL: dense.
+    pub dst_strides: *const i64,
+    /// Yours; not looked at.
+    pub user_data: *mut c_void,
+    /// Zero.
+    pub reserved: [u64; 6],
+}
+
+/// Takes results in pieces, instead of plain destinations: the library fills
+/// the caller's buffers in turn, and the caller copies each to where it belongs,
+/// a device say, while the next is being filled. Begin with ST_SINK_INIT.
+///
+/// Both functions are called on the thread that called st_load, never two at once.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_sink {
+    /// sizeof(st_sink), as set by ST_SINK_INIT.
+    pub struct_size: usize,
+    /// The buffers: buffer_count of them, 4096 bytes or more each, apart from
+    /// one another. Borrowed for the call. Results come in pieces as large as
+    /// the smallest of them.
+    pub buffers: *const st_buffer,
+    /// One is enough; with more than there are threads, reading never waits for
+    /// the copies, if they are as fast.
+    pub buffer_count: usize,
+    /// buffers[buffer] holds size bytes of the dense result of items[item], from
+    /// its byte item_offset on. May start a copy and return. Returns ST_OK, or a
+    /// status that ends the load; what it wrote to error is passed on, and that
+    /// buffer is not waited for. Required.
+    pub chunk: Option<
+        unsafe extern "C" fn(
+            user_data: *mut c_void,
+            buffer: usize,
+            item: usize,
+            item_offset: u64,
+            size: usize,
+            error: *mut st_error,
+        ) -> st_status,
+    >,
+    /// Returns when the copy out of buffers[buffer] is over: called once for each
+    /// chunk, before the buffer is filled again or st_load returns, also when the
+    /// load failed. Another status than ST_OK ends the load. NULL: chunk is done
+    /// with the buffer when it returns.
+    pub wait: Option<unsafe extern "C" fn(user_data: *mut c_void, buffer: usize, error: *mut st_error) -> st_status>,
+    /// Yours; passed to both functions.
+    pub user_data: *mut c_void,
+}
+
+/// How to load. Begin with ST_LOAD_OPTIONS_INIT; zero in any field is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_load_options {
+    /// sizeof(st_load_options), as set by ST_LOAD_OPTIONS_INIT.
+    pub struct_size: usize,
+    /// Most threads at work, the calling one among them; 0: as many as are useful.
+    pub threads: u32,
+    /// ST_IO_AUTO, ST_IO_CACHED or ST_IO_DIRECT.
+    pub io: i32,
+    /// Most bytes of memory that the load takes for staging, 65536 or more; less
+    /// memory means fewer threads. 0: 16 MiB.
+    pub staging_bytes: u64,
+    /// Not 0: what was read through the page cache is dropped from it, so that a
+    /// load does not push out what others have there.
+    pub drop_cache: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// Told now and then how many bytes of all results are where they belong, and
+    /// at the end that all are. Another result than 0 ends the load with
+    /// ST_ERROR_CANCELLED. Called on the thread that called st_load. NULL: none.
+    pub progress: Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>,
+    /// Yours; passed to progress.
+    pub user_data: *mut c_void,
+    /// Takes the results in pieces; NULL: they go to the items' destinations.
+    pub sink: *const st_sink,
+}
+
+// SAFETY: it begins with struct_size, and consists of numbers, pointers and
+// functions that may be null.
+unsafe impl Sized for st_sink {
+    const NAME: &'static str = "st_sink";
+}
+// SAFETY: as above.
+unsafe impl Sized for st_load_options {
+    const NAME: &'static str = "st_load_options";
+}
+
+/// What a load would do. As filled in by st_load_plan.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_plan {
+    /// Bytes of all results: the total that progress is told.
+    pub bytes: u64,
+    /// Bytes that will be read from the files. (Past the page cache, up to two
+    /// blocks of 4 KiB come on top of each read.)
+    pub read_bytes: u64,
+    /// Of those, bytes that belong to no item: gaps of at most 4 KiB (64 KiB
+    /// through an st_io) between pieces that are fetched together.
+    pub over_read_bytes: u64,
+    /// Reads through the page cache, where none comes back short.
+    pub requests: u64,
+    /// Most bytes of memory that staging takes.
+    pub staging_bytes: u64,
+    /// Most threads at work, the calling one among them.
+    pub threads: u32,
+    /// Files that are read from.
+    pub shards: u32,
+    /// Zero.
+    pub reserved: [u64; 8],
+}
+
+/// ==== Load ====
+///
+/// Fills the caller's own memory with any number of tensors or parts of them,
+/// converted on the way: in file order, in large reads, on several threads.
+///
+/// items: item_count of them, borrowed for the call. options: borrowed for the
+/// call; NULL: all defaults.
+///
+/// Before the first byte is read, everything is checked: records, ranges,
+/// dtypes, room, and that no two destinations share a byte. Small tensors that lie
+/// together are read together, and items that pick from the same bytes share
+/// their reads. Files are read and never mapped, so one that is cut short
+/// is an error and not a signal. An st_io has up to options->threads calls of
+/// read_at under way (by default 8, or its max_parallel).
+///
+/// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE,
+/// ST_ERROR_UNSUPPORTED (a pair of dtypes), ST_ERROR_SUB_BYTE,
+/// ST_ERROR_OUT_OF_MEMORY, ST_ERROR_IO, ST_ERROR_CANCELLED, or what read_at or
+/// the sink returned; messages name the item, its tensor, its file and the
+/// bytes. After an error the contents of the destinations are unspecified; no
+/// thread is left, and no buffer that has not been waited for. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_load(
+    checkpoint: *const st_checkpoint,
+    items: *const st_load_item,
+    item_count: usize,
+    options: *const st_load_options,
+    error: *mut st_error,
+) -> st_status {
+    let load = || {
+        // SAFETY: arguments are as the header's rules say.
+        let given = unsafe { GivenLoad::read(checkpoint, items, item_count, options)? };
+        let mut sink = given.sink;
+        let sink = sink.as_mut().map(|sink| SinkBuffers { sink, buffers: &given.buffers });
+        let mut tell = given.progress.map(|progress| move |done, total| progress.goes_on(done, total));
+        let progress = tell.as_mut().map(|tell| -> load::Progress<'_> { tell });
+        load::load(&given.checkpoint.0, &given.items, &given.options, progress, sink)
+    };
+    // SAFETY: as above.
+    unsafe { guard(error, |kind| kind as st_status, || load().map(|()| ST_OK)) }
+}
+
+/// What st_load would do with the same arguments, found without reading.
+///
+/// plan: receives it, on success only. Takes time in proportion to the pieces
+/// that the items' ranges make.
+///
+/// Returns as st_load does before the first byte is read. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_load_plan(
+    checkpoint: *const st_checkpoint,
+    items: *const st_load_item,
+    item_count: usize,
+    options: *const st_load_options,
+    plan: *mut st_plan,
+    error: *mut st_error,
+) -> st_status {
+    let find = || {
+        // SAFETY: arguments are as the header's rules say.
+        let given = unsafe { GivenLoad::read(checkpoint, items, item_count, options)? };
+        if plan.is_null() {
+            return Err(null("plan"));
+        }
+        let buffers = given.sink.is_some().then_some(&given.buffers[..]);
+        let found = load::summary(&given.checkpoint.0, &given.items, &given.options, buffers)?;
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let found = st_plan {
+            bytes: found.bytes,
+            read_bytes: found.read_bytes,
+            over_read_bytes: found.over_read_bytes,
+            requests: found.requests,
+            staging_bytes: found.staging_bytes,
+            threads: number(found.threads),
+            shards: number(found.shards),
+            reserved: [0; 8],
+        };
+        // SAFETY: not null, and writable by the header's rules.
+        unsafe { plan.write(found) };
+        Ok(())
+    };
+    // SAFETY: as above.
+    unsafe { guard(error, |kind| kind as st_status, || find().map(|()| ST_OK)) }
+}
+
+/// Brings tensors into memory before they are used through a mapping: large
+/// reads and filled page tables, in place of a page fault for each 4 KiB.
+/// Mapped files are there when this returns; for others the system is asked to
+/// read ahead; memory and an st_io have nothing to gain. It is a hint: what the
+/// system declines is no error.
+///
+/// tensors: count pointers to records of this checkpoint or copies, borrowed
+/// for the call; NULL with a count of 0: everything.
+///
+/// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_OUT_OF_MEMORY, or
+/// ST_ERROR_IO where a mapped file can't be read. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_prefetch(
+    checkpoint: *const st_checkpoint,
+    tensors: *const *const st_tensor,
+    count: usize,
+    error: *mut st_error,
+) -> st_status {
+    let prefetch = || {
+        // SAFETY: arguments are as the header's rules say.
+        let checkpoint = unsafe { required(checkpoint, "checkpoint")? };
+        if tensors.is_null() && count == 0 {
+            return load::prefetch(&checkpoint.0, None);
+        }
+        // SAFETY: as above.
+        let given = unsafe { array_at(tensors, count, "tensors")? };
+        let mut all = memory::vec_with_capacity(given.len(), "tensors")?;
+        for (number, tensor) in given.iter().enumerate() {
+            // SAFETY: as above.
+            all.push(unsafe { required(*tensor, &format!("tensors[{number}]"))? });
+        }
+        load::prefetch(&checkpoint.0, Some(&all))
+    };
+    // SAFETY: as above.
+    unsafe { guard(error, |kind| kind as st_status, || prefetch().map(|()| ST_OK)) }
+}
+
+/// What the functions that load are given, checked and converted.
+struct GivenLoad<'a> {
+    checkpoint: &'a st_checkpoint,
+    items: Vec<Item<'a>>,
+    options: LoadOptions,
+    progress: Option<CallerProgress>,
+    sink: Option<CallerSink>,
+    buffers: Vec<Memory<'a>>,
+}
+
+impl GivenLoad<'_> {
+    /// # Safety
+    /// Everything is as the header's rules say, and outlives the result.
+    unsafe fn read(
+        checkpoint: *const st_checkpoint,
+        items: *const st_load_item,
+        count: usize,
+        options: *const st_load_options,
+    ) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let checkpoint = required(checkpoint, "checkpoint")?;
+            let given = array_at(items, count, "items")?;
+            let mut items = memory::vec_with_capacity(given.len(), "the items of a load")?;
+            for (number, item) in given.iter().enumerate() {
+                items.push(load_item(item).map_err(|error| in_item(number, &error))?);
+            }
+            let mut this = Self {
+                checkpoint,
+                items,
+                options: LoadOptions::default(),
+                progress: None,
+                sink: None,
+                buffers: Vec::new(),
+            };
+            if let Some(options) = read_options(options)? {
+                this.options = load_options(&options)?;
+                this.progress = options.progress.map(|progress| CallerProgress::new(progress, options.user_data));
+                if !options.sink.is_null() {
+                    let sink = read_sized(options.sink)?;
+                    for buffer in array_at(sink.buffers, sink.buffer_count, "st_sink.buffers")? {
+                        memory::reserve(&mut this.buffers, 1, "a sink's buffers")?;
+                        this.buffers
+                            .push(Memory::new(buffer.data.cast(), destination_size(buffer.data, buffer.size, "size")?));
+                    }
+                    this.sink = Some(CallerSink::new(sink)?);
+                }
+            }
+            Ok(this)
+        }
+    }
+}
+
+/// # Safety
+/// The item's pointers are as the header's rules say.
+unsafe fn load_item<'a>(item: &'a st_load_item) -> Result<Item<'a>> {
+    if item.reserved0 != 0 || item.reserved.iter().any(|word| *word != 0) {
+        return Err(Error::new(ErrorKind::Unsupported, "st_load_item has fields set that this version does not know"));
+    }
+    let dtype =
+        match item.dtype {
+            0 => None,
+            number => Some(Dtype::from_number(number).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidArgument, format!("dtype is {number}, which is no dtype"))
+            })?),
+        };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let tensor = required(item.tensor, "tensor")?;
+        let strides = match item.dst_strides.is_null() {
+            true => None,
+            // The record's own rank counts; one that is not the checkpoint's is refused later.
+            false => Some(array_at(item.dst_strides, tensor.rank, "dst_strides")?),
+        };
+        Ok(Item {
+            tensor,
+            ranges: all_ranges(item.ranges, item.range_count)?,
+            dtype,
+            place: Memory::new(item.dst.cast(), destination_size(item.dst, item.dst_size, "dst_size")?),
+            strides,
+        })
+    }
+}
+
+fn in_item(number: usize, error: &Error) -> Error {
+    Error::new(error.kind(), format!("item {number}: {}", error.message(usize::MAX)))
+}
+
+fn load_options(given: &st_load_options) -> Result<LoadOptions> {
+    if given.reserved0 != 0 {
+        let text = "st_load_options.reserved0 is set, which this version does not know";
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    Ok(LoadOptions {
+        threads: usize::try_from(given.threads).unwrap_or(usize::MAX),
+        io: match given.io {
+            ST_IO_AUTO => Io::Auto,
+            ST_IO_CACHED => Io::Cached,
+            ST_IO_DIRECT => Io::Direct,
+            other => {
+                let text = format!("st_load_options.io has the value {other}, which means nothing");
+                return Err(Error::new(ErrorKind::InvalidArgument, text));
+            }
+        },
+        staging_bytes: given.staging_bytes,
+        drop_cache: given.drop_cache != 0,
+    })
+}
+
+/// The caller's sink.
+struct CallerSink(st_sink);
+
+impl CallerSink {
+    fn new(sink: st_sink) -> Result<Self> {
+        match sink.chunk {
+            Some(_) => Ok(Self(sink)),
+            None => Err(null("st_sink.chunk")),
+        }
+    }
+}
+
+impl Sink for CallerSink {
+    fn chunk(&mut self, buffer: usize, item: usize, offset: u64, size: usize) -> Result<()> {
+        let chunk = self.0.chunk.ok_or_else(|| null("st_sink.chunk"))?;
+        // SAFETY: the caller's function with the caller's data.
+        call("chunk", |error| unsafe { chunk(self.0.user_data, buffer, item, offset, size, error) })
+    }
+
+    fn wait(&mut self, buffer: usize) -> Result<()> {
+        match self.0.wait {
+            // SAFETY: as above.
+            Some(wait) => call("wait", |error| unsafe { wait(self.0.user_data, buffer, error) }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One thread's way to the bytes of the files: through the page cache, past
+//! it, from memory, or from a callback.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+
+use super::target::scratch;
+use super::Io;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Aligned;
+use crate::source::{self, FileRef, Source, BLOCK};
+
+/// Through the page cache: read so much, and work on it while it is in the
+/// processor's. A multiple of 24, as all cuts.
+const CACHED_STEP: u64 = 384 << 10;
+/// Of a direct read, two blocks may be wanted in part only.
+pub(super) const TWO_BLOCKS: u64 = 8192;
+const FILE_BLOCK: u64 = BLOCK as u64;
+/// Reads below this size are not worth going past the page cache.
+const DIRECT_FROM: u64 = 64 << 10;
+
+pub(super) struct Reader<'a> {
+    checkpoint: &'a Checkpoint,
+    io: Io,
+    drop_cache: bool,
+    open: Option<Open<'a>>,
+    stage: Option<Aligned>,
+    window: usize,
+}
+
+/// The shard at hand.
+struct Open<'a> {
+    shard: usize,
+    source: &'a Source,
+    file: Option<FileRef<'a>>,
+    /// Opened once it is wanted; the inner `None`: it can't be.
+    direct: Option<Option<File>>,
+}
+
+/// How the bytes of a request are read.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Way {
+    Cached,
+    Direct,
+}
+
+impl<'a> Reader<'a> {
+    /// `window`: bytes of the staging buffer, whole blocks.
+    pub(super) fn new(checkpoint: &'a Checkpoint, io: Io, drop_cache: bool, window: usize) -> Self {
+        Self { checkpoint, io, drop_cache, open: None, stage: None, window }
+    }
+
+    fn open(&mut self, shard: usize) -> Result<&mut Open<'a>> {
+        let open = match self.open.take().filter(|open| open.shard == shard) {
+            Some(open) => open,
+            None => {
+                let source = self.checkpoint.source(shard)?;
+                Open { shard, source, file: source.as_file()?, direct: None }
+            }
+        };
+        Ok(self.open.insert(open))
+    }
+
+    /// How these bytes are best read.
+    pub(super) fn way(&mut self, shard: usize, offset: u64, len: u64) -> Result<Way> {
+        let io = self.io;
+        let open = self.open(shard)?;
+        let Some(file) = open.file.as_deref() else { return Ok(Way::Cached) };
+        let wanted = match io {
+            Io::Cached => false,
+            Io::Direct => true,
+            // Four bytes tell of the rest: the cache is filled in long stretches.
+            Io::Auto if len >= DIRECT_FROM && source::is_local(file) => (0..4_u64).any(|quarter| {
+                let at = (len / 4).saturating_mul(quarter);
+                !source::is_cached(file, offset.saturating_add(at))
+            }),
+            Io::Auto => false,
+        };
+        if wanted && open.direct.get_or_insert_with(|| source::open_direct(file)).is_some() {
+            return Ok(Way::Direct);
+        }
+        Ok(Way::Cached)
+    }
+
+    /// Most bytes that `window` gives at once.
+    pub(super) fn step(&self, way: Way) -> u64 {
+        let room = (self.window as u64).saturating_sub(TWO_BLOCKS);
+        let most = match way {
+            Way::Cached => room.min(CACHED_STEP),
+            Way::Direct => room,
+        };
+        most.saturating_sub(most % 24)
+    }
+
+    /// Fills `out` from `offset` on.
+    pub(super) fn read(&mut self, shard: usize, offset: u64, out: &mut [u8], way: Way) -> Result<()> {
+        if way == Way::Cached {
+            return self.open(shard)?.read(offset, out);
+        }
+        // Where file and memory happen to agree, blocks go straight to their place.
+        let agree = offset % FILE_BLOCK == 0 && out.as_ptr().align_offset(BLOCK) == 0;
+        let whole = if agree { out.len().saturating_sub(out.len() % BLOCK) } else { 0 };
+        let (blocks, mut rest) = out.split_at_mut_checked(whole).ok_or_else(fault)?;
+        if whole != 0 {
+            self.open(shard)?.read_direct(offset, blocks, whole)?;
+        }
+        let mut at = offset.saturating_add(whole as u64);
+        while !rest.is_empty() {
+            // Up to the end of a block, so that none is read twice.
+            let into = usize::try_from(at % FILE_BLOCK).unwrap_or_default();
+            let len = self.window.saturating_sub(into).min(rest.len());
+            let (now, later) = rest.split_at_mut_checked(len).ok_or_else(fault)?;
+            now.copy_from_slice(self.window(shard, at, len, way)?);
+            at = at.saturating_add(len as u64);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// `len` bytes of the file from `offset` on, in the staging buffer, or where
+    /// they are already.
+    pub(super) fn window(&mut self, shard: usize, offset: u64, len: usize, way: Way) -> Result<&[u8]> {
+        let room = self.window;
+        self.open(shard)?;
+        let Some(open) = &self.open else { return Err(fault()) };
+        if let Some(memory) = open.source.callers_memory() {
+            let there = usize::try_from(offset).ok().and_then(|start| memory.get(start..));
+            return there.and_then(|there| there.get(..len)).ok_or_else(fault);
+        }
+        let stage = scratch(&mut self.stage, room)?;
+        match way {
+            Way::Cached => {
+                let stage = stage.get_mut(..len).ok_or_else(fault)?;
+                open.read(offset, stage)?;
+                Ok(stage)
+            }
+            Way::Direct => {
+                let into = usize::try_from(offset % FILE_BLOCK).unwrap_or_default();
+                let end = into.saturating_add(len);
+                let blocks = stage.get_mut(..end.next_multiple_of(BLOCK)).ok_or_else(fault)?;
+                open.read_direct(offset.saturating_sub(into as u64), blocks, end)?;
+                blocks.get(into..end).ok_or_else(fault)
+            }
+        }
+    }
+
+    /// These bytes of the file are dealt with.
+    pub(super) fn done(&mut self, shard: usize, offset: u64, len: u64) {
+        let open = self.open.as_ref().filter(|open| self.drop_cache && open.shard == shard);
+        if let Some(file) = open.and_then(|open| open.file.as_deref()) {
+            source::drop_cached(file, offset, len);
+        }
+    }
+}
+
+impl Open<'_> {
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        match &self.file {
+            Some(file) => source::read_exact(file, offset, out),
+            None => self.source.read_exact_at(offset, out),
+        }
+    }
+
+    /// Whole blocks, of which the first `needed` bytes have to be there.
+    fn read_direct(&self, offset: u64, blocks: &mut [u8], needed: usize) -> Result<()> {
+        if let Some(Some(direct)) = &self.direct {
+            if source::read_blocks(direct, offset, blocks, needed)? {
+                return Ok(());
+            }
+        }
+        self.read(offset, blocks.get_mut(..needed).ok_or_else(fault)?)
+    }
+}
+
+#[cold]
+pub(super) fn fault() -> Error {
+    Error::new(ErrorKind::Internal, "a request lies outside its item")
+}
