@@ -91,6 +91,10 @@ impl<'a> Shared<'a> {
 
     /// Ends the load. `number` is the request's; 0 for what the caller said.
     pub(super) fn fail(&self, number: u64, error: Error) {
+        // A thread that was only stopped must not hide why, whatever its number.
+        if self.stopped() && error.kind() == ErrorKind::Cancelled {
+            return;
+        }
         let mut failure = lock(&self.failure);
         if failure.as_ref().is_none_or(|(first, _)| number < *first) {
             *failure = Some((number, error));
@@ -216,7 +220,10 @@ impl<'a> Shared<'a> {
 
     /// Waits for every buffer that the sink still has; on success also tells the end.
     pub(super) fn settle(&self, host: &mut Host<'_>) {
-        while let Some(buffer) = { lock(&self.state).flying.pop_front() } {
+        loop {
+            // A statement of its own: the lock must not be held while the sink waits.
+            let oldest = lock(&self.state).flying.pop_front();
+            let Some(buffer) = oldest else { break };
             if let Some(Err(error)) = host.sink.as_deref_mut().map(|sink| sink.wait(buffer)) {
                 self.fail(0, error);
             }
