@@ -123,18 +123,22 @@ type question struct {
 
 var errAbandoned = errors.New("the call was given up")
 
-// ask has the caller's goroutine run a callback, and returns what it returned.
-func (b *bridge) ask(callback func() error) error {
+// post has the caller's goroutine run a callback, and returns where it will say
+// what the callback returned.
+func (b *bridge) post(callback func() error) <-chan error {
 	answer := make(chan error, 1)
 	b.questions <- question{callback, answer}
-	return <-answer
+	return answer
 }
+
+// ask is post, and waits for the answer.
+func (b *bridge) ask(callback func() error) error { return <-b.post(callback) }
 
 // bridged makes a call into C from another goroutine, and answers its questions
 // on this one. The call comes back in any case: if a callback panics or ends
 // the goroutine, that goes on once it has.
 func bridged(ctx context.Context, call func(*bridge) *cst.Error) *cst.Error {
-	b := &bridge{questions: make(chan question)}
+	b := &bridge{questions: make(chan question, 2)} // as many as a stream has buffers
 	finished := make(chan *cst.Error, 1)
 	go func() { finished <- call(b) }()
 

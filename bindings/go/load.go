@@ -5,7 +5,7 @@ package safetensors
 import (
 	"context"
 	"fmt"
-	"sync"
+	"slices"
 
 	"github.com/libsafetensors/libsafetensors/bindings/go/internal/cst"
 )
@@ -48,18 +48,20 @@ type LoadOptions struct {
 }
 
 // A Sink lets the library fill buffers of the caller's in turn, from which
-// results go elsewhere: to a device, over a network. Its functions run on the
+// results go elsewhere, to a device for instance. Its functions run on the
 // goroutine that called Load, one at a time; an error ends the load and can be
 // found in its error. [Checkpoint.Stream] is the simple form.
 type Sink struct {
-	// Buffers has at least 4096 bytes each. From two on, reading goes on while
-	// Chunk runs.
+	// Buffers has at least 4096 bytes each. With more of them than threads,
+	// reading need not wait for the copies.
 	Buffers [][]byte
-	// Chunk has a piece of a result. It may start an asynchronous copy out of
-	// the buffer, if there is a Wait, and else has to be done with it.
+	// Chunk has a piece of a result; with several threads they come in any
+	// order. It may start an asynchronous copy out of the buffer, if there is a
+	// Wait, and else has to be done with it.
 	Chunk func(Chunk) error
-	// Wait returns when a buffer may be filled again; nil: it may at once. Before
-	// a load returns it has waited for all buffers.
+	// Wait returns when the copy out of a buffer is over: once for each chunk,
+	// before its buffer is filled again or Load returns, also when that fails.
+	// nil: Chunk is done with the buffer when it returns.
 	Wait func(buffer int) error
 }
 
@@ -104,55 +106,89 @@ func (c *Checkpoint) Load(ctx context.Context, items []LoadItem, options *LoadOp
 		return err
 	}
 	defer c.core.done()
-	kept := c.core.callbacks.failures()
-	if kept == nil {
-		kept = &failures{} // for the sink
-	}
 	o, err := options.c()
 	if err != nil {
 		return err
 	}
-	if ctx.Done() == nil && (options == nil || options.Progress == nil && options.Sink == nil) {
-		return failed(c.core.handle.Load(given, o), kept)
+	var told func(done, total uint64)
+	var sinkOf func(*bridge, *failures) cst.Sink
+	if options != nil {
+		told = options.Progress
+		if options.Sink != nil {
+			sinkOf = func(b *bridge, kept *failures) cst.Sink { return &sink{*options.Sink, b, kept} }
+		}
+	}
+	return c.core.load(ctx, given, o, told, sinkOf)
+}
+
+// load makes the call: straight, or over a bridge where there is something to
+// be called back.
+func (c *core) load(ctx context.Context, items []cst.LoadItem, o *cst.LoadOptions,
+	told func(done, total uint64), sinkOf func(*bridge, *failures) cst.Sink) error {
+	kept := c.callbacks.failures()
+	if kept == nil {
+		kept = &failures{} // the sink's alone
+	}
+	if ctx.Done() == nil && told == nil && sinkOf == nil {
+		return failed(c.handle.Load(items, o), kept)
 	}
 	failure := bridged(ctx, func(b *bridge) *cst.Error {
-		var told func(done, total uint64)
-		if options != nil {
-			told = options.Progress
-			if options.Sink != nil {
-				o.Sink = &sink{*options.Sink, b, kept}
-			}
-		}
 		o.Progress = b.progress(told)
-		return c.core.handle.Load(given, o)
+		if sinkOf != nil {
+			o.Sink = sinkOf(b, kept)
+		}
+		return c.handle.Load(items, o)
 	})
 	return ended(ctx, failure, kept)
 }
 
-// Stream loads into buffers of its own, and hands each piece to chunk as it
-// comes, while it reads on: for what goes elsewhere than to memory. Pieces of
-// one item come in order. Items have no Dst, options no Sink; they may be nil.
+// Stream loads into two buffers of its own, and hands each piece to chunk, on
+// this goroutine, while the next is being read: for what goes elsewhere than to
+// memory. Pieces come in order, of each item and in all of the file. Items need
+// no Dst; of the options, which may be nil, Threads and Sink are not looked at.
 // An error of chunk ends the stream and can be found in the error of Stream.
 func (c *Checkpoint) Stream(ctx context.Context, items []LoadItem, options *LoadOptions, chunk func(Chunk) error) error {
-	var o LoadOptions
+	if err := begun(ctx); err != nil {
+		return err
+	}
+	if chunk == nil {
+		return invalid("chunk is nil")
+	}
+	given, err := c.items(items)
+	if err != nil {
+		return err
+	}
+	if err := c.use(); err != nil {
+		return err
+	}
+	defer c.core.done()
+	var own LoadOptions
 	if options != nil {
-		o = *options
+		own = *options
 	}
-	if o.Sink != nil {
-		return invalid("Stream has a sink of its own")
+	own.Threads, own.Sink = 1, nil
+	o, err := own.c()
+	if err != nil {
+		return err
 	}
-	largest := uint64(0)
-	for _, item := range items {
-		if item.Tensor != nil {
-			largest = max(largest, item.Tensor.Size, 8*item.Tensor.ElementCount)
-		}
-	}
-	size := min(max(largest, 4096), 4<<20)
-	o.Sink = &Sink{Buffers: [][]byte{make([]byte, size), make([]byte, size)}, Chunk: chunk}
-	return c.Load(ctx, items, &o)
+	buffers := streamBuffers(items)
+	return c.core.load(ctx, given, o, own.Progress, func(b *bridge, kept *failures) cst.Sink {
+		return &stream{sink: sink{Sink{Buffers: buffers, Chunk: chunk}, b, kept}, answers: make([]<-chan error, len(buffers))}
+	})
 }
 
-// LoadPlan says what Load would do, without doing it.
+// streamBuffers are two buffers, no larger than the largest result can be.
+func streamBuffers(items []LoadItem) [][]byte {
+	largest := uint64(4096)
+	for _, item := range items {
+		largest = max(largest, item.Tensor.Size, 4*item.Tensor.ElementCount)
+	}
+	size := min(largest, 2<<20)
+	return [][]byte{make([]byte, size), make([]byte, size)}
+}
+
+// LoadPlan says what Load would do, without doing it; where no item has a Dst,
+// what Stream would do.
 func (c *Checkpoint) LoadPlan(items []LoadItem, options *LoadOptions) (*Plan, error) {
 	given, err := c.items(items)
 	if err != nil {
@@ -166,8 +202,12 @@ func (c *Checkpoint) LoadPlan(items []LoadItem, options *LoadOptions) (*Plan, er
 	if err != nil {
 		return nil, err
 	}
+	hasDst := func(item LoadItem) bool { return item.Dst != nil }
 	if options != nil && options.Sink != nil {
 		o.Sink = &sink{sink: *options.Sink}
+	} else if !slices.ContainsFunc(items, hasDst) {
+		o.Threads = 1
+		o.Sink = &sink{sink: Sink{Buffers: streamBuffers(items)}}
 	}
 	plan, failure := c.core.handle.LoadPlan(given, o)
 	if failure != nil {
@@ -286,58 +326,41 @@ func (s *sink) Chunk(buffer, item int, offset uint64, size int) *cst.Error {
 	if s.bridge.cancelled.Load() {
 		return &cst.Error{Code: cst.Cancelled, Message: "cancelled"}
 	}
-	data := s.sink.Buffers[buffer][:size:size]
-	return s.ask(func() error { return s.sink.Chunk(Chunk{buffer, item, offset, data}) })
+	return s.failed(<-s.post(buffer, item, offset, size))
 }
 
 // Wait is called after a cancellation too: a copy may be under way.
 func (s *sink) Wait(buffer int) *cst.Error {
-	return s.ask(func() error { return s.sink.Wait(buffer) })
+	return s.failed(s.bridge.ask(func() error { return s.sink.Wait(buffer) }))
 }
 
-func (s *sink) ask(callback func() error) *cst.Error {
-	if err := s.bridge.ask(callback); err != nil {
-		return s.kept.note(err, ErrCancelled)
+func (s *sink) post(buffer, item int, offset uint64, size int) <-chan error {
+	chunk := Chunk{Buffer: buffer, Item: item, Offset: offset, Data: s.sink.Buffers[buffer][:size:size]}
+	return s.bridge.post(func() error { return s.sink.Chunk(chunk) })
+}
+
+func (s *sink) failed(err error) *cst.Error {
+	if err == nil {
+		return nil
 	}
+	return s.kept.note(err, ErrCancelled)
+}
+
+// stream is a sink that lets the library read on while a chunk is used, and has
+// it wait for that before it fills the buffer again.
+type stream struct {
+	sink
+	answers []<-chan error // for each buffer
+}
+
+func (s *stream) Waits() bool { return true }
+
+func (s *stream) Chunk(buffer, item int, offset uint64, size int) *cst.Error {
+	if s.bridge.cancelled.Load() {
+		return &cst.Error{Code: cst.Cancelled, Message: "cancelled"}
+	}
+	s.answers[buffer] = s.post(buffer, item, offset, size)
 	return nil
 }
 
-// A Buffer is memory outside of Go's heap, aligned to 64 bytes, on huge pages
-// where possible, and zeroed: a destination for large loads that the collector
-// need not look at. It has to be freed.
-type Buffer struct {
-	mutex sync.Mutex
-	bytes []byte
-}
-
-// NewBuffer returns a buffer of size bytes. Errors: [ErrOutOfMemory].
-func NewBuffer(size int) (*Buffer, error) {
-	if err := compatible(); err != nil {
-		return nil, err
-	}
-	if size < 0 {
-		return nil, invalid("a buffer of %d bytes", size)
-	}
-	bytes, failure := cst.Alloc(uint64(size))
-	if failure != nil {
-		return nil, failed(failure, nil)
-	}
-	return &Buffer{bytes: bytes}, nil
-}
-
-// Bytes returns the memory, valid until Free; nil after it.
-func (b *Buffer) Bytes() []byte {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	return b.bytes
-}
-
-// Free releases the memory. A second Free does nothing.
-func (b *Buffer) Free() {
-	b.mutex.Lock()
-	defer b.mutex.Unlock()
-	if b.bytes != nil {
-		cst.FreeBuffer(b.bytes)
-		b.bytes = nil
-	}
-}
+func (s *stream) Wait(buffer int) *cst.Error { return s.failed(<-s.answers[buffer]) }

@@ -194,18 +194,3 @@ func (c *Checkpoint) Prefetch(records []*Record) *Error {
 	var e C.st_error
 	return check(C.st_prefetch(c.c(), unsafe.SliceData(pointers), C.size_t(len(pointers)), &e), &e)
 }
-
-// Alloc returns memory that the library makes; release it with FreeBuffer.
-func Alloc(size uint64) ([]byte, *Error) {
-	var e C.st_error
-	var out C.st_buffer
-	if failure := check(C.st_buffer_alloc(C.size_t(size), &out, &e), &e); failure != nil {
-		return nil, failure
-	}
-	return unsafe.Slice((*byte)(out.data), int(out.size)), nil
-}
-
-// FreeBuffer releases memory of Alloc.
-func FreeBuffer(bytes []byte) {
-	C.st_buffer_free(&C.st_buffer{data: unsafe.Pointer(unsafe.SliceData(bytes)), size: C.size_t(len(bytes))})
-}
