@@ -11,6 +11,7 @@ use crate::load;
 use crate::lookup::{Hasher, Lookup};
 use crate::memory::{self, Aligned};
 use crate::record::{st_shard, Metadata, Range, Tensor};
+use crate::sort;
 use crate::source::{FileRef, Source};
 
 /// An opened checkpoint: whatever lies behind it, one table of tensors.
@@ -194,7 +195,7 @@ impl Checkpoint {
             let what = "the tensor's bytes";
             let size = usize::try_from(tensor.size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
             let mut bytes = Aligned::zeroed(size, what)?;
-            self.read_record(tensor, bytes.as_mut())?;
+            load::read_whole(self, tensor, bytes.as_mut())?;
             Ok(Loaded { record: with_data(tensor, bytes.as_ptr()), _bytes: bytes })
         })
     }
@@ -352,9 +353,7 @@ fn add_metadata(all: &mut Option<Vec<Metadata>>, entries: impl IntoIterator<Item
 
 /// Of entries with equal keys, the first.
 fn keep_first(entries: Vec<Metadata>) -> Result<Vec<Metadata>> {
-    let mut sorted = memory::vec_with_capacity(entries.len(), "metadata keys")?;
-    sorted.extend(entries.iter().map(Metadata::key).zip(0_usize..));
-    sorted.sort_unstable();
+    let sorted = sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?;
     let mut again = memory::vec_with_capacity(entries.len(), "metadata keys")?;
     again.resize(entries.len(), false);
     for pair in sorted.windows(2) {

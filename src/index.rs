@@ -11,6 +11,7 @@ use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::json::{Cursor, Fault, Span};
 use crate::memory;
 use crate::record::Metadata;
+use crate::sort;
 
 /// Levels open around the value of an entry of weight_map or metadata.
 const ENTRY_DEPTH: u32 = 2;
@@ -105,14 +106,9 @@ impl Index {
 
     fn check_metadata(&self) -> Result<()> {
         let Some(entries) = &self.metadata else { return Ok(()) };
-        let mut keys = memory::vec_with_capacity(entries.len(), "metadata keys")?;
-        keys.extend(entries.iter().map(|(key, _)| self.get(*key)));
-        keys.sort_unstable();
-        match keys.windows(2).find(|pair| pair.first() == pair.last()) {
-            Some(pair) => {
-                let key = quoted(pair.first().copied().unwrap_or_default());
-                Err(Error::new(ErrorKind::Index, format!("index metadata has the key {key} twice")))
-            }
+        let keys = sort::sorted(entries.iter().map(|(key, _)| self.get(*key)), "metadata keys")?;
+        match sort::first_twice(&keys) {
+            Some(key) => Err(Error::new(ErrorKind::Index, format!("index metadata has the key {} twice", quoted(key)))),
             None => Ok(()),
         }
     }

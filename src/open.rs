@@ -14,6 +14,7 @@ use crate::index::Index;
 use crate::memory;
 use crate::options::OpenOptions;
 use crate::parallel;
+use crate::sort;
 use crate::source::{self, ReadAt, Source};
 
 const FILE_SUFFIX: &[u8] = b".safetensors";
@@ -128,23 +129,23 @@ fn choose(folder: &Path) -> Result<Folder> {
             files.push(name);
         }
     }
-    indexes.sort_unstable();
-    files.sort_unstable();
+    let indexes = sort::sorted(indexes.iter().map(Vec::as_slice), "files")?;
+    let files = sort::sorted(files.iter().map(Vec::as_slice), "files")?;
     let path = |name: &[u8]| folder.join(OsStr::from_bytes(name));
     let usual = b"model.safetensors.index.json".as_slice();
     match indexes.as_slice() {
-        several if several.iter().any(|name| name == usual) => Ok(Folder::Index(path(usual))),
-        [only] => Ok(Folder::Index(path(only))),
-        [] if files.iter().any(|name| name == b"model.safetensors") => {
+        several if several.iter().any(|(name, _)| *name == usual) => Ok(Folder::Index(path(usual))),
+        [(only, _)] => Ok(Folder::Index(path(only))),
+        [] if files.iter().any(|(name, _)| *name == b"model.safetensors") => {
             Ok(Folder::Files(vec![path(b"model.safetensors").into_os_string().into_vec()]))
         }
         [] if files.is_empty() => {
             let text = "folder holds no *.safetensors and no *.safetensors.index.json";
             Err(Error::new(ErrorKind::Io, text).with_errno(libc::ENOENT))
         }
-        [] => Ok(Folder::Files(files.iter().map(|name| path(name).into_os_string().into_vec()).collect())),
+        [] => Ok(Folder::Files(files.iter().map(|(name, _)| path(name).into_os_string().into_vec()).collect())),
         several => {
-            let names: Vec<_> = several.iter().take(4).map(|name| quoted(name)).collect();
+            let names: Vec<_> = several.iter().take(4).map(|(name, _)| quoted(name)).collect();
             let text = format!("folder holds {} index files ({}): open one of them", several.len(), names.join(", "));
             Err(Error::new(ErrorKind::Index, text))
         }

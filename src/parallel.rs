@@ -36,16 +36,23 @@ pub(crate) fn map<T: Send>(count: usize, most: usize, work: impl Fn(usize) -> Re
             }
         }
     };
+    run(count.min(most), &worker, &mut || worker());
+    // Behind an error there may be places that nobody came to.
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+}
+
+/// `here` on this thread, and beside it `worker` on others, up to `threads` in
+/// all and fewer where the system gives no more; returns when all have ended.
+#[inline(never)]
+pub(crate) fn run(threads: usize, worker: &(dyn Fn() + Sync), here: &mut dyn FnMut()) {
     thread::scope(|scope| {
-        for _ in 1..count.min(most) {
+        for _ in 1..threads {
             if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker).is_err() {
                 break;
             }
         }
-        worker();
+        here();
     });
-    // Behind an error there may be places that nobody came to.
-    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
 }
 
 /// Processors that are at work. The standard library's count also reads the

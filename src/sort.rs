@@ -3,8 +3,33 @@
 //! code for each type that is sorted, and most of ours sort a few things once.
 #![forbid(unsafe_code)]
 
+use crate::error::Result;
+use crate::memory;
+
 /// Rows of numbers, in order.
 #[inline(never)]
 pub(crate) fn rows(rows: &mut [[u64; 3]]) {
     rows.sort_unstable();
+}
+
+/// Texts with their numbers, in order.
+#[inline(never)]
+pub(crate) fn texts(texts: &mut [(&[u8], usize)]) {
+    texts.sort_unstable();
+}
+
+/// Texts in order, each with its place among those given; `what` they are.
+pub(crate) fn sorted<'a>(given: impl ExactSizeIterator<Item = &'a [u8]>, what: &str) -> Result<Vec<(&'a [u8], usize)>> {
+    let mut sorted = memory::vec_with_capacity(given.len(), what)?;
+    sorted.extend(given.zip(0..));
+    texts(&mut sorted);
+    Ok(sorted)
+}
+
+/// The first text in order that stands there again.
+pub(crate) fn first_twice<'a>(sorted: &[(&'a [u8], usize)]) -> Option<&'a [u8]> {
+    sorted.windows(2).find_map(|pair| match pair {
+        [(text, _), (next, _)] if text == next => Some(*text),
+        _ => None,
+    })
 }

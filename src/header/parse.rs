@@ -11,6 +11,7 @@ use crate::lookup::Hasher;
 use crate::memory::{self, Filler, ShapeArena};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
+use crate::sort;
 
 use super::canonical::{self, Entry};
 use crate::json::{Cursor, Fault, Span};
@@ -568,11 +569,5 @@ fn shown(shape: &[i64]) -> String {
 
 /// A key that two entries share.
 fn first_duplicate(entries: &[Metadata]) -> Result<Option<&[u8]>> {
-    let mut keys = memory::vec_with_capacity(entries.len(), "metadata keys")?;
-    keys.extend(entries.iter().map(Metadata::key));
-    keys.sort_unstable();
-    Ok(keys.windows(2).find_map(|pair| match pair {
-        [a, b] if a == b => Some(*a),
-        _ => None,
-    }))
+    Ok(sort::first_twice(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?))
 }

@@ -17,8 +17,6 @@ mod target;
 mod task;
 mod work;
 
-use std::thread;
-
 pub use self::prefetch::prefetch;
 pub use self::target::Memory;
 
@@ -133,6 +131,8 @@ const MOST_STAGING: u64 = 4 << 20;
 /// Where larger requests are cut while they are read, so that a load that has
 /// been cancelled ends soon.
 const STRAIGHT: u64 = 8 << 20;
+/// Of a single tensor: some 2 ms of work.
+const SEVERAL_THREADS: u64 = 8 << 20;
 /// Smaller buffers of a sink are refused: each is a call there and back.
 const LEAST_BUFFER: usize = 4096;
 /// A thread costs some 20 us, in which this much is read.
@@ -159,6 +159,8 @@ struct Load<'a> {
     threads: usize,
     budget: Budget,
     total: u64,
+    /// Whether the caller knows of items, so that errors name them.
+    numbered: bool,
 }
 
 /// Loads all items.
@@ -177,10 +179,20 @@ pub fn load<'h>(
     let (sink, buffers) = sink.map_or((None, None), |given| (Some(given.sink), Some(given.buffers)));
     let tasks = task::all(checkpoint, items, sink.is_some())?;
     let load = Load::new(checkpoint, &tasks, options, buffers)?;
-    let shared = Shared::new(load.plan()?, buffers.unwrap_or_default());
-    load.run(&shared, &mut Host { progress, sink, total: load.total, told: None });
-    load.drop_cached();
-    shared.into_failure().map_or(Ok(()), Err)
+    load.run(progress, sink, buffers.unwrap_or_default())
+}
+
+/// Reads one whole tensor into memory of the checkpoint's own; on several
+/// threads where they are worth it.
+pub(crate) fn read_whole(checkpoint: &Checkpoint, tensor: &Tensor, buffer: &mut [u8]) -> Result<()> {
+    if tensor.size() < SEVERAL_THREADS {
+        return checkpoint.read_bytes(tensor.shard(), tensor.offset(), tensor.name(), buffer);
+    }
+    let item = Item { tensor, ranges: &[], dtype: None, place: Memory::of(buffer), strides: None };
+    let tasks = [Task::new(checkpoint, &item, false)?];
+    let mut load = Load::new(checkpoint, &tasks, &LoadOptions::default(), None)?;
+    load.numbered = false;
+    load.run(None, None, &[])
 }
 
 /// Reads one part of one tensor, on this thread, through the page cache.
@@ -197,8 +209,8 @@ pub(crate) fn read_slice(checkpoint: &Checkpoint, tensor: &Tensor, ranges: &[Ran
     load.budget.window = blocks(span.saturating_add(reader::TWO_BLOCKS).saturating_add(BLOCK));
     let shared = Shared::new(load.plan()?, &[]);
     let mut worker = Worker::new(&load, &shared, None);
-    while let Some((_, request)) = shared.next()? {
-        worker.execute(&request).map_err(|(_, error)| checkpoint.named(tensor.shard(), tensor.name(), &error))?;
+    while let Some(taken) = shared.next()? {
+        worker.execute(&taken.request).map_err(|(_, error)| checkpoint.named(tensor.shard(), tensor.name(), &error))?;
     }
     Ok(())
 }
@@ -251,7 +263,7 @@ impl<'a> Load<'a> {
         let threads = threads.min(affordable).max(1);
         let share = staging.checked_div(threads as u64).unwrap_or(staging).min(MOST_STAGING);
         let budget = Budget { window: blocks(share / 2), desk: blocks(share / 4), chunk, straight: STRAIGHT };
-        Ok(Self { checkpoint, tasks, options: *options, threads, budget, total })
+        Ok(Self { checkpoint, tasks, options: *options, threads, budget, total, numbered: true })
     }
 
     fn plan(&self) -> Result<Plan<'a>> {
@@ -268,22 +280,21 @@ impl<'a> Load<'a> {
     }
 
     /// Works on this thread and others until all is done or something failed.
-    fn run(&self, shared: &Shared<'a>, host: &mut Host<'_>) {
-        thread::scope(|scope| {
-            for _ in 1..self.threads {
-                let entered = shared.enter();
-                let work = move || {
-                    let _entered = entered;
-                    Worker::new(self, shared, None).run();
-                };
-                if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
+    fn run<'h>(
+        &self,
+        progress: Option<Progress<'h>>,
+        sink: Option<&'h mut dyn Sink>,
+        buffers: &'a [Memory<'a>],
+    ) -> Result<()> {
+        let shared = &Shared::new(self.plan()?, buffers);
+        let host = &mut Host { progress, sink, total: self.total, told: None };
+        parallel::run(self.threads, &|| Worker::new(self, shared, None).run(), &mut || {
             Worker::new(self, shared, Some(&mut *host)).run();
             shared.attend(host);
         });
         shared.settle(host);
+        self.drop_cached();
+        shared.failure()
     }
 
     /// Requests leave behind the pages that they share with their neighbours.
@@ -311,7 +322,7 @@ impl<'a> Load<'a> {
         let mut plan = self.plan()?;
         let mut found = Summary { bytes: self.total, threads: self.threads, ..Summary::default() };
         let (mut last_shard, mut picked) = (None, 0_u64);
-        while let Some((_, Request { shard, len, what, .. })) = plan.next()? {
+        while let Some(Request { shard, len, what, .. }) = plan.next()? {
             let steps = match what {
                 What::Whole { task, .. } => {
                     picked = picked.saturating_add(len);

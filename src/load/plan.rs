@@ -108,14 +108,18 @@ impl<'a> Plan<'a> {
         Ok(Self { checkpoint, tasks, sizes, order, next: 0, active: BinaryHeap::new(), long: None, made: 0 })
     }
 
-    /// The next request, with its number.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Request)>> {
-        let request = match self.long.take() {
-            Some(long) => Some(self.cut(long)),
-            None => self.begin()?,
-        };
-        self.made = self.made.saturating_add(u64::from(request.is_some()));
-        Ok(request.map(|request| (self.made, request)))
+    /// The next request.
+    pub(super) fn next(&mut self) -> Result<Option<Request>> {
+        self.made = self.made.saturating_add(1);
+        match self.long.take() {
+            Some(long) => Ok(Some(self.cut(long))),
+            None => self.begin(),
+        }
+    }
+
+    /// How many have been asked for.
+    pub(super) fn made(&self) -> u64 {
+        self.made
     }
 
     fn begin(&mut self) -> Result<Option<Request>> {

@@ -28,8 +28,8 @@ pub(super) struct Shared<'a> {
 }
 
 struct State {
-    /// Threads at work, but for the caller's.
-    workers: usize,
+    /// Requests that threads are at work on.
+    busy: usize,
     /// Buffers that may be filled.
     free: VecDeque<usize>,
     /// Buffers that are full, with what is in them.
@@ -59,7 +59,7 @@ pub(super) struct Host<'h> {
 impl<'a> Shared<'a> {
     pub(super) fn new(plan: Plan<'a>, buffers: &'a [Memory<'a>]) -> Self {
         let state = State {
-            workers: 0,
+            busy: 0,
             free: (0..buffers.len()).collect(),
             full: VecDeque::new(),
             flying: VecDeque::new(),
@@ -76,8 +76,14 @@ impl<'a> Shared<'a> {
         }
     }
 
-    pub(super) fn next(&self) -> Result<Option<(u64, Request)>> {
-        lock(&self.plan).next()
+    /// The next request, which is under way until what is returned is dropped.
+    pub(super) fn next(&self) -> Result<Option<Taken<'_, 'a>>> {
+        let mut plan = lock(&self.plan);
+        let Some(request) = plan.next()? else { return Ok(None) };
+        let number = plan.made();
+        let mut state = lock(&self.state);
+        state.busy = state.busy.saturating_add(1);
+        Ok(Some(Taken { shared: self, number, request }))
     }
 
     /// So many bytes more are where they belong.
@@ -105,21 +111,9 @@ impl<'a> Shared<'a> {
         self.changed.notify_all();
     }
 
-    pub(super) fn into_failure(self) -> Option<Error> {
-        self.failure.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, error)| error)
-    }
-
-    /// Counts a thread that begins; dropped when it ends.
-    pub(super) fn enter(&self) -> Entered<'_, 'a> {
-        let mut state = lock(&self.state);
-        state.workers = state.workers.saturating_add(1);
-        Entered(self)
-    }
-
-    /// Tells the caller's thread that something has been done.
-    pub(super) fn notify(&self) {
-        let _state = lock(&self.state);
-        self.changed.notify_all();
+    /// What the load failed with, if it did.
+    pub(super) fn failure(&self) -> Result<()> {
+        lock(&self.failure).take().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// A buffer to fill. The caller's own thread, which is the one with a host,
@@ -199,7 +193,7 @@ impl<'a> Shared<'a> {
         host.say(done)
     }
 
-    /// Sees to the callbacks until no other thread is at work.
+    /// Sees to the callbacks while others are at work; nothing is left to begin.
     pub(super) fn attend(&self, host: &mut Host<'_>) {
         loop {
             let served = if self.stopped() { Ok(()) } else { self.serve(host) };
@@ -208,7 +202,7 @@ impl<'a> Shared<'a> {
             }
             let state = lock(&self.state);
             let more = !self.stopped() && !state.full.is_empty();
-            if state.workers == 0 && !more {
+            if state.busy == 0 && !more {
                 return;
             }
             let idle = !more && (self.stopped() || state.starving == 0 || state.flying.is_empty());
@@ -248,18 +242,23 @@ impl Host<'_> {
     }
 }
 
-/// A thread at work.
-pub(super) struct Entered<'s, 'a>(&'s Shared<'a>);
+/// A request that is under way.
+pub(super) struct Taken<'s, 'a> {
+    shared: &'s Shared<'a>,
+    /// In the files' order.
+    pub(super) number: u64,
+    pub(super) request: Request,
+}
 
-impl Drop for Entered<'_, '_> {
+impl Drop for Taken<'_, '_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // The others must not wait for its buffer.
-            self.0.stop.store(true, Ordering::Relaxed);
+            self.shared.stop.store(true, Ordering::Relaxed);
         }
-        let mut state = lock(&self.0.state);
-        state.workers = state.workers.saturating_sub(1);
-        self.0.changed.notify_all();
+        let mut state = lock(&self.shared.state);
+        state.busy = state.busy.saturating_sub(1);
+        self.shared.changed.notify_all();
     }
 }
 

@@ -132,8 +132,9 @@ impl<'a> Task<'a> {
     }
 
     /// An error on the way as one of this item.
-    pub(super) fn named(&self, checkpoint: &Checkpoint, number: usize, error: &Error) -> Error {
-        let text = format!("item {number}, tensor {}: {}", quoted(self.tensor.name()), error.message(usize::MAX));
+    pub(super) fn named(&self, checkpoint: &Checkpoint, number: Option<usize>, error: &Error) -> Error {
+        let item = number.map(|number| format!("item {number}, ")).unwrap_or_default();
+        let text = format!("{item}tensor {}: {}", quoted(self.tensor.name()), error.message(usize::MAX));
         Error::new(error.kind(), text).with_errno(error.os_errno()).in_file(&checkpoint.label_of(self.tensor.shard()))
     }
 }

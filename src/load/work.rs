@@ -16,6 +16,7 @@ use crate::slice::Runs;
 
 pub(super) struct Worker<'a, 's, 'h> {
     checkpoint: &'a Checkpoint,
+    numbered: bool,
     reader: Reader<'a>,
     delivery: Delivery<'a, 's, 'h>,
 }
@@ -43,6 +44,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         let desk = Desk { budget: load.budget, gathered: None, converted: None };
         Self {
             checkpoint: load.checkpoint,
+            numbered: load.numbered,
             reader: load.reader(),
             delivery: Delivery { tasks: load.tasks, shared, host, desk },
         }
@@ -52,22 +54,22 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     pub(super) fn run(mut self) {
         let shared = self.delivery.shared;
         while !shared.stopped() {
-            let (number, request) = match shared.next() {
-                Ok(Some(request)) => request,
+            let taken = match shared.next() {
+                Ok(Some(taken)) => taken,
                 Ok(None) => break,
                 Err(error) => return shared.fail(1, error),
             };
-            if let Err((task, error)) = self.execute(&request) {
-                let task = self.delivery.tasks.get(task).map(|found| found.named(self.checkpoint, task, &error));
-                return shared.fail(number, task.unwrap_or(error));
+            if let Err((task, error)) = self.execute(&taken.request) {
+                let task = self
+                    .delivery
+                    .tasks
+                    .get(task)
+                    .map(|found| found.named(self.checkpoint, self.numbered.then_some(task), &error));
+                return shared.fail(taken.number, task.unwrap_or(error));
             }
-            match &mut self.delivery.host {
-                Some(host) => {
-                    if let Err(error) = shared.serve(host) {
-                        return shared.fail(0, error);
-                    }
-                }
-                None => shared.notify(),
+            drop(taken);
+            if let Some(Err(error)) = self.delivery.host.as_mut().map(|host| shared.serve(host)) {
+                return shared.fail(0, error);
             }
         }
     }
