@@ -173,7 +173,7 @@ func data(model *safetensors.Checkpoint, w http.ResponseWriter, r *http.Request)
 		return err
 	}
 	// What can't be loaded is refused here, while there can be an answer.
-	plan, err := model.LoadPlan([]safetensors.LoadItem{item}, streaming)
+	plan, err := model.LoadPlan([]safetensors.LoadItem{item}, nil)
 	if err != nil {
 		return err
 	}

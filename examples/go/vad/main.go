@@ -42,12 +42,7 @@ func run(model, input string, list bool) error {
 	defer net.Close()
 
 	began := time.Now()
-	probabilities := make([]float32, 0, len(samples)/window+1)
-	for at := 0; at < len(samples); at += window {
-		var next [window]float32 // zeros follow the last sample
-		copy(next[:], samples[at:])
-		probabilities = append(probabilities, net.step(&next))
-	}
+	probabilities := net.probabilities(samples)
 	took := time.Since(began)
 
 	if list {

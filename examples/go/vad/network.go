@@ -98,6 +98,17 @@ func fetch(checkpoint *safetensors.Checkpoint, name string, shape []int64) ([]fl
 // Close ends the weights with the checkpoint.
 func (net *network) Close() error { return net.checkpoint.Close() }
 
+// probabilities returns what the network says about each window of a recording.
+func (net *network) probabilities(samples []float32) []float32 {
+	probabilities := make([]float32, 0, len(samples)/window+1)
+	for at := 0; at < len(samples); at += window {
+		var next [window]float32 // zeros follow the last sample
+		copy(next[:], samples[at:])
+		probabilities = append(probabilities, net.step(&next))
+	}
+	return probabilities
+}
+
 // step returns the probability that the next 32 ms are speech.
 func (net *network) step(next *[window]float32) float32 {
 	// The end of the window before, the window, its end mirrored.

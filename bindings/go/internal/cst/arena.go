@@ -6,7 +6,10 @@ package cst
 // #include "glue.h"
 import "C"
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // An arena is one block of zeroed C memory, for arrays of structs with
 // pointers to each other: Go memory may hold none of the kind for C to follow.
@@ -57,4 +60,12 @@ func (a *arena) text(text string) *C.char {
 	to := take[byte](a, len(text)+1)
 	copy(to, text)
 	return (*C.char)(unsafe.Pointer(&to[0]))
+}
+
+// pinned is where a slice's bytes are, and stay until the pinner is done: only
+// then may C memory hold that.
+func pinned(pinner *runtime.Pinner, bytes []byte) unsafe.Pointer {
+	at := address(bytes)
+	pinner.Pin(at)
+	return at
 }

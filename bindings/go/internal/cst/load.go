@@ -108,9 +108,8 @@ func (l *loading) item(to *C.st_load_item, from *LoadItem) {
 		to.dst_strides = (*C.int64_t)(&strides[0])
 	}
 	if len(from.Dst) > 0 {
-		to.dst = address(from.Dst)
+		to.dst = pinned(&l.pinner, from.Dst)
 		to.dst_size = C.size_t(len(from.Dst))
-		l.pinner.Pin(to.dst)
 	}
 }
 
@@ -119,8 +118,7 @@ func (l *loading) sink(from Sink, buffers [][]byte) *C.st_sink {
 	*sink = C.st_sink{struct_size: C.sizeof_st_sink, buffer_count: C.size_t(len(buffers))}
 	to := take[C.st_buffer](l.arena, len(buffers))
 	for i, buffer := range buffers {
-		to[i] = C.st_buffer{data: address(buffer), size: C.size_t(len(buffer))}
-		l.pinner.Pin(to[i].data)
+		to[i] = C.st_buffer{data: pinned(&l.pinner, buffer), size: C.size_t(len(buffer))}
 	}
 	sink.buffers = unsafe.SliceData(to)
 	wait := C.int(0)

@@ -94,9 +94,8 @@ func (g *given) tensor(to *C.st_tensor, from *NewTensor) {
 	}
 	switch {
 	case len(from.Data) > 0:
-		to.data = address(from.Data)
+		to.data = pinned(&g.pinner, from.Data)
 		to.size = C.uint64_t(len(from.Data))
-		g.pinner.Pin(to.data)
 	case from.Data == nil && from.Record != nil:
 		to.shard = from.Record.shard
 		to.offset = from.Record.offset
