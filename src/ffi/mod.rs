@@ -16,4 +16,5 @@ pub mod read;
 pub mod save;
 pub mod slice;
 pub mod status;
+pub mod validate;
 pub mod version;
