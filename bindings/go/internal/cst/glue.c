@@ -48,6 +48,11 @@ static st_status wait_for(void *user, size_t buffer, st_error *error)
     return cstWait((uintptr_t)user, buffer, error);
 }
 
+static int32_t report(void *user, const st_problem *problem)
+{
+    return cstReport((uintptr_t)user, (st_problem *)problem);
+}
+
 void cst_io_init(st_io *io, uintptr_t user)
 {
     io->read_at = read_at;
@@ -79,4 +84,9 @@ void cst_sink_init(st_sink *sink, uintptr_t user, int wait)
     sink->chunk = chunk;
     sink->wait = wait ? wait_for : NULL;
     sink->user_data = (void *)user;
+}
+
+st_status cst_validate(const char *path, const st_open_options *options, uintptr_t user, st_error *error)
+{
+    return st_validate(path, options, report, (void *)user, error);
 }

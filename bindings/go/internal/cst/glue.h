@@ -21,5 +21,6 @@ void cst_resolver_init(st_resolver *resolver, uintptr_t user);
 void cst_save_progress(st_save_options *options, uintptr_t user);
 void cst_load_progress(st_load_options *options, uintptr_t user);
 void cst_sink_init(st_sink *sink, uintptr_t user, int wait);
+st_status cst_validate(const char *path, const st_open_options *options, uintptr_t user, st_error *error);
 
 #endif
