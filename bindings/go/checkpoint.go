@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/libsafetensors/libsafetensors/bindings/go/internal/cst"
@@ -26,8 +27,8 @@ type core struct {
 	state atomic.Uint64
 
 	handle    *cst.Checkpoint
-	records   []cst.Record // in C memory
-	tensors   []Tensor     // one for each record
+	tensors   []Tensor
+	byName    func() map[string]*Tensor
 	shards    []Shard
 	metadata  map[string]string
 	callbacks *callbacks // of readers; nil where there are none
@@ -191,7 +192,6 @@ func opened(handle *cst.Checkpoint, failure *cst.Error, callbacks *callbacks, re
 	}
 	c := &core{handle: handle, callbacks: callbacks, release: release}
 	c.state.Store(oneOwner)
-	c.records = handle.Records()
 	c.metadata = handle.Metadata()
 	for _, shard := range handle.Shards() {
 		c.shards = append(c.shards, Shard{
@@ -199,23 +199,24 @@ func opened(handle *cst.Checkpoint, failure *cst.Error, callbacks *callbacks, re
 			Access: Access(shard.Access), Reason: shard.Reason,
 		})
 	}
-	c.fill()
+	c.fill(handle.Records())
+	c.byName = sync.OnceValue(c.index)
 	return &Checkpoint{core: c}, nil
 }
 
 // fill copies the records: names into one string, shapes into one slice.
-func (c *core) fill() {
+func (c *core) fill(records []cst.Record) {
 	size, dimensions := 0, 0
-	for i := range c.records {
-		size += len(c.records[i].Name())
-		dimensions += len(c.records[i].Shape())
+	for i := range records {
+		size += len(records[i].Name())
+		dimensions += len(records[i].Shape())
 	}
 	var text strings.Builder
 	text.Grow(size)
 	shapes := make([]int64, 0, dimensions)
-	c.tensors = make([]Tensor, len(c.records))
-	for i := range c.records {
-		record := &c.records[i]
+	c.tensors = make([]Tensor, len(records))
+	for i := range records {
+		record := &records[i]
 		name, shape := text.Len(), len(shapes)
 		text.Write(record.Name())
 		shapes = append(shapes, record.Shape()...)
@@ -231,6 +232,16 @@ func (c *core) fill() {
 			record:       record,
 		}
 	}
+}
+
+// index is made at the first lookup. The library has one too, but a Go map
+// answers in less than the call there and back takes.
+func (c *core) index() map[string]*Tensor {
+	index := make(map[string]*Tensor, len(c.tensors))
+	for i := range c.tensors {
+		index[c.tensors[i].Name] = &c.tensors[i]
+	}
+	return index
 }
 
 // Close gives up the caller's ownership. With the last owner the mapping and
@@ -280,17 +291,16 @@ func (c *Checkpoint) Tensors() []*Tensor {
 }
 
 // Tensor returns the tensor of this name, one of those of Tensors; the error is
-// an [ErrNotFound] where there is none. It allocates nothing.
+// an [ErrNotFound] where there is none. It makes no call to C.
 func (c *Checkpoint) Tensor(name string) (*Tensor, error) {
-	if err := c.use(); err != nil {
-		return nil, err
+	if c == nil || c.core == nil || c.closed.Load() {
+		return nil, ErrClosed
 	}
-	defer c.core.done()
-	number := c.core.handle.Find(c.core.records, name)
-	if number < 0 {
+	tensor, ok := c.core.byName()[name]
+	if !ok {
 		return nil, &Error{Code: ErrNotFound, Message: fmt.Sprintf("no tensor is named %+q", name)}
 	}
-	return &c.core.tensors[number], nil
+	return tensor, nil
 }
 
 // Metadata returns the checkpoint's metadata, in a map of the caller's: nil

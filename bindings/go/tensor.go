@@ -20,10 +20,10 @@ type Tensor struct {
 	Name  string
 	DType DType
 	Shape []int64 // elements, outermost dimension first; empty: a scalar, one element
+	Size  uint64  // bytes
 	Data  []byte  // in C order, little-endian; nil in tensors of a checkpoint
 
 	ElementCount uint64 // product of the shape
-	Size         uint64 // bytes
 	Shard        int    // which file: an index into Checkpoint.Shards
 	Offset       uint64 // where its bytes begin, from the start of that file
 

@@ -98,17 +98,6 @@ func (c *Checkpoint) Records() []Record {
 	return unsafe.Slice((*Record)(records), int(count))
 }
 
-// Find returns the number of a tensor among records, which are the
-// checkpoint's, or -1.
-func (c *Checkpoint) Find(records []Record, name string) int {
-	record := C.st_find_tensor_n(c.c(), (*C.char)(unsafe.Pointer(unsafe.StringData(name))), C.size_t(len(name)))
-	if record == nil {
-		return -1
-	}
-	first := uintptr(unsafe.Pointer(unsafe.SliceData(records)))
-	return int((uintptr(unsafe.Pointer(record)) - first) / unsafe.Sizeof(Record{}))
-}
-
 // A Shard is an st_shard, copied.
 type Shard struct {
 	Path                       string
