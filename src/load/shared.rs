@@ -97,12 +97,10 @@ impl<'a> Shared<'a> {
 
     /// Ends the load. `number` is the request's; 0 for what the caller said.
     pub(super) fn fail(&self, number: u64, error: Error) {
-        // A thread that was only stopped must not hide why, whatever its number.
-        if self.stopped() && error.kind() == ErrorKind::Cancelled {
-            return;
-        }
         let mut failure = lock(&self.failure);
-        if failure.as_ref().is_none_or(|(first, _)| number < *first) {
+        // Whoever was only told that it has ended is not why it has.
+        let told = error.kind() == ErrorKind::Cancelled && number != 0 && self.stopped();
+        if failure.as_ref().is_none_or(|(first, _)| number < *first && !told) {
             *failure = Some((number, error));
         }
         drop(failure);
@@ -132,11 +130,11 @@ impl<'a> Shared<'a> {
                 Some(host) if !state.full.is_empty() || !state.flying.is_empty() => {
                     drop(state);
                     let served = self.serve(host);
-                    state = lock(&self.state);
                     if let Err(error) = served {
-                        state.starving = state.starving.saturating_sub(1);
-                        return Err(error);
+                        // Not the fault of the item that the buffer is for.
+                        self.fail(0, error);
                     }
+                    state = lock(&self.state);
                 }
                 _ => {
                     // The caller's thread may be asleep and has to see to it.
@@ -215,11 +213,12 @@ impl<'a> Shared<'a> {
     /// Waits for every buffer that the sink still has; on success also tells the end.
     pub(super) fn settle(&self, host: &mut Host<'_>) {
         loop {
-            // A statement of its own: the lock must not be held while the sink waits.
-            let oldest = lock(&self.state).flying.pop_front();
-            let Some(buffer) = oldest else { break };
+            // In a statement of its own: the lock must be open again when `wait` is called.
+            let buffer = lock(&self.state).flying.pop_front();
+            let Some(buffer) = buffer else { break };
             if let Some(Err(error)) = host.sink.as_deref_mut().map(|sink| sink.wait(buffer)) {
-                self.fail(0, error);
+                // What a load failed with before says more.
+                self.fail(u64::MAX, error);
             }
         }
         if !self.stopped() {
