@@ -98,7 +98,9 @@ impl<'a> Shared<'a> {
     /// Ends the load. `number` is the request's; 0 for what the caller said.
     pub(super) fn fail(&self, number: u64, error: Error) {
         let mut failure = lock(&self.failure);
-        if failure.as_ref().is_none_or(|(first, _)| number < *first) {
+        // What other threads end with once one has failed is no failure of theirs.
+        let follows = failure.is_some() && error.kind() == ErrorKind::Cancelled;
+        if !follows && failure.as_ref().is_none_or(|(first, _)| number < *first) {
             *failure = Some((number, error));
         }
         drop(failure);
@@ -210,7 +212,9 @@ impl<'a> Shared<'a> {
 
     /// Waits for every buffer that the sink still has; on success also tells the end.
     pub(super) fn settle(&self, host: &mut Host<'_>) {
-        while let Some(buffer) = { lock(&self.state).flying.pop_front() } {
+        // (In the condition of a `while let` the lock would last for the whole turn.)
+        let next = || lock(&self.state).flying.pop_front();
+        while let Some(buffer) = next() {
             if let Some(Err(error)) = host.sink.as_deref_mut().map(|sink| sink.wait(buffer)) {
                 self.fail(0, error);
             }
