@@ -25,6 +25,7 @@ pub const ST_IO_CACHED: i32 = 1;
 pub const ST_IO_DIRECT: i32 = 2;
 
 /// One thing to load. Zero is the default in every field but the first.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_load_item {
@@ -59,6 +60,7 @@ pub struct st_load_item {
 /// a device say, while the next is being filled. Begin with ST_SINK_INIT.
 ///
 /// Both functions are called on the thread that called st_load, never two at once.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_sink {
@@ -95,6 +97,7 @@ pub struct st_sink {
 }
 
 /// How to load. Begin with ST_LOAD_OPTIONS_INIT; zero in any field is the default.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_load_options {
@@ -133,6 +136,7 @@ unsafe impl Sized for st_load_options {
 }
 
 /// What a load would do. As filled in by st_load_plan.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_plan {
