@@ -162,6 +162,12 @@
 // A file that exists stays: ST_ERROR_IO with EEXIST.
 #define ST_OVERWRITE_REFUSE 1
 
+// st_problem.fatal: st_open refuses the file for it.
+#define ST_FATAL_STRICT 1
+
+// st_problem.fatal: st_open_with refuses it also with all ST_TOLERATE_ flags.
+#define ST_FATAL_TOLERANT 2
+
 // One opened set of named tensors. Opaque; made by the st_open functions.
 typedef struct st_checkpoint st_checkpoint;
 
@@ -506,6 +512,32 @@ typedef struct st_metadata_options {
     // ST_SYNC_FULL or ST_SYNC_NONE.
     int32_t sync;
 } st_metadata_options;
+
+// One rule that a file breaks.
+//
+// Borrowed for the call of report.
+typedef struct st_problem {
+    // The rule, as st_open's status.
+    st_status code;
+    // Any of ST_FATAL_*, or'ed.
+    uint32_t fatal;
+    // The byte in the file where it shows: the place in the header's text, the
+    // start of the tensor's entry there, or where bytes are missing or too many.
+    uint64_t position;
+    // Path of the file, NUL-terminated: a shard's, the index's, or what st_validate was given.
+    const char *file;
+    // Bytes in file, without the terminating NUL.
+    size_t file_len;
+    // The tensor it is about, NUL-terminated UTF-8 that may itself contain NUL;
+    // NULL where it is about none.
+    const char *tensor;
+    // Bytes in tensor, without the terminating NUL.
+    size_t tensor_len;
+    // What is wrong, with the numbers: NUL-terminated, safe to print.
+    const char *text;
+    // Zero.
+    uint64_t reserved[4];
+} st_problem;
 
 // Success.
 #define ST_OK 0
@@ -1115,6 +1147,31 @@ st_status st_set_metadata(const char *path,
 //
 // buffer: as it was filled in. Since 0.1.
 ST_API void st_buffer_free(struct st_buffer *buffer);
+
+// ==== Validate ====
+//
+// Tells of everything that is wrong with a file, an index and its shards, or a
+// folder: of every broken rule where st_open stops at the first. Reads headers
+// and no tensors.
+//
+// path, options: as for st_open_with, and what they mean is the same; access
+// and prefetch are of no effect, and tolerate is for the result alone.
+// report: called for one problem after the other, on the calling thread, file
+// by file and within a file in the order in which st_open checks the rules.
+// Another result than 0 ends the call. user_data: passed to report.
+//
+// What lies behind a fault can be hidden by it: behind text that is no JSON the
+// header is not read on, and where offsets are unreadable no holes are told of.
+//
+// Returns what st_open_with with these options would say: ST_OK if there is
+// nothing that it refuses the file for, else the code and message of the first
+// problem that it does. ST_ERROR_CANCELLED where report ended it. Since 0.1.
+ST_API
+st_status st_validate(const char *path,
+                      const struct st_open_options *options,
+                      int32_t (*report)(void *user_data, const struct st_problem *problem),
+                      void *user_data,
+                      struct st_error *error);
 
 // ==== Helpers ====
 //

@@ -113,8 +113,7 @@ impl Checkpoint {
         for name in allowed {
             let found = names.find(&tensors, name).and_then(|found| shown.get_mut(found));
             let Some(found) = found else {
-                let text = format!("is mapped to the shard {}, which lacks it", self.last_shard_name());
-                return Err(Error::tensor(ErrorKind::Shard, name, text));
+                return Err(lacking(name, self.shard_label(self.shards.len().saturating_sub(1))));
             };
             *found = true;
         }
@@ -126,21 +125,10 @@ impl Checkpoint {
         let hasher = Hasher::default();
         let mut hashes = memory::vec_with_capacity(self.tensors.len(), "hashes")?;
         hashes.extend(self.tensors.iter().map(|tensor| hasher.hash(tensor.name())));
-        self.names = Lookup::build(hasher, &self.tensors, &hashes, |first, second| {
-            let (first, again) = (self.shard_name(first.shard()), self.shard_name(second.shard()));
-            Error::tensor(ErrorKind::DuplicateKey, second.name(), format!("is in {first} and again in {again}"))
+        self.names = Lookup::build(hasher, &self.tensors, &hashes, &mut |first, second| {
+            Err(in_both(second.name(), self.shard_label(first.shard()), self.shard_label(second.shard())))
         })?;
         Ok(())
-    }
-
-    fn last_shard_name(&self) -> String {
-        self.shard_name(self.shards.len().saturating_sub(1))
-    }
-
-    /// A shard's file name for a message.
-    fn shard_name(&self, shard: usize) -> String {
-        let path = self.shard_label(shard);
-        quoted(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
     }
 
     fn shard_label(&self, shard: usize) -> &[u8] {
@@ -297,6 +285,23 @@ impl Checkpoint {
     }
 }
 
+/// The error for a tensor that two shards have.
+pub(crate) fn in_both(name: &[u8], first: &[u8], again: &[u8]) -> Error {
+    let text = format!("is in {} and again in {}", file_name(first), file_name(again));
+    Error::tensor(ErrorKind::DuplicateKey, name, text)
+}
+
+/// The error for a tensor that is not in the shard to which the index maps it.
+pub(crate) fn lacking(name: &[u8], shard: &[u8]) -> Error {
+    let text = format!("is mapped to the shard {}, which lacks it", file_name(shard));
+    Error::tensor(ErrorKind::Shard, name, text)
+}
+
+/// A path's last part for a message.
+fn file_name(path: &[u8]) -> String {
+    quoted(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
+}
+
 fn not_ours(tensor: &Tensor) -> Error {
     let text = format!(
         "the record (shard {}, offset {}, {} bytes) is not one of this checkpoint's",
@@ -353,16 +358,12 @@ fn add_metadata(all: &mut Option<Vec<Metadata>>, entries: impl IntoIterator<Item
 
 /// Of entries with equal keys, the first.
 fn keep_first(entries: Vec<Metadata>) -> Result<Vec<Metadata>> {
-    let sorted = sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?;
     let mut again = memory::vec_with_capacity(entries.len(), "metadata keys")?;
     again.resize(entries.len(), false);
-    for pair in sorted.windows(2) {
-        if let [(key, _), (next, number)] = pair {
-            if let Some(again) = again.get_mut(*number) {
-                *again = key == next;
-            }
+    for (_, number) in sort::repeated(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?) {
+        if let Some(again) = again.get_mut(number) {
+            *again = true;
         }
     }
-    drop(sorted);
     Ok(entries.into_iter().zip(again).filter_map(|(entry, again)| (!again).then_some(entry)).collect())
 }

@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 
 use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::finding::{Finding, Sink};
 use crate::json::{Cursor, Fault, Span};
 use crate::memory;
 use crate::record::Metadata;
@@ -31,16 +32,21 @@ struct Weight {
 }
 
 impl Index {
-    /// Checks an index file's text.
-    pub(crate) fn parse(mut text: Vec<u8>) -> Result<Self> {
-        let mut parser = Parser { cursor: Cursor::new(&mut text), weights: None, metadata: None };
+    /// Checks an index file's text. Of broken rules the sink is told; `None`
+    /// where it lets one pass without which there is no index.
+    pub(crate) fn parse(mut text: Vec<u8>, sink: &mut Sink<'_>) -> Result<Option<Self>> {
+        let mut parser = Parser { cursor: Cursor::new(&mut text), sink, weights: None, metadata: None };
         let (weights, metadata) = match parser.index() {
             Ok(()) => (parser.weights, parser.metadata),
             Err(Fault::Other(error)) => return Err(error),
-            Err(fault) => return Err(parser.cursor.error(fault, "index").with_kind(ErrorKind::Index)),
+            Err(fault) => {
+                let (error, at) = parser.cursor.error(fault, "index");
+                return sink(Finding::new(error.with_kind(ErrorKind::Index), at, None)).map(|()| None);
+            }
         };
         let Some(weights) = weights else {
-            return Err(Error::new(ErrorKind::Index, "index has no weight_map"));
+            let error = Error::new(ErrorKind::Index, "index has no weight_map");
+            return sink(Finding::new(error, 0, None)).map(|()| None);
         };
         // A value that is no string ends where its text does. What stands
         // there, a comma or a brace, has served.
@@ -50,9 +56,9 @@ impl Index {
             }
         }
         let mut this = Self { text, weights, metadata };
-        this.check_weights()?;
-        this.check_metadata()?;
-        Ok(this)
+        this.check_weights(sink)?;
+        this.check_metadata(sink)?;
+        Ok(Some(this))
     }
 
     /// The shards' file names in order, each with the tensors it is to show.
@@ -81,36 +87,50 @@ impl Index {
         self.text
     }
 
+    /// Where in the file one of its names stands.
+    pub(crate) fn place(&self, name: &[u8]) -> usize {
+        name.as_ptr().addr().saturating_sub(self.text.as_ptr().addr()).saturating_sub(1)
+    }
+
     fn get(&self, span: Span) -> &[u8] {
         span.of(&self.text)
     }
 
-    fn check_weights(&mut self) -> Result<()> {
+    fn check_weights(&mut self, sink: &mut Sink<'_>) -> Result<()> {
         let text = &self.text;
-        sort(&mut self.weights, |a, b| a.tensor.of(text).cmp(b.tensor.of(text)));
-        let twice = self.weights.windows(2).find_map(|pair| match pair {
-            [a, b] if a.tensor.of(text) == b.tensor.of(text) => Some(a.tensor.of(text)),
-            _ => None,
-        });
-        if let Some(name) = twice {
-            return Err(Error::tensor(ErrorKind::DuplicateKey, name, "stands twice in the weight_map"));
+        sort(&mut self.weights, |a, b| (a.tensor.of(text), a.tensor.start).cmp(&(b.tensor.of(text), b.tensor.start)));
+        for pair in self.weights.windows(2) {
+            match pair {
+                [a, b] if a.tensor.of(text) == b.tensor.of(text) => {
+                    let name = b.tensor.of(text);
+                    let error = Error::tensor(ErrorKind::DuplicateKey, name, "stands twice in the weight_map");
+                    sink(Finding::new(error, self.place(name), Some(name)))?;
+                }
+                _ => {}
+            }
         }
         for weight in &self.weights {
-            check_shard_name(weight.tensor.of(text), weight.shard.of(text))?;
+            let (tensor, shard) = (weight.tensor.of(text), weight.shard.of(text));
+            if !is_plain(shard) {
+                let said = format!("weight_map names the shard {}, which is not a plain file name", quoted(shard));
+                let error = Error::tensor(ErrorKind::Index, tensor, said);
+                sink(Finding::new(error, self.place(shard), Some(tensor)))?;
+            }
         }
+        self.weights.retain(|weight| is_plain(weight.shard.of(text)));
         sort(&mut self.weights, |a, b| {
             (a.shard.of(text), a.tensor.of(text)).cmp(&(b.shard.of(text), b.tensor.of(text)))
         });
         Ok(())
     }
 
-    fn check_metadata(&self) -> Result<()> {
+    fn check_metadata(&self, sink: &mut Sink<'_>) -> Result<()> {
         let Some(entries) = &self.metadata else { return Ok(()) };
-        let keys = sort::sorted(entries.iter().map(|(key, _)| self.get(*key)), "metadata keys")?;
-        match sort::first_twice(&keys) {
-            Some(key) => Err(Error::new(ErrorKind::Index, format!("index metadata has the key {} twice", quoted(key)))),
-            None => Ok(()),
+        for (key, _) in sort::repeated(&sort::sorted(entries.iter().map(|(key, _)| self.get(*key)), "metadata keys")?) {
+            let said = format!("index metadata has the key {} twice", quoted(key));
+            sink(Finding::new(Error::new(ErrorKind::Index, said), self.place(key), None))?;
         }
+        Ok(())
     }
 }
 
@@ -122,28 +142,25 @@ fn sort(weights: &mut [Weight], order: impl Fn(&Weight, &Weight) -> Ordering) {
 
 /// A shard lies beside its index: anything but a plain file name would let an
 /// index open files elsewhere.
-fn check_shard_name(tensor: &[u8], shard: &[u8]) -> Result<()> {
+fn is_plain(shard: &[u8]) -> bool {
     let separates = |byte: &u8| matches!(byte, b'/' | b'\\' | 0);
-    if matches!(shard, b"" | b"." | b"..") || shard.iter().any(separates) {
-        let text = format!("weight_map names the shard {}, which is not a plain file name", quoted(shard));
-        return Err(Error::tensor(ErrorKind::Index, tensor, text));
-    }
-    Ok(())
+    !matches!(shard, b"" | b"." | b"..") && !shard.iter().any(separates)
 }
 
-struct Parser<'a> {
+struct Parser<'a, 'b> {
     cursor: Cursor<'a>,
+    sink: &'a mut Sink<'b>,
     weights: Option<Vec<Weight>>,
     metadata: Option<Vec<(Span, Span)>>,
 }
 
-impl Parser<'_> {
+impl Parser<'_, '_> {
     fn index(&mut self) -> Result<(), Fault> {
         let (mut seen_weights, mut seen_metadata) = (false, false);
         self.cursor.skip_space();
         self.object("an object with a weight_map", |this, key| match this.cursor.get(key) {
-            b"weight_map" if std::mem::replace(&mut seen_weights, true) => Err(twice("weight_map")),
-            b"metadata" if std::mem::replace(&mut seen_metadata, true) => Err(twice("metadata")),
+            b"weight_map" if std::mem::replace(&mut seen_weights, true) => this.passed("index has weight_map twice"),
+            b"metadata" if std::mem::replace(&mut seen_metadata, true) => this.passed("index has metadata twice"),
             b"weight_map" => this.weight_map(),
             b"metadata" => this.metadata(),
             _ => this.cursor.skip_value(ENTRY_DEPTH - 1),
@@ -156,10 +173,30 @@ impl Parser<'_> {
         }
     }
 
+    /// Tells of a fault in the value that begins here, and passes over it.
+    #[cold]
+    fn passed(&mut self, text: &str) -> Result<(), Fault> {
+        self.tell(None, Error::new(ErrorKind::Index, text))?;
+        self.cursor.skip_value(ENTRY_DEPTH - 1)
+    }
+
+    fn tell(&mut self, tensor: Option<Span>, error: Error) -> Result<()> {
+        let tensor = tensor.map(|tensor| self.cursor.get(tensor));
+        (self.sink)(Finding::new(error, self.cursor.position(), tensor))
+    }
+
     fn weight_map(&mut self) -> Result<(), Fault> {
         let mut weights = Vec::new();
+        if self.cursor.peek() != b'{' {
+            self.weights = Some(weights);
+            return self.passed("weight_map is no object");
+        }
         self.object("an object that maps tensors to shards", |this, tensor| {
-            this.cursor.expect(b'"', "a shard's file name in quotes")?;
+            if !this.cursor.take(b'"') {
+                let text = "weight_map has something else than a shard's file name in quotes";
+                this.tell(Some(tensor), Error::tensor(ErrorKind::Index, this.cursor.get(tensor), text))?;
+                return this.cursor.skip_value(ENTRY_DEPTH);
+            }
             let shard = this.cursor.string()?;
             memory::reserve(&mut weights, 1, "weight_map")?;
             weights.push(Weight { tensor, shard });
@@ -172,6 +209,9 @@ impl Parser<'_> {
     fn metadata(&mut self) -> Result<(), Fault> {
         if self.cursor.take_literal(b"null") {
             return Ok(());
+        }
+        if self.cursor.peek() != b'{' {
+            return self.passed("metadata is no object");
         }
         let mut entries = Vec::new();
         self.object("an object of metadata", |this, key| {
@@ -218,17 +258,17 @@ impl Parser<'_> {
     }
 }
 
-#[cold]
-fn twice(key: &str) -> Fault {
-    Fault::Other(Error::new(ErrorKind::Index, format!("index has {key} twice")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::finding::stop;
+
+    fn parse(text: &str) -> Result<Index> {
+        Ok(Index::parse(text.as_bytes().to_vec(), &mut stop)?.unwrap())
+    }
 
     fn kind(text: &str) -> Option<ErrorKind> {
-        Index::parse(text.as_bytes().to_vec()).err().map(|error| error.kind())
+        parse(text).err().map(|error| error.kind())
     }
 
     fn text(bytes: &[u8]) -> String {
@@ -239,7 +279,7 @@ mod tests {
     fn a_good_index_is_grouped_by_shard() {
         let json = r#"{"metadata":{"total_size":12,"f":"p\u0074","x":[1, "y"], "n":null },"other":{"a":[]},
             "weight_map":{"b":"2.safetensors","a":"1.safetensors","c\u0064":"2.safetensors"}}"#;
-        let index = Index::parse(json.as_bytes().to_vec()).unwrap();
+        let index = parse(json).unwrap();
         let shards: Vec<_> =
             index.shards().map(|(shard, tensors)| (text(shard), tensors.map(text).collect::<Vec<_>>())).collect();
         let expected = [("1.safetensors", vec!["a"]), ("2.safetensors", vec!["b", "cd"])];

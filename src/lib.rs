@@ -18,6 +18,7 @@ pub mod options;
 pub mod record;
 
 mod checkpoint;
+mod finding;
 mod header;
 mod index;
 mod json;
@@ -29,6 +30,7 @@ mod parallel;
 mod slice;
 mod sort;
 mod source;
+mod validate;
 pub mod writer;
 
 pub use checkpoint::Checkpoint;
@@ -38,4 +40,5 @@ pub use open::Resolver;
 pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate};
 pub use record::{Metadata, Range, Tensor};
 pub use source::{Chosen, ReadAt};
+pub use validate::{validate, Problem};
 pub use writer::{NewTensor, SaveOptions, Writer};

@@ -64,12 +64,12 @@ unsafe impl Sync for Lookup {}
 
 impl Lookup {
     /// The table of these records, whose hashes have been computed already.
-    /// Equal names are an error, which `twice` makes of the two records.
+    /// `twice` is told of two with equal names; the table keeps the first.
     pub(crate) fn build(
         hasher: Hasher,
         tensors: &[Tensor],
         hashes: &[u32],
-        twice: impl Fn(&Tensor, &Tensor) -> Error,
+        twice: &mut dyn FnMut(&Tensor, &Tensor) -> Result<()>,
     ) -> Result<Self> {
         if tensors.is_empty() {
             return Ok(Self::default());
@@ -89,7 +89,7 @@ impl Lookup {
             let record = u32::try_from(index).ok().filter(|record| *record != EMPTY);
             let record = record.ok_or_else(|| Error::new(ErrorKind::Unsupported, "more than 2^32 - 2 tensors"))?;
             if let Some(other) = table.insert(tensors, tensor, hash, record) {
-                return Err(twice(other, tensor));
+                twice(other, tensor)?;
             }
         }
         Ok(table)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, Part};
 use crate::error::{escaped, quoted, Error, ErrorKind, Result};
+use crate::finding;
 use crate::header::Header;
 use crate::index::Index;
 use crate::memory;
@@ -37,16 +38,10 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         let in_path = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
-        let found = fs::metadata(path).map_err(|error| in_path(Error::os("opening", &error)))?;
-        let checkpoint = if found.is_dir() {
-            match choose(path).map_err(in_path)? {
-                Folder::Index(index) => open_index(&index, options),
-                Folder::Files(files) => open_files(&files, options),
-            }
-        } else if is_index(path.as_os_str().as_bytes()) {
-            open_index(path, options)
-        } else {
-            source::require_regular(&found).and_then(|()| open_single(path, options))
+        let checkpoint = match Place::of(path).map_err(in_path)? {
+            Place::Index(index) => open_index(&index, options),
+            Place::Files(files) => open_files(&files, options),
+            Place::File => open_single(path, options),
         };
         checkpoint.map_err(in_path)
     }
@@ -84,7 +79,7 @@ impl Checkpoint {
             return single(Some(name), source, options).map_err(in_name);
         }
         let text = index_text(source.size(), options, |text| source.read_exact_at(0, text)).map_err(in_name)?;
-        let index = Index::parse(text).map_err(in_name)?;
+        let index = parse_index(text).map_err(in_name)?;
         let names = shards_beside(name, &index).map_err(in_name)?;
         // One after another: a resolver need not be thread-safe, its readers are.
         let sources: Vec<_> = names
@@ -107,13 +102,29 @@ impl Checkpoint {
     }
 }
 
-/// What a folder offers.
-enum Folder {
+/// What a path means.
+pub(crate) enum Place {
+    /// The path itself: one file.
+    File,
     Index(PathBuf),
     Files(Vec<Vec<u8>>),
 }
 
-fn choose(folder: &Path) -> Result<Folder> {
+impl Place {
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        let found = fs::metadata(path).map_err(|error| Error::os("opening", &error))?;
+        if found.is_dir() {
+            return choose(path);
+        }
+        if is_index(path.as_os_str().as_bytes()) {
+            return Ok(Self::Index(path.into()));
+        }
+        source::require_regular(&found).map(|()| Self::File)
+    }
+}
+
+/// What a folder offers.
+fn choose(folder: &Path) -> Result<Place> {
     let failed = |error| Error::os("listing the folder", &error);
     let mut indexes = Vec::new();
     let mut files = Vec::new();
@@ -134,16 +145,16 @@ fn choose(folder: &Path) -> Result<Folder> {
     let path = |name: &[u8]| folder.join(OsStr::from_bytes(name));
     let usual = b"model.safetensors.index.json".as_slice();
     match indexes.as_slice() {
-        several if several.iter().any(|(name, _)| *name == usual) => Ok(Folder::Index(path(usual))),
-        [(only, _)] => Ok(Folder::Index(path(only))),
+        several if several.iter().any(|(name, _)| *name == usual) => Ok(Place::Index(path(usual))),
+        [(only, _)] => Ok(Place::Index(path(only))),
         [] if files.iter().any(|(name, _)| *name == b"model.safetensors") => {
-            Ok(Folder::Files(vec![path(b"model.safetensors").into_os_string().into_vec()]))
+            Ok(Place::Files(vec![path(b"model.safetensors").into_os_string().into_vec()]))
         }
         [] if files.is_empty() => {
             let text = "folder holds no *.safetensors and no *.safetensors.index.json";
             Err(Error::new(ErrorKind::Io, text).with_errno(libc::ENOENT))
         }
-        [] => Ok(Folder::Files(files.iter().map(|(name, _)| path(name).into_os_string().into_vec()).collect())),
+        [] => Ok(Place::Files(files.iter().map(|(name, _)| path(name).into_os_string().into_vec()).collect())),
         several => {
             let names: Vec<_> = several.iter().take(4).map(|(name, _)| quoted(name)).collect();
             let text = format!("folder holds {} index files ({}): open one of them", several.len(), names.join(", "));
@@ -170,14 +181,18 @@ fn single(path: Option<&[u8]>, source: Source, options: &OpenOptions) -> Result<
 fn open_index(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let in_index = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
     let text = read_index(path, options).map_err(in_index)?;
-    let index = Index::parse(text).map_err(in_index)?;
+    let index = parse_index(text).map_err(in_index)?;
     let paths = shards_beside(path.as_os_str().as_bytes(), &index).map_err(in_index)?;
     let parts = open_parts(&paths, options, missing_shard)?;
     Checkpoint::assemble(parts, Some(index)).map_err(in_index)
 }
 
+fn parse_index(text: Vec<u8>) -> Result<Index> {
+    Index::parse(text, &mut finding::stop)?.ok_or_else(internal)
+}
+
 /// The shards' paths: their names behind whatever stands before the index's own.
-fn shards_beside(index_path: &[u8], index: &Index) -> Result<Vec<Vec<u8>>> {
+pub(crate) fn shards_beside(index_path: &[u8], index: &Index) -> Result<Vec<Vec<u8>>> {
     let after_slash = index_path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash.saturating_add(1));
     let folder = index_path.get(..after_slash).unwrap_or_default();
     let mut paths = Vec::new();
@@ -210,14 +225,14 @@ fn open_parts(paths: &[Vec<u8>], options: &OpenOptions, unopened: fn(Error) -> E
 }
 
 /// A shard that can't be opened is a fault of the set.
-fn missing_shard(error: Error) -> Error {
+pub(crate) fn missing_shard(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Io => error.with_kind(ErrorKind::Shard),
         _ => error,
     }
 }
 
-fn read_index(path: &Path, options: &OpenOptions) -> Result<Vec<u8>> {
+pub(crate) fn read_index(path: &Path, options: &OpenOptions) -> Result<Vec<u8>> {
     source::check_regular(path)?;
     // Read, whatever the options say: an index is never mapped.
     let source = Source::file(path, crate::options::Access::Read, true)?;
@@ -234,16 +249,16 @@ fn index_text(size: u64, options: &OpenOptions, read: impl FnOnce(&mut [u8]) -> 
     Ok(text)
 }
 
-fn shard_number(number: usize) -> Result<u32> {
+pub(crate) fn shard_number(number: usize) -> Result<u32> {
     u32::try_from(number).map_err(|_| Error::new(ErrorKind::Unsupported, "more than 2^32 shards"))
 }
 
 fn internal() -> Error {
-    Error::new(ErrorKind::Internal, "a shard's number is out of range")
+    Error::new(ErrorKind::Internal, "an index or a shard is not where it should be")
 }
 
 /// A path for a message.
-fn label(path: &[u8]) -> String {
+pub(crate) fn label(path: &[u8]) -> String {
     escaped(path)
 }
 

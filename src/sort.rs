@@ -26,10 +26,12 @@ pub(crate) fn sorted<'a>(given: impl ExactSizeIterator<Item = &'a [u8]>, what: &
     Ok(sorted)
 }
 
-/// The first text in order that stands there again.
-pub(crate) fn first_twice<'a>(sorted: &[(&'a [u8], usize)]) -> Option<&'a [u8]> {
-    sorted.windows(2).find_map(|pair| match pair {
-        [(text, _), (next, _)] if text == next => Some(*text),
+/// Of texts in order those that stand there before.
+pub(crate) fn repeated<'s, 'a>(
+    sorted: &'s [(&'a [u8], usize)],
+) -> impl Iterator<Item = (&'a [u8], usize)> + use<'s, 'a> {
+    sorted.windows(2).filter_map(|pair| match pair {
+        [(text, _), again] if *text == again.0 => Some(*again),
         _ => None,
     })
 }

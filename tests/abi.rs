@@ -18,6 +18,7 @@ use safetensors::ffi::load::{st_load_item, st_load_options, st_plan, st_sink};
 use safetensors::ffi::open::{st_io, st_open_options, st_resolver};
 use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options};
 use safetensors::ffi::status::st_error;
+use safetensors::ffi::validate::st_problem;
 use safetensors::record::{st_metadata, st_range, st_shard, st_tensor};
 
 fn read(path: &str) -> String {
@@ -116,6 +117,7 @@ fn rust_lays_the_structs_out_as_c_does() {
         [24, 48, 40]
     );
     assert_eq!([offset_of!(st_buffer, data), offset_of!(st_buffer, size)], [0, 8]);
+    assert_eq!([size_of::<st_problem>(), offset_of!(st_problem, position), offset_of!(st_problem, text)], [88, 8, 48]);
 }
 
 #[test]

@@ -10,40 +10,12 @@ use std::sync::LazyLock;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::TestCaseResult;
 use safetensors::OpenOptions;
+use support::agree::agree;
 use support::changes::{change, changes, config};
 use support::corpus::cases;
-use support::handle::{self, open_memory, status_name, Handle};
 use support::plan::{any_json, any_name, any_plan, write, DTYPES};
-use support::{entry, file, model, pattern, reference};
-
-/// Holds the three against each other on one file.
-fn agree(file: &[u8], options: &OpenOptions) -> TestCaseResult {
-    let shown = String::from_utf8_lossy(file);
-    let ours =
-        open_memory(file, &handle::options(options)).as_ref().map(Handle::contents).map_err(handle::Failure::status);
-    let rules = model::verdict(file, options).map_err(|kind| status_name(kind as i32));
-    prop_assert_eq!(&ours, &rules, "ours, the rules: {}", shown);
-    if options.tolerate.trailing_bytes || options.tolerate.unknown_dtype {
-        return Ok(());
-    }
-    match (reference::verdict(file), ours) {
-        (Some(_), Err(status)) => match reference::departure(file) {
-            Some((_, kind)) => prop_assert_eq!(status_name(kind as i32), status, "{}", shown),
-            None => prop_assert!(false, "only the reference accepts, we say {}: {}", status, shown),
-        },
-        (None, Ok(_)) => prop_assert!(false, "only we accept: {}", shown),
-        (theirs, ours) => {
-            let ours = ours.ok().map(|mut contents| {
-                contents.metadata.iter_mut().for_each(|lines| lines.sort());
-                contents
-            });
-            prop_assert_eq!(theirs, ours, "the reference, ours: {}", shown);
-        }
-    }
-    Ok(())
-}
+use support::{entry, file, pattern};
 
 fn any_options() -> impl Strategy<Value = OpenOptions> {
     (prop::bool::weighted(0.2), prop::bool::weighted(0.2), prop::option::weighted(0.1, 1_u64..300)).prop_map(

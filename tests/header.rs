@@ -16,6 +16,7 @@ const SOURCES: &[&str] = &[
     "ffi/load.rs",
     "ffi/convert.rs",
     "ffi/save.rs",
+    "ffi/validate.rs",
     "ffi/helpers.rs",
 ];
 

@@ -99,6 +99,17 @@ fn examples(prefix: &Path, out: &Path) {
     let model = data.join("silero_vad_16k.safetensors");
     let inspect = run(Command::new(programs.join("inspect")).arg(&model));
     assert!(inspect.contains(" tensors in 1 file\n"), "{inspect}");
+    let check = |flags: &[&str], path: &Path| {
+        let output = Command::new(programs.join("inspect")).arg("--check").args(flags).arg(path).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = check(&[], &model);
+    assert!(code == Some(0) && said.ends_with(": 0 problems: opens\n"), "{said}");
+    let trailing = root().join("tests/corpus/files/end-extra-4.safetensors");
+    let (code, said) = check(&[], &trailing);
+    assert!(code == Some(1) && said.contains(": fatal unless tolerated: ST_ERROR_DATA_NOT_COVERED: "), "{said}");
+    let (code, said) = check(&["--tolerate"], &trailing);
+    assert!(code == Some(0) && said.ends_with(": 1 problem: opens\n"), "{said}");
     let half = out.join("half.safetensors");
     run(Command::new(programs.join("to_bf16")).arg(&model).arg(&half));
     halved(&inspect, &run(Command::new(programs.join("inspect")).arg(&half)));
@@ -115,8 +126,8 @@ fn examples(prefix: &Path, out: &Path) {
     assert!(alike && of_windows(&vad) == of_windows(&vad_cpp), "{vad}{vad_cpp}");
     let ours = run(Command::new(programs.join("vad_cpp")).arg(&model).arg(&sound).arg("--probabilities"));
     same_probabilities(&ours, &reference);
-    loaded_alike(&run(Command::new(programs.join("load")).arg(&model).arg("--list")), &{
-        run(Command::new(programs.join("load")).arg(&half).args(["--list", "--threads", "3"]))
+    loaded_alike(&run(Command::new(programs.join("load_cpp")).arg(&model).arg("--list")), &{
+        run(Command::new(programs.join("load_cpp")).arg(&half).args(["--list", "--threads", "3"]))
     });
 }
 

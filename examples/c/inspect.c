@@ -2,11 +2,12 @@
 //
 // inspect: shows what is in a safetensors file or a sharded model.
 //
-//     inspect [--read] [--tolerate] PATH
+//     inspect [--check] [--read] [--tolerate] PATH
 //
 // PATH is a .safetensors file, a .safetensors.index.json, or a folder that
-// holds either. --read opens without mapping; --tolerate accepts bytes after
-// the last tensor, and dtypes that the library doesn't know.
+// holds either. --check lists everything that is wrong with it instead. --read
+// opens without mapping; --tolerate accepts bytes after the last tensor, and
+// dtypes that the library doesn't know.
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -230,12 +231,43 @@ static void show_shards(const st_shard *shards, size_t count) {
     }
 }
 
+// One line for a problem: file:byte, severity, rule, what is wrong.
+static int32_t show_problem(void *user_data, const st_problem *problem) {
+    size_t *count = user_data;
+    ++*count;
+    put_text(stdout, problem->file, problem->file_len);
+    printf(":%" PRIu64 ": %s: %s: %s\n", problem->position,
+           problem->fatal & ST_FATAL_TOLERANT ? "fatal" : "fatal unless tolerated",
+           st_status_name(problem->code), problem->text);
+    return 0;
+}
+
+static int check(const char *path, const st_open_options *options) {
+    st_error error;
+    size_t count = 0;
+    st_status status = st_validate(path, options, show_problem, &count, &error);
+    if (status != ST_OK && count == 0) {
+        fprintf(stderr, "inspect: %s: %s\n", st_status_name(status), error.message);
+        return 1;
+    }
+    put_text(stdout, path, strlen(path));
+    printf(": %s problem%s: %s\n", grouped(count).text, count == 1 ? "" : "s",
+           status == ST_OK ? "opens" : "does not open");
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fputs("inspect: can't write the output\n", stderr);
+        return 1;
+    }
+    return status != ST_OK;
+}
+
 int main(int argc, char **argv) {
     st_open_options options = ST_OPEN_OPTIONS_INIT;
     const char *path = NULL;
-    bool usage = false;
+    bool usage = false, checking = false;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--read") == 0)
+        if (strcmp(argv[i], "--check") == 0)
+            checking = true;
+        else if (strcmp(argv[i], "--read") == 0)
             options.access = ST_ACCESS_READ;
         else if (strcmp(argv[i], "--tolerate") == 0)
             options.tolerate = ST_TOLERATE_TRAILING_BYTES | ST_TOLERATE_UNKNOWN_DTYPE;
@@ -245,9 +277,11 @@ int main(int argc, char **argv) {
             path = argv[i];
     }
     if (path == NULL || usage) {
-        fputs("usage: inspect [--read] [--tolerate] PATH\n", stderr);
+        fputs("usage: inspect [--check] [--read] [--tolerate] PATH\n", stderr);
         return 2;
     }
+    if (checking)
+        return check(path, &options);
 
     st_error error;
     st_checkpoint *checkpoint = st_open_with(path, &options, &error);

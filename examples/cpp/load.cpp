@@ -2,7 +2,7 @@
 //
 // load: loads a whole checkpoint into one block of memory, as an engine does.
 //
-//     load CHECKPOINT [--threads N] [--direct] [--list]
+//     load_cpp CHECKPOINT [--threads N] [--direct] [--list]
 //
 // The weights of a model belong together: one arena, each tensor at a multiple
 // of 64 bytes, BF16 and F16 widened to F32 while they are read. What the file
@@ -15,9 +15,12 @@
 #include <cstdlib>
 #include <iostream>
 #include <limits>
+#include <new>
 #include <numeric>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <safetensors.hpp>
 
@@ -26,6 +29,30 @@ namespace {
 namespace st = safetensors;
 
 volatile std::sig_atomic_t interrupted = 0;
+
+// The block that all weights lie in.
+class Arena {
+public:
+    static constexpr std::size_t alignment = 64;
+
+    explicit Arena(std::size_t size)
+        : data_(static_cast<std::byte *>(::operator new(size, std::align_val_t{alignment}))), size_(size)
+    {
+    }
+    Arena(const Arena &) = delete;
+    Arena &operator=(const Arena &) = delete;
+    ~Arena() { ::operator delete(data_, std::align_val_t{alignment}); }
+
+    // The bytes of what was placed there.
+    st::span<std::byte> part(std::uint64_t offset, std::uint64_t size) const
+    {
+        return st::span<std::byte>(data_, size_).subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(size));
+    }
+
+private:
+    std::byte *data_;
+    std::size_t size_;
+};
 
 // Where a tensor is in the arena.
 struct Placed {
@@ -39,7 +66,7 @@ struct Placed {
 // file, so each sum is checked.
 std::vector<Placed> lay_out(const st::Checkpoint &model)
 {
-    constexpr std::uint64_t alignment = 64, most = std::numeric_limits<std::size_t>::max() / 2;
+    constexpr std::uint64_t alignment = Arena::alignment, most = std::numeric_limits<std::size_t>::max() / 2;
     std::vector<Placed> all;
     std::uint64_t end = 0;
     for (const st::Tensor tensor : model.tensors()) {
@@ -85,11 +112,11 @@ private:
 };
 
 // A number that depends on every element, to compare runs and programs by.
-double sum(const Placed &placed, st::span<const std::byte> arena)
+double sum(const Placed &placed, const Arena &arena)
 {
     if (placed.dtype != st::Dtype::F32)
         return 0;
-    const auto *first = reinterpret_cast<const float *>(arena.data() + placed.offset);
+    const auto *first = reinterpret_cast<const float *>(arena.part(placed.offset, placed.size).data());
     return std::accumulate(first, first + placed.size / sizeof(float), 0.0);
 }
 
@@ -98,11 +125,11 @@ int run(const char *path, const st::LoadOptions &given, bool list)
     const auto model = st::Checkpoint::open(path);
     const auto placed = lay_out(model);
     const std::uint64_t size = placed.empty() ? 0 : placed.back().offset + placed.back().size;
-    st::Buffer arena = st::Buffer::allocate(static_cast<std::size_t>(size));
+    const Arena arena(static_cast<std::size_t>(size));
 
     std::vector<st::LoadItem> items;
     for (const Placed &one : placed)
-        items.emplace_back(one.tensor, st::MutableBytes(arena.data() + one.offset, static_cast<std::size_t>(one.size)), one.dtype);
+        items.emplace_back(one.tensor, arena.part(one.offset, one.size), one.dtype);
 
     st::LoadOptions options = given;
     const st::Plan plan = model.plan(items, options);
@@ -124,7 +151,7 @@ int run(const char *path, const st::LoadOptions &given, bool list)
     if (list)
         for (const Placed &one : placed)
             std::printf("%12llu %-4s %-10s %g\n", static_cast<unsigned long long>(one.offset), st::name(one.dtype),
-                        st::name(one.tensor.dtype()), sum(one, arena.bytes()));
+                        st::name(one.tensor.dtype()), sum(one, arena));
     std::cout << "loaded in " << took.count() << " s, "
               << amount(took.count() > 0 ? static_cast<double>(plan.read_bytes) / took.count() : 0) << "/s\n";
     return 0;
@@ -151,16 +178,16 @@ int main(int argc, char **argv)
             good = false;
     }
     if (path == nullptr || !good) {
-        std::cerr << "usage: load CHECKPOINT [--threads N] [--direct] [--list]\n";
+        std::cerr << "usage: load_cpp CHECKPOINT [--threads N] [--direct] [--list]\n";
         return 2;
     }
     std::signal(SIGINT, [](int) { interrupted = 1; });
     try {
         return run(path, options, list);
     } catch (const st::Error &error) {
-        std::cerr << "load: " << error.name() << ": " << error.what() << '\n';
+        std::cerr << "load_cpp: " << error.name() << ": " << error.what() << '\n';
     } catch (const std::exception &error) {
-        std::cerr << "load: " << error.what() << '\n';
+        std::cerr << "load_cpp: " << error.what() << '\n';
     }
     return 1;
 }

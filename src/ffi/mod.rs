@@ -18,4 +18,5 @@ mod safer;
 pub mod save;
 pub mod slice;
 pub mod status;
+pub mod validate;
 pub mod version;

@@ -300,7 +300,7 @@ unsafe fn open(error: *mut st_error, body: impl FnOnce() -> Result<Checkpoint>) 
 
 /// # Safety
 /// As for [`read_options`].
-unsafe fn open_options(given: *const st_open_options) -> Result<OpenOptions> {
+pub(super) unsafe fn open_options(given: *const st_open_options) -> Result<OpenOptions> {
     let mut options = OpenOptions::default();
     // SAFETY: the caller's promise.
     let Some(given) = (unsafe { read_options(given) })? else { return Ok(options) };

@@ -3,11 +3,72 @@
 //! data section.
 #![forbid(unsafe_code)]
 
-use super::parse::{Context, Found, Rank};
+use super::parse::{Context, Found};
 use super::{Arena, Header};
 use crate::error::{Error, ErrorKind, Result};
+use crate::finding::Finding;
 use crate::lookup::Lookup;
 use crate::record::Tensor;
+
+/// The rules behind JSON in the order in which they are reported.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// An entry that is no object with the three fields: not the JSON that a header is.
+    Entry,
+    Duplicate,
+    Limit,
+    Metadata,
+    Dtype,
+    /// The one that tolerance lets pass.
+    UnknownDtype,
+    Shape,
+    Offsets,
+    SubByte,
+    Size,
+}
+
+impl Rank {
+    pub(super) const ALL: &'static [Self] = &[
+        Self::Entry,
+        Self::Duplicate,
+        Self::Limit,
+        Self::Metadata,
+        Self::Dtype,
+        Self::UnknownDtype,
+        Self::Shape,
+        Self::Offsets,
+        Self::SubByte,
+        Self::Size,
+    ];
+}
+
+/// What becomes of broken rules: an error ends the checks.
+pub(super) trait Judge {
+    /// One that concerns several records.
+    fn tell(&mut self, finding: Finding<'_>) -> Result<()>;
+
+    /// Those of these ranks, which the parse has met. Whether there were any.
+    fn met(&mut self, from: Rank, to: Rank) -> Result<bool>;
+}
+
+/// Opening: the first one is the error. What the parse has met is at most this.
+pub(super) struct First(pub(super) Option<(Rank, Error)>);
+
+impl Judge for First {
+    fn tell(&mut self, finding: Finding<'_>) -> Result<()> {
+        Err(finding.error)
+    }
+
+    fn met(&mut self, from: Rank, to: Rank) -> Result<bool> {
+        match self.0.take() {
+            Some((rank, error)) if (from..=to).contains(&rank) => Err(error),
+            other => {
+                self.0 = other;
+                Ok(false)
+            }
+        }
+    }
+}
 
 /// Makes a header of what its text says.
 pub(super) fn check(
@@ -16,8 +77,9 @@ pub(super) fn check(
     found: Found,
     context: &Context<'_>,
     file_size: u64,
+    judge: &mut dyn Judge,
 ) -> Result<Header> {
-    let Found { mut hashes, shapes, metadata, pending, begin, end, in_order, .. } = found;
+    let Found { mut hashes, shapes, metadata, begin, end, in_order, .. } = found;
     tensors.shrink_to_fit();
     let in_order = in_order && begin == 0;
     if !in_order {
@@ -28,16 +90,18 @@ pub(super) fn check(
             *hash = context.hasher.hash(tensor.name());
         }
     }
-    let names = Lookup::build(context.hasher.clone(), &tensors, &hashes, |_, second| {
-        Error::tensor(ErrorKind::DuplicateKey, second.name(), "the name stands twice in the header")
-    })?;
-    let tiled = if in_order { Ok(end) } else { check_tiling(&tensors, context) };
-    let end = match pending {
-        Some((rank, error)) if rank <= Rank::Offsets || tiled.is_ok() => return Err(error),
-        _ => tiled?,
-    };
-    check_end(end, file_size.saturating_sub(context.data_offset), context)?;
     let arena = Arena { text, shapes };
+    // Where entries are unreadable, what they would have covered looks like a hole.
+    let mut complete = !judge.met(Rank::Entry, Rank::Entry)?;
+    let names = Lookup::build(context.hasher.clone(), &tensors, &hashes, &mut |_, second| {
+        let error = Error::tensor(ErrorKind::DuplicateKey, second.name(), "the name stands twice in the header");
+        judge.tell(Finding::new(error, arena.place(second), Some(second.name())))
+    })?;
+    judge.met(Rank::Duplicate, Rank::Shape)?;
+    complete &= !judge.met(Rank::Offsets, Rank::Offsets)?;
+    let end = if in_order && complete { end } else { check_tiling(&tensors, &arena, complete, context, judge)? };
+    judge.met(Rank::SubByte, Rank::Size)?;
+    check_end(end, file_size, complete, context, judge)?;
     Ok(Header { tensors, names, metadata, data_offset: context.data_offset, data_size: end, arena })
 }
 
@@ -48,32 +112,47 @@ fn relative(offset: u64, context: &Context<'_>) -> u64 {
 }
 
 /// Each tensor begins where the one before ends; returns the last end.
-fn check_tiling(tensors: &[Tensor], context: &Context<'_>) -> Result<u64> {
+fn check_tiling(
+    tensors: &[Tensor],
+    arena: &Arena,
+    complete: bool,
+    context: &Context<'_>,
+    judge: &mut dyn Judge,
+) -> Result<u64> {
     let mut end: u64 = 0;
     for tensor in tensors {
         let begin = relative(tensor.offset, context);
         // No overflow: the header gave begin and this sum as two u64.
         let next = begin.wrapping_add(tensor.size);
-        if begin != end {
-            let (what, gap) = (if begin > end { "a hole" } else { "an overlap" }, begin.abs_diff(end));
-            let text =
-                format!("data_offsets [{begin}, {next}] leave {what} of {gap} bytes: the tensors before end at {end}");
-            return Err(Error::tensor(ErrorKind::Offsets, tensor.name(), text));
+        // Those that end before they begin have been told of.
+        if next >= begin {
+            if begin < end || begin > end && complete {
+                let (what, gap) = (if begin > end { "a hole" } else { "an overlap" }, begin.abs_diff(end));
+                let text = format!(
+                    "data_offsets [{begin}, {next}] leave {what} of {gap} bytes: the tensors before end at {end}"
+                );
+                let error = Error::tensor(ErrorKind::Offsets, tensor.name(), text);
+                judge.tell(Finding::new(error, arena.place(tensor), Some(tensor.name())))?;
+            }
+            end = end.max(next);
         }
-        end = next;
     }
     Ok(end)
 }
 
 /// The data ends where the file does.
-fn check_end(end: u64, data: u64, context: &Context<'_>) -> Result<()> {
-    let text = format!("tensors take {end} bytes, but behind the header the file holds {data}");
-    if end > data {
-        return Err(Error::new(ErrorKind::Truncated, text));
-    }
-    if end < data && !context.tolerate.trailing_bytes {
-        let rest = data.wrapping_sub(end);
-        return Err(Error::new(ErrorKind::DataNotCovered, format!("{text}: {rest} belong to no tensor")));
-    }
-    Ok(())
+fn check_end(end: u64, file_size: u64, complete: bool, context: &Context<'_>, judge: &mut dyn Judge) -> Result<()> {
+    let data = file_size.saturating_sub(context.data_offset);
+    let (kind, rest, position) = match data.checked_sub(end) {
+        None => (ErrorKind::Truncated, String::new(), file_size),
+        Some(rest) if rest > 0 && complete && !context.tolerate.trailing_bytes => (
+            ErrorKind::DataNotCovered,
+            format!(": {rest} belong to no tensor"),
+            context.data_offset.saturating_add(end),
+        ),
+        _ => return Ok(()),
+    };
+    let text = format!("tensors take {end} bytes, but behind the header the file holds {data}{rest}");
+    let error = Error::new(kind, text);
+    judge.tell(Finding { error, position, tensor: None, tolerable: kind == ErrorKind::DataNotCovered })
 }

@@ -2,6 +2,7 @@
 //! Length and JSON → records: everything a file says about itself, checked.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod canonical;
 mod check;
 mod halves;
@@ -13,7 +14,9 @@ use crate::memory::{self, ShapeArena};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 use crate::source::Source;
-use parse::Context;
+use audit::Audit;
+use check::First;
+use parse::{Context, Found};
 
 /// The length field.
 const LENGTH_BYTES: u64 = 8;
@@ -33,10 +36,17 @@ pub(crate) struct Header {
 
 /// What the pointers in records lead to; kept for as long as they are. Moving
 /// the arena moves no text and no shape.
-#[allow(dead_code, reason = "held for the records' pointers")]
 pub(crate) struct Arena {
     text: Vec<u8>,
+    #[allow(dead_code, reason = "held for the records' pointers")]
     shapes: ShapeArena,
+}
+
+impl Arena {
+    /// Where in its file the entry of one of its tensors begins.
+    pub(crate) fn place(&self, tensor: &Tensor) -> usize {
+        in_file(tensor.name.addr().saturating_sub(self.text.as_ptr().addr()).saturating_sub(1))
+    }
 }
 
 impl Header {
@@ -53,13 +63,29 @@ impl Header {
                 source.read_exact_at(LENGTH_BYTES, &mut text)?;
             }
         }
-        let found = match found {
+        let mut found = match found {
             Some(found) => found,
-            None => memory::fill(&mut tensors, 0, |_, tensors| Some(parse::whole(&mut text, tensors, context)))
-                .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "records are not where they should be")))?,
+            None => whole(&mut text, &mut tensors, context, None).map_err(|(error, _)| error)?,
         };
-        check::check(text, tensors, found, &context, source.size())
+        let mut judge = First(found.pending.take());
+        check::check(text, tensors, found, &context, source.size(), &mut judge)
     }
+}
+
+/// Parses the text in one go. A fault of the JSON comes with its place.
+fn whole(
+    text: &mut [u8],
+    tensors: &mut Vec<Tensor>,
+    context: Context<'_>,
+    audit: Option<&mut Audit<'_>>,
+) -> Result<Found, (Error, usize)> {
+    memory::fill(tensors, 0, |_, tensors| Some(parse::whole(text, tensors, context, audit)))
+        .unwrap_or_else(|| Err((Error::new(ErrorKind::Internal, "records are not where they should be"), 0)))
+}
+
+/// A place in the header's text, in the file.
+fn in_file(at: usize) -> usize {
+    at.saturating_add(8)
 }
 
 /// The header's JSON and where it ends. No size is believed before it is

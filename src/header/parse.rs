@@ -7,13 +7,16 @@
 
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::finding::Finding;
 use crate::lookup::Hasher;
 use crate::memory::{self, Filler, ShapeArena};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 use crate::sort;
 
+use super::audit::Audit;
 use super::canonical::{self, Entry};
+use super::check::Rank;
 use crate::json::{Cursor, Fault, Span};
 
 /// `"":{"dtype":0,"shape":0,"data_offsets":0},` is the least that makes a
@@ -23,6 +26,10 @@ const SHORTEST_ENTRY: usize = 41;
 const FIELD_DEPTH: u32 = 2;
 /// Levels open around an entry of the header.
 const ENTRY_DEPTH: u32 = 1;
+
+/// Stands for data_offsets that are not two integers; like all that end before
+/// they begin, it is told of once, and not measured.
+const UNREADABLE: (u64, u64) = (1, 0);
 
 /// What the parser has to know besides the text.
 #[derive(Clone, Copy)]
@@ -57,9 +64,15 @@ pub(super) fn most_tensors(text: &[u8]) -> usize {
     (text.len() / SHORTEST_ENTRY).saturating_add(1)
 }
 
-/// The pass over a whole header.
-pub(super) fn whole(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Result<Found> {
-    let mut parser = Parser::new(text, tensors, context)?;
+/// The pass over a whole header. A fault of the JSON comes with its place.
+pub(super) fn whole(
+    text: &mut [u8],
+    tensors: &mut Filler<'_, Tensor>,
+    context: Context<'_>,
+    audit: Option<&mut Audit<'_>>,
+) -> Result<Found, (Error, usize)> {
+    let mut parser = Parser::new(text, tensors, context).map_err(|error| (error, 0))?;
+    parser.audit = audit;
     match parser.open().and_then(|()| parser.entries()) {
         Ok(()) => Ok(parser.found),
         Err(fault) => Err(parser.cursor.error(fault, "header")),
@@ -82,20 +95,7 @@ pub(super) fn second_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, con
     parser.found.pending.is_none().then_some(parser.found)
 }
 
-/// The rules behind JSON in the order in which they are reported.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    Duplicate,
-    Limit,
-    Metadata,
-    Dtype,
-    Shape,
-    Offsets,
-    SubByte,
-    Size,
-}
-
-struct Parser<'a, 'b> {
+struct Parser<'a, 'b, 'c> {
     cursor: Cursor<'a>,
     /// Names are addressed from here. It stays right when the text's owner moves.
     origin: *const u8,
@@ -104,6 +104,7 @@ struct Parser<'a, 'b> {
     /// The text is a first half; whether its end has been met as one.
     continued: bool,
     ended_in_comma: bool,
+    audit: Option<&'a mut Audit<'c>>,
     found: Found,
 }
 
@@ -116,7 +117,7 @@ struct Fields {
     offsets: Option<(u64, u64)>,
 }
 
-impl<'a, 'b> Parser<'a, 'b> {
+impl<'a, 'b> Parser<'a, 'b, '_> {
     fn new(text: &'a mut [u8], tensors: &'a mut Filler<'b, Tensor>, context: Context<'a>) -> Result<Self> {
         let found = Found {
             hashes: memory::vec_with_capacity(most_tensors(text), "hashes")?,
@@ -130,20 +131,48 @@ impl<'a, 'b> Parser<'a, 'b> {
         };
         let origin = text.as_mut_ptr().cast_const();
         let cursor = Cursor::new(text);
-        Ok(Self { cursor, origin, context, tensors, continued: false, ended_in_comma: false, found })
+        Ok(Self { cursor, origin, context, tensors, continued: false, ended_in_comma: false, audit: None, found })
     }
 
-    /// Keeps the error unless one that ranks no later is kept already.
+    /// Keeps the error, whose place is `at`, unless one that ranks no later is
+    /// kept already.
     #[cold]
-    fn pend(&mut self, rank: Rank, error: impl FnOnce(&Self) -> Error) {
-        if self.found.pending.as_ref().is_none_or(|(kept, _)| rank < *kept) {
-            self.found.pending = Some((rank, error(self)));
+    fn pend(&mut self, rank: Rank, kind: ErrorKind, at: usize, text: impl FnOnce(&Self) -> String) {
+        if self.wants(rank) {
+            let text = text(self);
+            self.keep(rank, kind, at, None, text);
         }
     }
 
     #[cold]
     fn pend_tensor(&mut self, rank: Rank, kind: ErrorKind, name: Span, text: impl FnOnce(&Self) -> String) {
-        self.pend(rank, |this| Error::tensor(kind, this.cursor.get(name), text(this)));
+        if self.wants(rank) {
+            let text = text(self);
+            self.keep(rank, kind, name.start.saturating_sub(1), Some(name), text);
+        }
+    }
+
+    fn wants(&mut self, rank: Rank) -> bool {
+        match &mut self.audit {
+            Some(audit) => audit.wants(rank),
+            None => self.found.pending.as_ref().is_none_or(|(kept, _)| rank < *kept),
+        }
+    }
+
+    #[inline(never)]
+    fn keep(&mut self, rank: Rank, kind: ErrorKind, at: usize, name: Option<Span>, text: String) {
+        let name = name.map(|name| self.cursor.get(name));
+        let error = match name {
+            Some(name) => Error::tensor(kind, name, text),
+            None => Error::new(kind, text),
+        };
+        match &mut self.audit {
+            Some(audit) => audit.tell(Finding {
+                tolerable: rank == Rank::UnknownDtype,
+                ..Finding::new(error, super::in_file(at), name)
+            }),
+            None => self.found.pending = Some((rank, error)),
+        }
     }
 
     /// The start of the header, up to its first entry.
@@ -198,19 +227,18 @@ impl<'a, 'b> Parser<'a, 'b> {
 
     /// The value of `__metadata__`.
     fn metadata(&mut self) -> Result<(), Fault> {
+        let start = self.cursor.position();
         if self.found.seen_metadata {
-            self.pend(Rank::Duplicate, |_| Error::new(ErrorKind::DuplicateKey, "__metadata__ stands twice"));
+            self.pend(Rank::Duplicate, ErrorKind::DuplicateKey, start, |_| "__metadata__ stands twice".into());
         }
         self.found.seen_metadata = true;
         if self.cursor.take_literal(b"null") {
             return Ok(());
         }
-        let start = self.cursor.position();
         if !self.cursor.take(b'{') {
             self.cursor.skip_value(ENTRY_DEPTH)?;
-            self.pend(Rank::Metadata, |this| {
-                let found = this.cursor.excerpt(start);
-                Error::new(ErrorKind::Metadata, format!("__metadata__ is {found}, not a map of strings"))
+            self.pend(Rank::Metadata, ErrorKind::Metadata, start, |this| {
+                format!("__metadata__ is {}, not a map of strings", this.cursor.excerpt(start))
             });
             return Ok(());
         }
@@ -229,10 +257,9 @@ impl<'a, 'b> Parser<'a, 'b> {
                 } else {
                     let start = self.cursor.position();
                     self.cursor.skip_value(FIELD_DEPTH)?;
-                    self.pend(Rank::Metadata, |this| {
+                    self.pend(Rank::Metadata, ErrorKind::Metadata, start, |this| {
                         let (key, found) = (quoted(this.cursor.get(key)), this.cursor.excerpt(start));
-                        let text = format!("__metadata__ key {key} has the value {found}, which is not a string");
-                        Error::new(ErrorKind::Metadata, text)
+                        format!("__metadata__ key {key} has the value {found}, which is not a string")
                     });
                     Span { start: key.start, len: 0 }
                 };
@@ -253,11 +280,19 @@ impl<'a, 'b> Parser<'a, 'b> {
                 self.cursor.expect(b',', "a comma or } behind the metadata entry")?;
             }
         }
-        if let Some(twice) = first_duplicate(&entries)? {
-            let text = format!("__metadata__ key {} stands twice", quoted(twice));
-            self.pend(Rank::Duplicate, |_| Error::new(ErrorKind::DuplicateKey, text));
-        }
+        self.equal_keys(&entries)?;
         self.found.metadata = Some(entries);
+        Ok(())
+    }
+
+    /// Looks for keys that several entries share.
+    fn equal_keys(&mut self, entries: &[Metadata]) -> Result<()> {
+        for (key, _) in sort::repeated(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?) {
+            let at = key.as_ptr().addr().saturating_sub(self.origin.addr()).saturating_sub(1);
+            self.pend(Rank::Duplicate, ErrorKind::DuplicateKey, at, |_| {
+                format!("__metadata__ key {} stands twice", quoted(key))
+            });
+        }
         Ok(())
     }
 
@@ -278,24 +313,34 @@ impl<'a, 'b> Parser<'a, 'b> {
             return self.record(name, dtype, dtype.c_name().as_ptr().cast(), elements, begin, end);
         }
         self.found.shapes.abandon();
+        let start = self.cursor.position();
         let mut fields = Fields::default();
-        self.cursor.expect(b'{', "an object that describes the tensor")?;
-        self.cursor.skip_space();
-        if self.cursor.take(b'}') {
-            return Err(self.cursor.fault("the fields dtype, shape and data_offsets"));
+        if !self.cursor.take(b'{') {
+            self.cursor.skip_value(ENTRY_DEPTH)?;
+            self.pend_tensor(Rank::Entry, ErrorKind::HeaderJson, name, |this| {
+                format!("its entry is {}, not an object", this.cursor.excerpt(start))
+            });
+            return Ok(());
         }
-        loop {
-            self.field(name, &mut fields)?;
-            self.cursor.skip_space();
-            if self.cursor.take(b'}') {
-                break;
+        self.cursor.skip_space();
+        if !self.cursor.take(b'}') {
+            loop {
+                self.field(name, &mut fields)?;
+                self.cursor.skip_space();
+                if self.cursor.take(b'}') {
+                    break;
+                }
+                self.cursor.expect(b',', "a comma or } behind the field")?;
+                self.cursor.skip_space();
             }
-            self.cursor.expect(b',', "a comma or } behind the field")?;
-            self.cursor.skip_space();
         }
         let Fields { dtype: Some((dtype, dtype_name)), shape: Some(elements), offsets: Some((begin, end)) } = fields
         else {
-            return Err(self.cursor.fault("the fields dtype, shape and data_offsets in the entry before"));
+            self.found.shapes.abandon();
+            self.pend_tensor(Rank::Entry, ErrorKind::HeaderJson, name, |_| {
+                "its entry lacks one of the fields dtype, shape and data_offsets".into()
+            });
+            return Ok(());
         };
         self.record(name, dtype, dtype_name, elements, begin, end)
     }
@@ -349,7 +394,9 @@ impl<'a, 'b> Parser<'a, 'b> {
             } else if self.context.tolerate.unknown_dtype && !self.cursor.get(span).contains(&0) {
                 found.1 = self.pointer(span);
             } else {
-                self.pend_tensor(Rank::Dtype, ErrorKind::Dtype, name, |this| {
+                let nul = self.cursor.get(span).contains(&0);
+                let rank = if nul { Rank::Dtype } else { Rank::UnknownDtype };
+                self.pend_tensor(rank, ErrorKind::Dtype, name, |this| {
                     format!("dtype {} is not one of the format's", quoted(this.cursor.get(span)))
                 });
             }
@@ -432,7 +479,7 @@ impl<'a, 'b> Parser<'a, 'b> {
         self.pend_tensor(Rank::Offsets, ErrorKind::Offsets, name, |this| {
             format!("data_offsets are {}, not two integers", this.cursor.excerpt(start))
         });
-        fields.offsets = Some((0, 0));
+        fields.offsets = Some(UNREADABLE);
         Ok(())
     }
 
@@ -538,6 +585,11 @@ impl<'a, 'b> Parser<'a, 'b> {
             (_, Some(bits)) if bits % 8 != 0 => (Rank::SubByte, ErrorKind::SubByte),
             _ => (Rank::Size, ErrorKind::SizeMismatch),
         };
+        // What can't be read (a shape then has no dimensions) has been told of.
+        let unreadable = elements.is_none() && self.found.shapes.current().is_empty();
+        if unreadable || rank == Rank::Size && end < begin {
+            return;
+        }
         self.pend_tensor(rank, kind, name, |this| {
             let what = format!("{} {}", dtype.name(), shown(this.found.shapes.current()));
             let bits = bits.unwrap_or(0);
@@ -565,9 +617,4 @@ fn shown(shape: &[i64]) -> String {
         Some(first) if shape.len() > 8 => format!("{first:?}... of rank {}", shape.len()),
         _ => format!("{shape:?}"),
     }
-}
-
-/// A key that two entries share.
-fn first_duplicate(entries: &[Metadata]) -> Result<Option<&[u8]>> {
-    Ok(sort::first_twice(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?))
 }

@@ -385,24 +385,27 @@ impl<'a> Cursor<'a> {
         Ok(self.pos - start)
     }
 
-    /// The error for a fault in `what`: bytes that are no UTF-8 outrank all other faults,
-    /// wherever they are.
+    /// The error for a fault in `what`, and its place: bytes that are no UTF-8 outrank all
+    /// other faults, wherever they are.
     #[cold]
-    pub(crate) fn error(&self, fault: Fault, what: &str) -> Error {
+    pub(crate) fn error(&self, fault: Fault, what: &str) -> (Error, usize) {
         if let Fault::Other(error) = fault {
-            return error;
+            return (error, self.pos);
         }
         match (std::str::from_utf8(self.text), fault) {
-            (Err(utf8), _) => {
-                Error::new(ErrorKind::HeaderUtf8, format!("{what} byte {} is not UTF-8", utf8.valid_up_to()))
+            (Err(utf8), _) => (not_utf8(what, utf8.valid_up_to()), utf8.valid_up_to()),
+            (Ok(_), Fault::Syntax { at, expected }) => {
+                let text = format!("{what} byte {at} of {}: expected {expected}", self.text.len());
+                (Error::new(ErrorKind::HeaderJson, text), at)
             }
-            (Ok(_), Fault::Syntax { at, expected }) => Error::new(
-                ErrorKind::HeaderJson,
-                format!("{what} byte {at} of {}: expected {expected}", self.text.len()),
-            ),
-            (Ok(_), _) => Error::new(ErrorKind::HeaderUtf8, format!("{what} is not UTF-8")),
+            (Ok(_), _) => (Error::new(ErrorKind::HeaderUtf8, format!("{what} is not UTF-8")), self.pos),
         }
     }
+}
+
+/// The error for a byte of `what` that begins no character.
+pub(crate) fn not_utf8(what: &str, at: usize) -> Error {
+    Error::new(ErrorKind::HeaderUtf8, format!("{what} byte {at} is not UTF-8"))
 }
 
 /// How many bytes from the start are plain string content: printable ASCII but

@@ -10,7 +10,7 @@ use super::Io;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Aligned;
-use crate::source::{self, FileRef, Source, BLOCK};
+use crate::source::{self, FileRef, Probe, Source, BLOCK};
 
 /// Through the page cache: read so much, and work on it while it is in the
 /// processor's. A multiple of 24, as all cuts.
@@ -35,8 +35,9 @@ struct Open<'a> {
     shard: usize,
     source: &'a Source,
     file: Option<FileRef<'a>>,
-    /// Opened once it is wanted; the inner `None`: it can't be.
+    /// Each made once it is wanted; the inner `None`: it can't be.
     direct: Option<Option<File>>,
+    probe: Option<Option<Probe>>,
 }
 
 /// How the bytes of a request are read.
@@ -57,7 +58,7 @@ impl<'a> Reader<'a> {
             Some(open) => open,
             None => {
                 let source = self.checkpoint.source(shard)?;
-                Open { shard, source, file: source.as_file()?, direct: None }
+                Open { shard, source, file: source.as_file()?, direct: None, probe: None }
             }
         };
         Ok(self.open.insert(open))
@@ -71,11 +72,12 @@ impl<'a> Reader<'a> {
         let wanted = match io {
             Io::Cached => false,
             Io::Direct => true,
-            // Four bytes tell of the rest: the cache is filled in long stretches.
-            Io::Auto if len >= DIRECT_FROM && source::is_local(file) => (0..4_u64).any(|quarter| {
-                let at = (len / 4).saturating_mul(quarter);
-                !source::is_cached(file, offset.saturating_add(at))
-            }),
+            // Two bytes tell of the rest: the cache is filled in long stretches.
+            Io::Auto if len >= DIRECT_FROM => {
+                let local = || source::is_local(file).then(|| Probe::new(file)).flatten();
+                let finds = |probe: &Probe| probe.finds(offset) && probe.finds(offset.saturating_add(len / 2));
+                open.probe.get_or_insert_with(local).as_ref().is_some_and(|probe| !finds(probe))
+            }
             Io::Auto => false,
         };
         if wanted && open.direct.get_or_insert_with(|| source::open_direct(file)).is_some() {

@@ -15,14 +15,7 @@ pub(crate) const BLOCK: usize = 4096;
 /// where the file system declines.
 pub(crate) fn open_direct(file: &File) -> Option<File> {
     #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        use std::os::unix::fs::OpenOptionsExt;
-        // Not by its path, where something else may be by now. (The flag can't
-        // be set on the descriptor at hand, which others read through.)
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        File::options().read(true).custom_flags(libc::O_DIRECT | libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()
-    }
+    return open_again(file, libc::O_DIRECT);
     #[cfg(not(target_os = "linux"))]
     {
         let _ = file;
@@ -30,22 +23,59 @@ pub(crate) fn open_direct(file: &File) -> Option<File> {
     }
 }
 
-/// Whether the byte at `offset` is in the page cache; yes where that can't be told.
-pub(crate) fn is_cached(file: &File, offset: u64) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        let Ok(offset) = libc::off_t::try_from(offset) else { return true };
-        let mut byte = 0_u8;
-        let place = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        // SAFETY: one byte into a place of one byte.
-        let done = unsafe { libc::preadv2(file.as_raw_fd(), &raw const place, 1, offset, libc::RWF_NOWAIT) };
-        done >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
+/// Not by its path, where something else may be by now. (And what differs can't
+/// be set on the descriptor at hand, which others read through.)
+#[cfg(target_os = "linux")]
+fn open_again(file: &File, flags: libc::c_int) -> Option<File> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options().read(true).custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()
+}
+
+/// Looks into the page cache.
+///
+/// A read that must not wait tells whether a byte is there. Where it is not, the
+/// kernel begins to read ahead all the same; on a descriptor for random access that
+/// is one page. (mincore and cachestat disturb nothing, but tell only the
+/// file's owner.)
+pub(crate) struct Probe(#[cfg(target_os = "linux")] File);
+
+impl Probe {
+    /// `None` where the cache can't be looked into.
+    pub(crate) fn new(file: &File) -> Option<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let probe = open_again(file, 0)?;
+            // SAFETY: advice on an open descriptor.
+            unsafe { libc::posix_fadvise(probe.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+            Some(Self(probe))
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = file;
+            None
+        }
     }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (file, offset);
-        true
+
+    /// Whether the byte at `offset` is there; yes where that can't be told.
+    pub(crate) fn finds(&self, offset: u64) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let Ok(offset) = libc::off_t::try_from(offset) else { return true };
+            let mut byte = 0_u8;
+            let place = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+            // SAFETY: one byte into a place of one byte.
+            let done = unsafe { libc::preadv2(self.0.as_raw_fd(), &raw const place, 1, offset, libc::RWF_NOWAIT) };
+            done >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = offset;
+            true
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::path::Path;
 
 pub use callback::ReadAt;
-pub(crate) use direct::{drop_cached, is_cached, open_direct, read_blocks, BLOCK};
+pub(crate) use direct::{drop_cached, open_direct, read_blocks, Probe, BLOCK};
 pub(crate) use file::{check_regular, descriptors_to_spare, read_exact, require_regular, FileRef};
 
 use crate::error::{Error, ErrorKind, Result};

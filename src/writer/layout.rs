@@ -8,6 +8,7 @@ use super::text::{self, HeaderText};
 use super::{MetadataEntry, Order, SaveOptions};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::memory;
+use crate::sort;
 
 /// Where the format puts the data at least.
 const ALIGNMENT: u64 = 8;
@@ -56,8 +57,8 @@ impl Layout {
         let order = match options.order {
             Order::Reference => order::reference(&by_name, tensors)?,
             Order::Given => {
-                let mut given = by_name.clone();
-                given.sort_unstable();
+                let mut given = memory::vec_with_capacity(by_name.len(), "the order of tensors")?;
+                given.extend((0..).take(by_name.len()));
                 given
             }
         };
@@ -131,15 +132,13 @@ fn checked_alignment(given: u64) -> Result<u64> {
 
 /// Metadata by key, so that the same input gives the same bytes.
 pub(super) fn sorted_metadata<'a>(entries: &[MetadataEntry<'a>]) -> Result<Vec<MetadataEntry<'a>>> {
-    let mut sorted = entries.to_vec();
-    sorted.sort_unstable();
-    match sorted.windows(2).find(|pair| matches!(pair, [a, b] if a.0 == b.0)) {
-        Some(pair) => {
-            let key = pair.first().map(|(key, _)| quoted(key.as_bytes())).unwrap_or_default();
-            Err(Error::new(ErrorKind::DuplicateKey, format!("metadata has the key {key} twice")))
-        }
-        None => Ok(sorted),
+    let keys = sort::sorted(entries.iter().map(|(key, _)| key.as_bytes()), "metadata keys")?;
+    if let Some((key, _)) = sort::repeated(&keys).next() {
+        return Err(Error::new(ErrorKind::DuplicateKey, format!("metadata has the key {} twice", quoted(key))));
     }
+    let mut sorted = memory::vec_with_capacity(entries.len(), "metadata")?;
+    sorted.extend(keys.iter().filter_map(|(_, number)| entries.get(*number).copied()));
+    Ok(sorted)
 }
 
 /// Fills one shard after another up to the limit, as the hub's libraries do. A

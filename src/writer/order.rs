@@ -103,12 +103,9 @@ fn shared(group: &[Keyed], names: &[&[u8]], depth: usize) -> usize {
 }
 
 fn given_twice(equal: &[Keyed], names: &[&[u8]]) -> Error {
-    let mut numbers: Vec<_> = equal.iter().map(|one| one.index).collect();
-    numbers.sort_unstable();
-    let (first, second) = match numbers.as_slice() {
-        [first, second, ..] => (*first, *second),
-        _ => (0, 0),
-    };
+    let numbers = || equal.iter().map(|one| one.index);
+    let first = numbers().min().unwrap_or(0);
+    let second = numbers().filter(|number| *number != first).min().unwrap_or(0);
     let text = format!("the name is given twice, as number {first} and as number {second}");
     Error::tensor(ErrorKind::DuplicateKey, rest(names, first, 0), text)
 }

@@ -149,6 +149,17 @@ SIZE(st_buffer, 16);
 FIELD(st_buffer, data, 0);
 FIELD(st_buffer, size, 8);
 
+SIZE(st_problem, 88);
+FIELD(st_problem, code, 0);
+FIELD(st_problem, fatal, 4);
+FIELD(st_problem, position, 8);
+FIELD(st_problem, file, 16);
+FIELD(st_problem, file_len, 24);
+FIELD(st_problem, tensor, 32);
+FIELD(st_problem, tensor_len, 40);
+FIELD(st_problem, text, 48);
+FIELD(st_problem, reserved, 56);
+
 SIZE(st_metadata_options, 16);
 FIELD(st_metadata_options, struct_size, 0);
 FIELD(st_metadata_options, in_place, 8);

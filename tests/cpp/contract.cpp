@@ -204,6 +204,29 @@ void hostile_names()
     CHECK(throws(st::Status::invalid_argument, [&] { model.find("x")->as<int>(); }, "is UNKNOWN"));
 }
 
+void validation(const std::string &scratch)
+{
+    const std::string path = scratch + "/invalid.safetensors";
+    check::write_file(path, check::file(R"({"a":{"dtype":"F99","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,2]}})", "xyz"));
+    std::vector<st::Status> codes;
+    const auto collect = [&](const st::Problem &problem) {
+        codes.push_back(problem.code);
+        CHECK(problem.file == path && problem.fatal && !problem.text.empty() && problem.position < 200);
+        if (problem.code == st::Status::dtype)
+            CHECK(problem.tensor == "a" && !problem.fatal_tolerated);
+    };
+    const auto result = st::try_validate(path, collect);
+    CHECK(!result && codes.size() >= 2 && result.error().code() == codes[0]);
+    CHECK(std::count(codes.begin(), codes.end(), st::Status::dtype) == 1);
+    CHECK(std::count(codes.begin(), codes.end(), st::Status::size_mismatch) == 1);
+    CHECK(throws(codes[0], [&] { st::validate(path); }));
+    CHECK(throws(st::Status::cancelled, [&] { st::validate(path, [](const st::Problem &) { return false; }); }));
+    CHECK(check::throws_mine(4, [&] { (void)st::try_validate(path, [](const st::Problem &) { throw check::Mine(4); }); }));
+    CHECK(throws(st::Status::io, [&] { st::validate(path + ".gone"); }));
+    check::write_file(path, mixed());
+    st::validate(path, collect);
+}
+
 void owners(const std::string &bytes)
 {
     auto model = st::Checkpoint::open_memory(bytes.data(), bytes.size());
@@ -276,6 +299,7 @@ int check_contract(const char *, const char *scratch)
     views(model);
     lookups(model, scratch);
     hostile_names();
+    validation(scratch);
     owners(bytes);
     numbers();
     return check::result();

@@ -39,7 +39,8 @@
  *   and strides in bytes. Data is little-endian.
  *
  * CONTENTS: configuration, numbers and their names, errors, element types,
- * views of memory, callbacks, records, options, checkpoint, writing, helpers.
+ * views of memory, callbacks, records, options, checkpoint, writing, validate,
+ * helpers.
  */
 
 #ifndef SAFETENSORS_HPP
@@ -1774,7 +1775,7 @@ private:
     HeldProgress progress_;
 };
 
-inline Result<void> may_write(const Path &path)
+inline Result<void> usable(const Path &path)
 {
     auto fits = try_check_version();
     return fits ? path.check() : fits;
@@ -1792,8 +1793,8 @@ inline Result<void> may_write(const Path &path)
 inline Result<void> try_save(const Path &path, const std::vector<NewTensor> &tensors,
                              const std::optional<Metadata> &metadata = std::nullopt, const SaveOptions &options = {})
 {
-    if (auto may = detail::may_write(path); !may)
-        return may;
+    if (auto good = detail::usable(path); !good)
+        return good;
     const detail::Given given(tensors, metadata);
     detail::CSave save(options);
     st_error error;
@@ -1835,8 +1836,8 @@ inline Buffer serialize(const std::vector<NewTensor> &tensors, const std::option
 inline Result<void> try_set_metadata(const Path &path, const std::optional<Metadata> &metadata,
                                      const MetadataOptions &options = {})
 {
-    if (auto may = detail::may_write(path); !may)
-        return may;
+    if (auto good = detail::usable(path); !good)
+        return good;
     const detail::Given given({}, metadata);
     auto c = detail::sized<st_metadata_options>();
     c.in_place = options.in_place ? 1 : 0;
@@ -1867,8 +1868,8 @@ public:
     static Result<Writer> try_open(const Path &path, const std::vector<NewTensor> &tensors,
                                    const std::optional<Metadata> &metadata = std::nullopt, const SaveOptions &options = {})
     {
-        if (auto may = detail::may_write(path); !may)
-            return may.error();
+        if (auto good = detail::usable(path); !good)
+            return good.error();
         const detail::Given given(tensors, metadata);
         detail::CSave save(options);
         st_error error;
@@ -1920,6 +1921,66 @@ private:
 
     std::unique_ptr<st_writer, Free> handle_;
 };
+
+// ==== Validate ====
+
+// One rule that a file breaks. Valid during the call that tells of it.
+struct Problem {
+    explicit Problem(const st_problem &record) noexcept
+        : code(static_cast<Status>(record.code)), fatal((record.fatal & ST_FATAL_STRICT) != 0),
+          fatal_tolerated((record.fatal & ST_FATAL_TOLERANT) != 0), position(record.position),
+          file(record.file, record.file_len), text(record.text)
+    {
+        if (record.tensor != nullptr)
+            tensor.emplace(record.tensor, record.tensor_len);
+    }
+
+    Status code;
+    bool fatal;             // open refuses the file for it
+    bool fatal_tolerated;   // also with everything tolerated that can be
+    std::uint64_t position; // the byte in the file where it shows
+    std::string_view file;
+    std::optional<std::string_view> tensor; // a stranger's text
+    std::string_view text;                  // with the numbers; safe to print
+};
+
+// Returns true (or nothing) to go on, and false to end with Status::cancelled.
+using Report = Callback<bool(const Problem &problem)>;
+
+// Tells of every rule that a file, an index and its shards, or a folder breaks,
+// where open stops at the first, on the calling thread. Fails with what open
+// with these options would say.
+inline Result<void> try_validate(const Path &path, const Report &report = {}, const OpenOptions &options = {})
+{
+    if (auto good = detail::usable(path); !good)
+        return good;
+    struct Held {
+        const Report &report;
+        detail::Thrown thrown = {};
+
+        static std::int32_t call(void *user_data, const st_problem *problem) noexcept
+        {
+            Held &held = *static_cast<Held *>(user_data);
+            bool go_on = false;
+            (void)held.thrown.run(nullptr, [&]() -> Result<void> {
+                go_on = held.report(Problem(*problem)).value();
+                return {};
+            });
+            return go_on ? 0 : 1;
+        }
+    } held{report};
+    const auto given = detail::c_options(options);
+    st_error error;
+    const st_status status = st_validate(path.c_str(), &given, report ? Held::call : nullptr, &held, &error);
+    held.thrown.rethrow();
+    if (status != ST_OK)
+        return Error(error);
+    return {};
+}
+inline void validate(const Path &path, const Report &report = {}, const OpenOptions &options = {})
+{
+    try_validate(path, report, options).value();
+}
 
 // ==== Helpers ====
 

@@ -17,6 +17,7 @@ use safetensors::ffi::load::{st_load_item, st_load_options, st_plan, st_sink};
 use safetensors::ffi::open::{st_checkpoint, st_free, st_io, st_open, st_open_options, st_resolver};
 use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options, st_writer};
 use safetensors::ffi::status::{st_error, st_status};
+use safetensors::ffi::validate::st_problem;
 use safetensors::record::{st_metadata, st_range, st_shard, st_tensor};
 
 fn root() -> &'static Path {
@@ -56,6 +57,7 @@ fn every_struct_of_the_header_is_repr_c() {
         concrete::<st_metadata_options>(),
         concrete::<st_open_options>(),
         concrete::<st_plan>(),
+        concrete::<st_problem>(),
         concrete::<st_range>(),
         concrete::<st_resolver>(),
         concrete::<st_save_options>(),

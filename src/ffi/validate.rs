@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finding everything that is wrong with a file.
+
+use std::ffi::{c_char, c_void, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::boundary::{guard, null, required_text};
+use super::open::{open_options, st_open_options};
+use super::status::{st_error, st_status, ST_OK};
+use crate::error::Result;
+use crate::memory;
+use crate::validate::{validate, Problem};
+
+/// st_problem.fatal: st_open refuses the file for it.
+pub const ST_FATAL_STRICT: u32 = 1;
+/// st_problem.fatal: st_open_with refuses it also with all ST_TOLERATE_ flags.
+pub const ST_FATAL_TOLERANT: u32 = 2;
+
+/// One rule that a file breaks.
+///
+/// Borrowed for the call of report.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
+#[repr(C)]
+pub struct st_problem {
+    /// The rule, as st_open's status.
+    pub code: st_status,
+    /// Any of ST_FATAL_*, or'ed.
+    pub fatal: u32,
+    /// The byte in the file where it shows: the place in the header's text, the
+    /// start of the tensor's entry there, or where bytes are missing or too many.
+    pub position: u64,
+    /// Path of the file, NUL-terminated: a shard's, the index's, or what st_validate was given.
+    pub file: *const c_char,
+    /// Bytes in file, without the terminating NUL.
+    pub file_len: usize,
+    /// The tensor it is about, NUL-terminated UTF-8 that may itself contain NUL;
+    /// NULL where it is about none.
+    pub tensor: *const c_char,
+    /// Bytes in tensor, without the terminating NUL.
+    pub tensor_len: usize,
+    /// What is wrong, with the numbers: NUL-terminated, safe to print.
+    pub text: *const c_char,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
+/// ==== Validate ====
+///
+/// Tells of everything that is wrong with a file, an index and its shards, or a
+/// folder: of every broken rule where st_open stops at the first. Reads headers
+/// and no tensors.
+///
+/// path, options: as for st_open_with, and what they mean is the same; access
+/// and prefetch are of no effect, and tolerate is for the result alone.
+/// report: called for one problem after the other, on the calling thread, file
+/// by file and within a file in the order in which st_open checks the rules.
+/// Another result than 0 ends the call. user_data: passed to report.
+///
+/// What lies behind a fault can be hidden by it: behind text that is no JSON the
+/// header is not read on, and where offsets are unreadable no holes are told of.
+///
+/// Returns what st_open_with with these options would say: ST_OK if there is
+/// nothing that it refuses the file for, else the code and message of the first
+/// problem that it does. ST_ERROR_CANCELLED where report ended it. Since 0.1.
+#[no_mangle]
+pub unsafe extern "C" fn st_validate(
+    path: *const c_char,
+    options: *const st_open_options,
+    report: Option<unsafe extern "C" fn(user_data: *mut c_void, problem: *const st_problem) -> i32>,
+    user_data: *mut c_void,
+    error: *mut st_error,
+) -> st_status {
+    let body = || {
+        let report = report.ok_or_else(|| null("report"))?;
+        // SAFETY: arguments are as the header's rules say.
+        let (path, options) = unsafe { (required_text(path, "path")?, open_options(options)?) };
+        let mut result = Ok(0);
+        let mut tell = |problem: &Problem<'_>| {
+            // SAFETY: the caller's function with the caller's data.
+            let told = lend(problem, |problem| unsafe { report(user_data, problem) });
+            let goes_on = matches!(told, Ok(0));
+            result = told;
+            goes_on
+        };
+        let verdict = validate(Path::new(OsStr::from_bytes(path)), &options, &mut tell);
+        result.and(verdict).map(|()| ST_OK)
+    };
+    // SAFETY: arguments are as the header's rules say.
+    unsafe { guard(error, |kind| kind as st_status, body) }
+}
+
+/// The problem as C sees it, for one call.
+fn lend<T>(problem: &Problem<'_>, call: impl FnOnce(*const st_problem) -> T) -> Result<T> {
+    let file = memory::concat(&[problem.file, b"\0"], "a path")?;
+    let tensor = problem.tensor.map(|name| memory::concat(&[name, b"\0"], "a name")).transpose()?;
+    let text = CString::new(problem.error.message(usize::MAX)).unwrap_or_default();
+    Ok(call(&st_problem {
+        code: problem.error.kind() as st_status,
+        fatal: if problem.intolerable { ST_FATAL_STRICT | ST_FATAL_TOLERANT } else { ST_FATAL_STRICT },
+        position: problem.position,
+        file: file.as_ptr().cast(),
+        file_len: problem.file.len(),
+        tensor: tensor.as_ref().map_or(std::ptr::null(), |name| name.as_ptr().cast()),
+        tensor_len: problem.tensor.map_or(0, <[u8]>::len),
+        text: text.as_ptr(),
+        reserved: [0; 4],
+    }))
+}
