@@ -357,7 +357,7 @@ fn add_metadata(all: &mut Option<Vec<Metadata>>, entries: impl IntoIterator<Item
 }
 
 /// Of entries with equal keys, the first.
-fn keep_first(entries: Vec<Metadata>) -> Result<Vec<Metadata>> {
+fn keep_first(mut entries: Vec<Metadata>) -> Result<Vec<Metadata>> {
     let mut again = memory::vec_with_capacity(entries.len(), "metadata keys")?;
     again.resize(entries.len(), false);
     for (_, number) in sort::repeated(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?) {
@@ -365,5 +365,7 @@ fn keep_first(entries: Vec<Metadata>) -> Result<Vec<Metadata>> {
             *again = true;
         }
     }
-    Ok(entries.into_iter().zip(again).filter_map(|(entry, again)| (!again).then_some(entry)).collect())
+    let mut again = again.into_iter();
+    entries.retain(|_| again.next() == Some(false));
+    Ok(entries)
 }

@@ -34,6 +34,15 @@ macro_rules! dtypes {
                     $(Dtype::$variant => $bits,)*
                 }
             }
+
+            /// The dtype with this C number.
+            #[must_use]
+            pub const fn from_number(number: i32) -> Option<Self> {
+                match number {
+                    $($number => Some(Dtype::$variant),)*
+                    _ => None,
+                }
+            }
         }
     };
 }
@@ -70,12 +79,6 @@ impl Dtype {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.c_name().to_str().unwrap_or("")
-    }
-
-    /// The dtype with this C number.
-    #[must_use]
-    pub fn from_number(number: i32) -> Option<Self> {
-        Self::ALL.iter().copied().find(|dtype| *dtype as i32 == number)
     }
 
     /// The dtype that files spell so; case matters, as in the format.

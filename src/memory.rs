@@ -3,7 +3,7 @@
 //! it is large, and never moved once something points into it.
 
 use std::alloc::{self, Layout};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::slice;
 
@@ -37,6 +37,37 @@ pub(crate) fn reserve_exact<T>(vec: &mut Vec<T>, additional: usize, what: &str) 
     Ok(())
 }
 
+/// The items of an iterator, `count` at most, or the first error among them.
+pub(crate) fn collect<T>(items: impl Iterator<Item = Result<T>>, count: usize, what: &str) -> Result<Vec<T>> {
+    let mut vec = vec_with_capacity(count, what)?;
+    for item in items {
+        vec.push(item?);
+    }
+    Ok(vec)
+}
+
+/// Gives back room that is not needed. Where even that takes memory which is
+/// not to be had, the vector stays as it is; `Vec::shrink_to_fit` would abort.
+pub(crate) fn shrink<T>(vec: &mut Vec<T>) {
+    let (len, capacity) = (vec.len(), vec.capacity());
+    let sizes = (Layout::array::<T>(capacity), Layout::array::<T>(len));
+    let (Ok(layout), Ok(smaller)) = sizes else { return };
+    if smaller.size() == 0 || smaller.size() == layout.size() {
+        return;
+    }
+    let start = ManuallyDrop::new(std::mem::take(vec)).as_mut_ptr();
+    // SAFETY: the block is the vector's, of this layout, and the new size is neither 0 nor larger.
+    let moved = unsafe { alloc::realloc(start.cast(), layout, smaller.size()) };
+    // SAFETY: the items are where realloc has moved them, with just the room for
+    // them, or where they were, with the room that was there.
+    *vec = unsafe {
+        match NonNull::new(moved) {
+            Some(moved) => Vec::from_raw_parts(moved.as_ptr().cast(), len, len),
+            None => Vec::from_raw_parts(start, len, capacity),
+        }
+    };
+}
+
 /// Pieces of text in one.
 pub(crate) fn concat(pieces: &[&[u8]], what: &str) -> Result<Vec<u8>> {
     let mut text = vec_with_capacity(pieces.iter().map(|piece| piece.len()).sum(), what)?;
@@ -62,6 +93,47 @@ impl<T> Filler<'_, T> {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
+}
+
+impl Filler<'_, u8> {
+    /// Adds bytes; `None` where there is no room for them.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        self.put_start(bytes, bytes.len())
+    }
+
+    /// Adds the first `len` of the bytes. All of them are moved, which takes
+    /// neither a loop nor a call where their number is known when compiling;
+    /// so there must be room for all.
+    #[inline(always)]
+    pub(crate) fn put_start(&mut self, bytes: &[u8], len: usize) -> Option<()> {
+        let place = self.room.get_mut(self.len..)?.get_mut(..bytes.len())?;
+        // SAFETY: source and place are equally long, and what is borrowed
+        // mutably overlaps nothing.
+        unsafe { place.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        // They are in the room, so this can't overflow.
+        self.len = self.len.wrapping_add(len.min(bytes.len()));
+        Some(())
+    }
+}
+
+/// Appends what `fill` puts into the room that the vector has. `None` if it
+/// says so, and then nothing is appended.
+#[inline(always)]
+pub(crate) fn append<T>(vec: &mut Vec<T>, fill: impl FnOnce(&mut Filler<'_, T>) -> Option<()>) -> Option<()> {
+    let room = vec.spare_capacity_mut();
+    let start = room.as_ptr();
+    let mut filler = Filler { room, len: 0 };
+    fill(&mut filler)?;
+    if start != filler.room.as_ptr() {
+        return None;
+    }
+    let added = filler.len;
+    let len = vec.len().saturating_add(added);
+    // SAFETY: that many items behind the vector's end have been written, as
+    // this is the filler from above.
+    unsafe { vec.set_len(len) };
+    Some(())
 }
 
 /// A vector filled by two threads at once: the first `middle` items by one, the
@@ -306,6 +378,16 @@ mod tests {
             // SAFETY: the arena is alive and never moves its shapes.
             let shape = if len == 0 { &[] } else { unsafe { slice::from_raw_parts(start, len) } };
             assert_eq!(shape, expected);
+        }
+    }
+
+    #[test]
+    fn shrinking_keeps_the_items() {
+        for (len, capacity) in [(0, 0), (0, 9), (3, 3), (3, 1000), (100_000, 3_000_000)] {
+            let mut vec = Vec::with_capacity(capacity);
+            vec.extend((0..len).map(|i| Box::new(i)));
+            shrink(&mut vec);
+            assert!(vec.iter().map(|item| **item).eq(0..len) && (len == 0 || vec.capacity() == len));
         }
     }
 

@@ -82,13 +82,11 @@ impl Checkpoint {
         let index = parse_index(text).map_err(in_name)?;
         let names = shards_beside(name, &index).map_err(in_name)?;
         // One after another: a resolver need not be thread-safe, its readers are.
-        let sources: Vec<_> = names
-            .iter()
-            .map(|name| {
-                let reader = resolver.open(name);
-                reader.map(Source::callback).map_err(|error| missing_shard(error).in_file(&label(name)))
-            })
-            .collect::<Result<_>>()?;
+        let sources = names.iter().map(|name| {
+            let reader = resolver.open(name);
+            reader.map(Source::callback).map_err(|error| missing_shard(error).in_file(&label(name)))
+        });
+        let sources = memory::collect(sources, names.len(), "shards")?;
         let headers = parallel::map(sources.len(), parallel::WAITING, |shard| {
             let source = sources.get(shard).ok_or_else(internal)?;
             let name = names.get(shard).map_or(&[][..], Vec::as_slice);
@@ -98,7 +96,7 @@ impl Checkpoint {
         let parts = sources.into_iter().zip(headers).zip(&names);
         let part =
             |((source, header), name): ((_, _), &Vec<u8>)| Ok(Part { path: Some(c_path(name)?), source, header });
-        Checkpoint::assemble(parts.map(part).collect::<Result<_>>()?, Some(index)).map_err(in_name)
+        Checkpoint::assemble(memory::collect(parts.map(part), names.len(), "shards")?, Some(index)).map_err(in_name)
     }
 }
 
@@ -135,8 +133,10 @@ fn choose(folder: &Path) -> Result<Place> {
             continue;
         }
         if name.ends_with(&[FILE_SUFFIX, INDEX_SUFFIX].concat()) {
+            memory::reserve(&mut indexes, 1, "files")?;
             indexes.push(name);
         } else if name.ends_with(FILE_SUFFIX) {
+            memory::reserve(&mut files, 1, "files")?;
             files.push(name);
         }
     }
@@ -154,7 +154,10 @@ fn choose(folder: &Path) -> Result<Place> {
             let text = "folder holds no *.safetensors and no *.safetensors.index.json";
             Err(Error::new(ErrorKind::Io, text).with_errno(libc::ENOENT))
         }
-        [] => Ok(Place::Files(files.iter().map(|(name, _)| path(name).into_os_string().into_vec()).collect())),
+        [] => {
+            let paths = files.iter().map(|(name, _)| Ok(path(name).into_os_string().into_vec()));
+            Ok(Place::Files(memory::collect(paths, files.len(), "files")?))
+        }
         several => {
             let names: Vec<_> = several.iter().take(4).map(|(name, _)| quoted(name)).collect();
             let text = format!("folder holds {} index files ({}): open one of them", several.len(), names.join(", "));

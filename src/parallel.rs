@@ -12,6 +12,9 @@ use crate::memory;
 /// the time of four reads.
 pub(crate) const WAITING: usize = 64;
 
+/// Starting one takes about 50 us, which is the work on so many tensors.
+pub(crate) const WORTH_A_THREAD: usize = 4000;
+
 /// `work` for 0 to `count`, on up to `most` threads; the results in order, or the
 /// error of the lowest number. Where the system gives no thread, the calling
 /// one does the work.
@@ -36,13 +39,38 @@ pub(crate) fn map<T: Send>(count: usize, most: usize, work: impl Fn(usize) -> Re
             }
         }
     };
-    run(count.min(most), &worker, &mut || worker());
+    on_threads(count.min(most), &worker);
     // Behind an error there may be places that nobody came to.
-    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    memory::collect(results.into_iter().flatten(), count, "results")
+}
+
+/// A piece of work.
+type Piece<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
+
+/// Two pieces of work at once, or the error of the first one that has one.
+pub(crate) fn both<'a>(first: Piece<'a>, second: Piece<'a>) -> Result<()> {
+    let pieces = [(first, Ok(())), (second, Ok(()))].map(Mutex::new);
+    let next = AtomicUsize::new(0);
+    on_threads(2, &|| {
+        while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+            piece.1 = (piece.0)();
+        }
+    });
+    let results = pieces.map(|piece| piece.into_inner().unwrap_or_else(PoisonError::into_inner).1);
+    results.into_iter().collect()
+}
+
+/// `work` on so many threads at once, the calling one among them, or on as many
+/// as the system gives.
+pub(crate) fn on_threads(count: usize, work: &(dyn Fn() + Sync)) {
+    run(count, work, &mut || work());
 }
 
 /// `here` on this thread, and beside it `worker` on others, up to `threads` in
 /// all and fewer where the system gives no more; returns when all have ended.
+/// (Starting threads is 4 kB of code for each closure; so all use this.)
 #[inline(never)]
 pub(crate) fn run(threads: usize, worker: &(dyn Fn() + Sync), here: &mut dyn FnMut()) {
     thread::scope(|scope| {
@@ -67,6 +95,18 @@ pub(crate) fn cores() -> usize {
 mod tests {
     use super::*;
     use crate::error::{Error, ErrorKind};
+
+    #[test]
+    fn both_are_done_and_the_first_error_wins() {
+        for _ in 0..50 {
+            let (mut a, mut b) = (0, 0);
+            both(&mut || Ok(a += 1), &mut || Ok(b += 1)).unwrap();
+            assert_eq!((a, b), (1, 1));
+            let fail = |text: &'static str| move || Err(Error::new(ErrorKind::Io, text));
+            assert_eq!(both(&mut fail("a"), &mut fail("b")).unwrap_err().to_string(), "a");
+            assert_eq!(both(&mut || Ok(()), &mut fail("b")).unwrap_err().to_string(), "b");
+        }
+    }
 
     #[test]
     fn results_come_in_order_and_the_lowest_error_wins() {

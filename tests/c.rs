@@ -9,7 +9,7 @@ use std::process::Command;
 
 use support::compile::{compile, has, root, said, scratch};
 
-const PROGRAMS: &[&str] = &["contract", "corpus", "engine", "threads", "writing"];
+const PROGRAMS: &[&str] = &["contract", "corpus", "engine", "load", "threads", "writing"];
 
 /// Runs each program the way that the command says; tells all that failed.
 fn run_all(command: impl Fn(&str) -> Command) {

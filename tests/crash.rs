@@ -55,6 +55,21 @@ fn child(what: &str, path: &Path) -> Command {
     command
 }
 
+/// Copies a checkpoint as its files have it.
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let source = Checkpoint::open(from, &OpenOptions::default()).unwrap();
+    let records = source.tensors().iter().map(|record| {
+        let name = std::str::from_utf8(record.name()).unwrap();
+        NewTensor::new(name, record.dtype(), record.shape()).unwrap().with_source(&source, record).unwrap()
+    });
+    writer::save(to, &records.collect::<Vec<_>>(), None, &unsynced(), Some(&source), None)
+}
+
+/// Ends the child with what became of it: 0, or the errno.
+fn verdict(result: Result<(), Error>) -> ! {
+    std::process::exit(result.map_or_else(|error| error.os_errno(), |()| 0))
+}
+
 /// What the child does; a test that passes for everybody else.
 #[test]
 fn the_child() {
@@ -100,14 +115,26 @@ fn the_child() {
                 save(&path, 9, size, &unsynced()).unwrap();
             }
         }
+        "replace" => verdict(save(&path, 9, 14_000_000, &synced)),
+        "make" => {
+            let refuse = SaveOptions { overwrite: Overwrite::Refuse, ..unsynced() };
+            verdict(save(&path.with_file_name("new.safetensors"), 9, 1000, &refuse))
+        }
+        "shard" => verdict(save(&path, 9, 1000, &SaveOptions { max_shard_size: 1000, ..synced })),
+        "edit" => verdict(writer::set_metadata(&path, Some(&[("k", "v")]), &EditOptions::default())),
+        "copy" => {
+            let source = path.with_file_name("source");
+            verdict(copy(&source, &path))
+        }
+        "unprivileged" => {
+            // SAFETY: numbers.
+            assert_eq!(unsafe { (libc::setgid(65534), libc::setuid(65534)) }, (0, 0));
+            for options in [synced, unsynced()] {
+                io(save(&path, 9, 1000, &options).unwrap_err(), libc::EACCES);
+            }
+        }
         "copies" => {
-            let source = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
-            let records = source.tensors().iter().map(|record| {
-                let name = std::str::from_utf8(record.name()).unwrap();
-                NewTensor::new(name, record.dtype(), record.shape()).unwrap().with_source(&source, record).unwrap()
-            });
-            let records: Vec<_> = records.collect();
-            writer::save(&path, &records, None, &unsynced(), Some(&source), None).unwrap();
+            copy(&path, &path).unwrap();
         }
         "clones" => {
             let long = "x".repeat(10_000);
@@ -161,7 +188,7 @@ fn killed_while_writing_shards_every_name_is_a_whole_file() {
         }
         let index = folder.path().join("m.safetensors.index.json");
         if index.exists() {
-            Checkpoint::open(&index, &OpenOptions::default()).unwrap();
+            version(&index);
         }
     }
     save(&path, 1, 1000, &SaveOptions { max_shard_size: 1000, ..unsynced() }).unwrap();
@@ -250,6 +277,11 @@ fn links_are_written_through() {
         assert!(at("links/one").is_symlink() && at("links/two").is_symlink());
     }
     assert_eq!(fs::read_dir(at("real")).unwrap().count(), 1);
+    symlink("nowhere/m.safetensors", at("dangling")).unwrap();
+    assert_eq!(save(&at("dangling"), 1, 10, &unsynced()).unwrap_err().os_errno(), libc::ENOENT);
+    fs::create_dir(at("nowhere")).unwrap();
+    save(&at("dangling"), 3, 10, &unsynced()).unwrap();
+    assert_eq!((version(&at("nowhere/m.safetensors")), at("dangling").is_symlink()), (3, true));
     symlink("loop", at("loop")).unwrap();
     assert_eq!(save(&at("loop"), 1, 10, &unsynced()).unwrap_err().os_errno(), libc::ELOOP);
 }
@@ -398,6 +430,131 @@ fn faults_of_the_system_are_errors_or_done_without() {
         assert_eq!(run("copies", &format!("copy_file_range:{errno}")), 3);
         assert_eq!(run("copies", &format!("copy_file_range:{errno}:2")), 3);
     }
+}
+
+/// Each call that saving makes fails once, whichever of its kind it is: then
+/// the save works all the same or is an error with that number, and nothing is
+/// left behind.
+#[test]
+fn any_call_may_fail_once() {
+    let (tools, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(library) = faults(tools.path()) else {
+        eprintln!("not tested: there is no C compiler here");
+        return;
+    };
+    let (path, fired) = (folder.path().join("m.safetensors"), tools.path().join("fired"));
+    let index = folder.path().join("m.safetensors.index.json");
+    let calls = [
+        "open",
+        "fchmod",
+        "fchown",
+        "fcntl",
+        "flock",
+        "fallocate",
+        "pwrite",
+        "short",
+        "copy_file_range",
+        "ioctl",
+        "fsync",
+        "close",
+        "rename",
+        "renameat2",
+    ];
+    let mut fired_by = std::collections::BTreeSet::new();
+    for what in ["make", "shard", "edit", "copy", "replace"] {
+        for (call, errno) in calls.iter().flat_map(|call| [libc::EIO, libc::EINTR].map(|errno| (call, errno))) {
+            for number in 1.. {
+                fs::read_dir(folder.path()).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
+                save(&path, 1, 1000, &SaveOptions { max_shard_size: u64::from(what == "shard") * 1000, ..unsynced() })
+                    .unwrap();
+                if what == "copy" {
+                    save(&folder.path().join("source"), 9, 600_000, &unsynced()).unwrap();
+                }
+                let before = listing(folder.path());
+                let mut child = child(what, &path);
+                child.env("LD_PRELOAD", &library).env("FAULT_FIRED", &fired).env("CLONE", "1");
+                let status = child.env("FAULT", format!("{call}:{errno}:{number}:1")).status().unwrap();
+                let context = format!("{what}, {call} number {number} gives {errno}: {status}");
+                assert!(status.code() == Some(0) || status.code() == Some(errno), "{context}");
+                assert!(status.success() || (errno != libc::EINTR && *call != "short"), "{context}");
+                if what == "make" && status.success() {
+                    fs::rename(path.with_file_name("new.safetensors"), &path).unwrap();
+                }
+                let named = listing(folder.path());
+                let whole = match what {
+                    "shard" if index.exists() => version(&index),
+                    // Some shards had been replaced: no index, and so no mixture.
+                    "shard" => {
+                        assert!(!status.success() && *call == "rename", "{context}");
+                        assert_eq!(named.len() + 1, before.len(), "{context}");
+                        if fs::remove_file(&fired).is_err() {
+                            break;
+                        }
+                        continue;
+                    }
+                    _ => version(&path),
+                };
+                assert_eq!(named, before, "{context}");
+                match (what, status.success()) {
+                    ("edit", _) => assert_eq!(whole, 1, "{context}"),
+                    (_, true) => assert_eq!(whole, 9, "{context}"),
+                    // The folder's sync comes after the name.
+                    (_, false) => assert!(whole == 1 || *call == "fsync", "{context}"),
+                }
+                if fs::remove_file(&fired).is_err() {
+                    break;
+                }
+                fired_by.insert((what, *call));
+            }
+        }
+    }
+    for (what, expected) in [("make", 7), ("shard", 8), ("edit", 8), ("copy", 9), ("replace", 9)] {
+        let fired: Vec<_> = fired_by.iter().filter(|(of, _)| *of == what).map(|(_, call)| *call).collect();
+        assert!(fired.len() >= expected, "{what} came by {fired:?} only");
+    }
+}
+
+/// The names in a folder.
+fn listing(folder: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}
+
+/// A source that has become shorter is an error also where the kernel copies.
+#[test]
+fn a_source_cut_short_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, to) = (folder.path().join("m.safetensors"), folder.path().join("copy"));
+    save(&path, 1, 3_000_000, &unsynced()).unwrap();
+    let source = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
+    let records = source.tensors().iter().zip(["a", "b", "c"]).map(|(record, name)| {
+        NewTensor::new(name, record.dtype(), record.shape()).unwrap().with_source(&source, record).unwrap()
+    });
+    let records: Vec<_> = records.collect();
+    File::options().write(true).open(&path).unwrap().set_len(4_000_000).unwrap();
+    for options in [unsynced(), SaveOptions::default()] {
+        let error = writer::save(&to, &records, None, &options, Some(&source), None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains("ends at 4000000"), "{error}");
+        assert_eq!(listing(folder.path()), ["m.safetensors"]);
+    }
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_to_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, 1, 1000, &unsynced()).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    // SAFETY: takes nothing.
+    if unsafe { libc::geteuid() } == 0 {
+        assert!(child("unprivileged", &path).status().unwrap().success());
+    } else {
+        assert_eq!(save(&path, 9, 1000, &unsynced()).unwrap_err().os_errno(), libc::EACCES);
+    }
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((version(&path), listing(folder.path()).len()), (1, 1));
 }
 
 #[test]

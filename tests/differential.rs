@@ -15,7 +15,7 @@ use support::agree::agree;
 use support::changes::{change, changes, config};
 use support::corpus::cases;
 use support::plan::{any_json, any_name, any_plan, write, DTYPES};
-use support::{entry, file, pattern};
+use support::{entry, file, model, pattern};
 
 fn any_options() -> impl Strategy<Value = OpenOptions> {
     (prop::bool::weighted(0.2), prop::bool::weighted(0.2), prop::option::weighted(0.1, 1_u64..300)).prop_map(

@@ -173,6 +173,19 @@ fn what_breaks_the_rules_has_its_code() {
 }
 
 #[test]
+fn of_many_records_the_first_bad_one_is_named() {
+    let names: Vec<_> = (0..10_000).map(|i| CString::new(format!("t{i}")).unwrap()).collect();
+    let mut records: Vec<_> = names.iter().map(|name| Record { name: name.as_ptr(), ..record(c"") }).collect();
+    assert!(serialize(&records, None, ptr::null()).is_ok());
+    for number in [9_999, 5_001, 4_999, 77] {
+        records[number].name = ptr::null();
+        let (status, message) = serialize(&records, None, ptr::null()).unwrap_err();
+        assert_eq!(status, ST_ERROR_INVALID_ARGUMENT);
+        assert!(message.contains(&format!("tensors[{number}].name")), "{message}");
+    }
+}
+
+#[test]
 fn null_is_refused_and_release_takes_it() {
     let mut error = blank();
     let path = c"/nonexistent/x".as_ptr();

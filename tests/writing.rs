@@ -469,6 +469,90 @@ fn a_sharded_checkpoint_is_copied_from_its_files() {
     }
 }
 
+/// Enough for all that is done by two threads: sorting, spelling, errors.
+#[test]
+fn many_tensors_are_as_the_reference_has_them() {
+    let name = |i: usize| format!("{}.layers.{}.{}", ["model", "m\u{e9}\"", ""][i % 3], i % 61, i * 7919 % 20_011);
+    let many: Vec<_> =
+        (0..20_000).map(|i| Owned::new(&name(i), i * 31 % DTYPES.len(), &[i as i64 % 5, 2], i as u8)).collect();
+    let same_dtype: Vec<_> = (0..9000).map(|i| Owned::new(&name(i), 14, &[2], i as u8)).collect();
+    for mut tensors in [many, same_dtype] {
+        let expected = theirs(&tensors, Some(("a", "b")));
+        let options = SaveOptions::default();
+        assert!(in_memory(&tensors, Some(&[("a", "b")]), &options).unwrap() == expected);
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        assert!(in_memory(&tensors, Some(&[("a", "b")]), &options).unwrap() == expected);
+        let again = tensors[100].name.clone();
+        tensors.last_mut().unwrap().name = again;
+        let error = in_memory(&tensors, None, &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DuplicateKey);
+        let numbers = format!("as number 100 and as number {}", tensors.len() - 1);
+        assert!(error.to_string().contains(&numbers), "{error}");
+    }
+}
+
+/// Whatever is at the path, a save with a shard size takes its place whole.
+#[test]
+fn a_set_takes_the_place_of_older_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let others = [
+        "model-00001-of-00002.safetensors.bak",
+        "model-1-of-2.safetensors",
+        "model-2.safetensors",
+        "other-00001-of-00002.safetensors",
+    ];
+    for name in others {
+        fs::write(folder.path().join(name), "x").unwrap();
+    }
+    let tensors = |seed: u8| -> Vec<_> { ["a", "b", "c", "d"].map(|name| Owned::new(name, 4, &[100], seed)).into() };
+    let save = |seed: u8, max_shard_size, overwrite| {
+        let options =
+            SaveOptions { max_shard_size, overwrite, sync: writer::Durability::Unsynced, ..SaveOptions::default() };
+        save(&path, &tensors(seed), None, &options)
+    };
+    for (seed, max_shard_size, shards) in
+        [(1, 100, 4), (2, 200, 2), (3, 100, 4), (4, 100, 4), (5, 400, 1), (6, 200, 2), (7, 1000, 1), (8, 300, 2)]
+    {
+        save(seed, max_shard_size, Overwrite::Replace).unwrap();
+        same(&open(folder.path()), &tensors(seed));
+        let files = if shards == 1 { 1 } else { shards + 1 };
+        assert_eq!(names(folder.path()).len(), others.len() + files, "{:?}", names(folder.path()));
+        for (max_shard_size, refused) in [(100, true), (200, true), (1000, true), (0, shards == 1)] {
+            let result = save(99, max_shard_size, Overwrite::Refuse);
+            match refused {
+                true => assert_eq!(result.unwrap_err().os_errno(), libc::EEXIST),
+                false => fs::remove_file(&path).unwrap(),
+            }
+        }
+        same(&open(folder.path()), &tensors(seed));
+    }
+    // Without a shard size nothing but the path is touched.
+    let before = names(folder.path());
+    save(9, 0, Overwrite::Replace).unwrap();
+    same(&open(&path), &tensors(9));
+    assert_eq!(names(folder.path()).len(), before.len() + 1);
+}
+
+/// The total of the index is its own, whatever a copied one said.
+#[test]
+fn a_copied_total_is_not_taken_for_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors: Vec<_> = (0..3).map(|i| Owned::new(&format!("t{i}"), 4, &[100], i)).collect();
+    let options = SaveOptions { max_shard_size: 100, ..SaveOptions::default() };
+    let path = folder.path().join("model.safetensors");
+    save(&path, &tensors, Some(&[("format", "pt")]), &options).unwrap();
+    let source = open(folder.path());
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let entries: Vec<_> = source.metadata().unwrap().iter().map(|e| (text(e.key()), text(e.value()))).collect();
+    assert_eq!(entries, [("total_size".into(), "300".into()), ("format".into(), "pt".into())]);
+    let entries: Vec<_> = entries.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    save(&path, &tensors[..2], Some(&entries), &options).unwrap();
+    let copied: Vec<_> =
+        open(folder.path()).metadata().unwrap().iter().map(|e| (text(e.key()), text(e.value()))).collect();
+    assert_eq!(copied, [("total_size".into(), "200".into()), ("format".into(), "pt".into())]);
+}
+
 #[test]
 fn metadata_is_changed_where_it_fits() {
     let folder = tempfile::tempdir().unwrap();

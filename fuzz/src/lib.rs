@@ -9,6 +9,7 @@
 
 mod api;
 mod convert;
+mod load;
 mod roundtrip;
 mod script;
 mod slices;
@@ -17,6 +18,7 @@ mod texts;
 
 pub use api::api;
 pub use convert::convert;
+pub use load::load;
 pub use roundtrip::roundtrip;
 pub use slices::slices;
 pub use texts::{header, index, validate};
@@ -30,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("validate", validate),
     ("index", index),
     ("slices", slices),
+    ("load", load),
     ("roundtrip", roundtrip),
     ("convert", convert),
     ("api", api),

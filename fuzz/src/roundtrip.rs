@@ -37,8 +37,9 @@ pub fn roundtrip(data: &[u8]) {
         metadata.as_ref().map(|pairs| pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect());
     let mut made = Vec::new();
     for Given { name, dtype, shape, bytes } in &given {
-        let bits =
-            shape.iter().try_fold(u64::from(dtype.bits()), |bits, size| bits.checked_mul(u64::try_from(*size).ok()?));
+        // From left to right, as the format's readers multiply.
+        let elements = shape.iter().try_fold(1_u64, |all, size| all.checked_mul(u64::try_from(*size).ok()?));
+        let bits = elements.and_then(|elements| elements.checked_mul(u64::from(dtype.bits())));
         let wanted = match bits {
             _ if name == "__metadata__" => Some(ErrorKind::InvalidArgument),
             None => Some(ErrorKind::Shape),

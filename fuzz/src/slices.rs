@@ -16,7 +16,7 @@ use crate::support::slice_model::{naive, Naive};
 const WIDEST_GAP: u64 = 64 << 10;
 
 /// Dtypes of every width in bits.
-const DTYPES: &[(&str, usize)] =
+pub(crate) const DTYPES: &[(&str, usize)] =
     &[("U8", 8), ("F4", 4), ("F6_E2M3", 6), ("BF16", 16), ("F32", 32), ("F64", 64), ("BOOL", 8), ("C64", 64)];
 
 struct Watched {
@@ -103,7 +103,7 @@ pub fn slices(data: &[u8]) {
 }
 
 /// Mostly one that is valid in a dimension of this size.
-fn range(script: &mut Script<'_>, size: Option<&i64>) -> Range {
+pub(crate) fn range(script: &mut Script<'_>, size: Option<&i64>) -> Range {
     let size = size.copied().unwrap_or(3);
     let bound = |script: &mut Script<'_>| match script.byte() {
         255 => script.word() as i64,

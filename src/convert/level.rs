@@ -50,18 +50,62 @@ impl Level {
             Set::Plain => scalar::run(step, src, dst),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this level is only made where the processor has AVX2 and F16C.
-            Set::Avx2 => unsafe { x86::run_avx2(step, src, dst) },
+            Set::Avx2 => unsafe { x86::run_avx2(step, src, dst, false) },
             #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
             // SAFETY: this level is only made where the processor has these kinds of AVX-512.
             Set::Avx512 => unsafe { x86::run_avx512(step, src, dst) },
         }
     }
 
-    /// Asks for cache lines. They may be anywhere.
-    #[allow(clippy::unused_self, reason = "it asks a level")]
-    #[allow(unused_variables, reason = "nothing to ask for elsewhere")]
-    pub(super) fn prefetch(self, start: *const u8, lines: usize) {
+    /// Whether results can go past the caches. On 64-bit ARM the caches find out
+    /// by themselves what is only written.
+    pub(super) fn streams(self) -> bool {
+        self.0 != Set::Plain
+    }
+
+    /// Whether `run_far` takes this step; of others the result can be copied by `stream`.
+    #[allow(unused_variables, reason = "none elsewhere")]
+    pub(super) fn streams_step(self, step: Step) -> bool {
         #[cfg(target_arch = "x86_64")]
-        x86::prefetch(start, lines);
+        return self.streams() && x86::streams(step);
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// `run`, the result of which goes past the caches; `finish_far` ends it.
+    pub(super) fn run_far(self, step: Step, src: &[u8], dst: &mut [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.streams_step(step) {
+            // SAFETY: all levels that stream have AVX2 and F16C.
+            return unsafe { x86::run_avx2(step, src, dst, true) };
+        }
+        self.run(step, src, dst);
+    }
+
+    /// Copies past the caches; `finish_far` ends it.
+    pub(super) fn stream(self, src: &[u8], dst: &mut [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.streams() {
+            // SAFETY: as above.
+            return unsafe { x86::stream(src, dst) };
+        }
+        dst.copy_from_slice(src);
+    }
+
+    /// Nobody sees what is written after this before what went past the caches.
+    pub(super) fn finish_far(self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.streams() {
+            x86::finish_stream();
+        }
+    }
+
+    /// Asks for what comes some way after `piece`, as much as that.
+    #[allow(unused_variables, reason = "nothing to ask for elsewhere")]
+    pub(super) fn prefetch(self, piece: &[u8]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.streams() {
+            x86::prefetch(piece);
+        }
     }
 }

@@ -1,37 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Elements of one dtype to another, each rounded once, to nearest even.
 //!
-//! Narrow sources are table look-ups; the others go through F32, block by block
-//! within the L1 cache. The steps are in `scalar`, their SIMD forms in `x86`.
+//! One step does it, or a few by way of F32, block by block within the L1 cache.
+//! The steps are in `scalar`, their SIMD forms in `x86`. Large results go past
+//! the caches.
 #![deny(unsafe_code)]
 
 #[allow(unsafe_code, reason = "calls what the processor was found to have")]
 mod level;
 mod scalar;
-mod tables;
+mod small;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "SIMD loads and stores")]
 mod x86;
 
 use self::level::Level;
 use self::scalar::Step;
+use self::small::Codes;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Results from this size on are not in the caches, and their lines are asked
-/// for ahead, those to be overwritten too. What limits one core there is how many
-/// lines it has under way. BF16 to F32 on a Cascade Lake, in GB/s on pages of
-/// 4 KiB and on huge ones: plain stores 7.5 to 8.0 and 7.5 to 9.2, these 8.9 to 9.9
-/// and 8.7 to 10.2, stores past the caches with the source asked for ahead 8.3 to
-/// 9.0 and 8.5 to 10.9. No clear winner of the last two, and these need neither
-/// alignment nor a fence.
-const AHEAD_FROM: usize = 16 << 20;
+/// Results from this size on go past the caches, which would hold them no longer
+/// than it takes to write them.
+pub(crate) const FAR_FROM: usize = 16 << 20;
 
 /// Elements in a block: its F32 fit the L1 cache beside source and result.
 const BLOCK: usize = 512;
-
-/// Elements in a block where the next are asked for with each, `BLOCK` elements ahead.
-const BLOCK_AHEAD: usize = 128;
 
 /// Whether `from` can be converted `to`.
 #[must_use]
@@ -42,7 +36,13 @@ pub fn supported(from: Dtype, to: Dtype) -> bool {
 /// Converts as many elements as `src` holds; `dst` has just the room for them.
 /// Neither needs to be aligned.
 pub fn convert(from: Dtype, src: &[u8], to: Dtype, dst: &mut [u8]) -> Result<()> {
-    let ahead = dst.len() >= AHEAD_FROM;
+    let far = dst.len() >= FAR_FROM;
+    convert_to(from, src, to, dst, far)
+}
+
+/// [`convert`] for whoever knows more of `dst` than its size. A piece of something
+/// large is `far`: it is not in the caches, and would only push out what is.
+pub fn convert_to(from: Dtype, src: &[u8], to: Dtype, dst: &mut [u8], far: bool) -> Result<()> {
     let plan = plan(from, to).ok_or_else(|| unsupported(from, to))?;
     let elements = elements_in(from, src.len())?;
     if Some(dst.len()) != byte_size(to, elements) {
@@ -51,7 +51,7 @@ pub fn convert(from: Dtype, src: &[u8], to: Dtype, dst: &mut [u8]) -> Result<()>
     }
     match plan {
         Plan::Copy => dst.copy_from_slice(src),
-        Plan::Steps(steps) => steps.run(Level::best(), src, dst, ahead),
+        Plan::Steps(steps) => steps.run(Level::best(), src, dst, far),
     }
     Ok(())
 }
@@ -95,60 +95,54 @@ enum Plan {
 }
 
 struct Steps {
-    packing: Packing,
+    unpack: Option<Step>,
     first: Step,
     second: Option<Step>,
-    /// Bytes of an element after unpacking, and of one of the result.
+    /// Bits of an element of the source, and bytes of one of the result.
     from: usize,
     to: usize,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Packing {
-    Whole,
-    Four,
-    Six,
 }
 
 fn plan(from: Dtype, to: Dtype) -> Option<Plan> {
     if from == to {
         return (from != Dtype::Unknown).then_some(Plan::Copy);
     }
-    let packing = match from {
-        Dtype::F4 => Packing::Four,
-        Dtype::F6E2M3 | Dtype::F6E3M2 => Packing::Six,
-        _ => Packing::Whole,
+    let unpack = match from {
+        Dtype::F4 => Some(Step::Unpack4),
+        Dtype::F6E2M3 | Dtype::F6E3M2 => Some(Step::Unpack6),
+        _ => None,
     };
     let (first, second) = steps(from, to)?;
-    let size = |dtype: Dtype| usize::try_from(dtype.bits().div_ceil(8)).ok();
-    Some(Plan::Steps(Steps { packing, first, second, from: size(from)?, to: size(to)? }))
+    let bits = |dtype: Dtype| usize::try_from(dtype.bits()).ok();
+    Some(Plan::Steps(Steps { unpack, first, second, from: bits(from)?, to: bits(to)? / 8 }))
 }
 
 fn steps(from: Dtype, to: Dtype) -> Option<(Step, Option<Step>)> {
-    if let Some(values) = tables::narrow(from) {
-        let step = match to {
-            Dtype::F32 => Step::Lookup32(&values.bf16),
-            Dtype::Bf16 => Step::Lookup16(&values.bf16),
-            Dtype::F16 => Step::Lookup16(&values.f16),
-            _ => return None,
-        };
-        return Some((step, None));
-    }
     if from == Dtype::F32 {
         return from_f32(to).map(|step| (step, None));
     }
+    if to == Dtype::Bf16 {
+        if let Some(codes) = small_float(from) {
+            return Some((Step::SmallToBf16(codes), None));
+        }
+    }
     // To F32, and on the way to 16 bits: the same where F32 holds every value.
+    let both = |step| (step, step);
     let (nearest, midway) = match from {
-        Dtype::F16 => (Step::F16ToF32, Step::F16ToF32),
-        Dtype::Bf16 => (Step::Bf16ToF32, Step::Bf16ToF32),
-        Dtype::I16 => (Step::I16ToF32, Step::I16ToF32),
-        Dtype::U16 => (Step::U16ToF32, Step::U16ToF32),
+        Dtype::Bool => both(Step::BoolToF32),
+        Dtype::U8 => both(Step::U8ToF32),
+        Dtype::I8 => both(Step::I8ToF32),
+        Dtype::F8E8M0 => both(Step::E8M0ToF32),
+        Dtype::F16 => both(Step::F16ToF32),
+        Dtype::Bf16 => both(Step::Bf16ToF32),
+        Dtype::I16 => both(Step::I16ToF32),
+        Dtype::U16 => both(Step::U16ToF32),
         Dtype::I32 => (Step::I32ToF32, Step::I32ToOdd),
         Dtype::U32 => (Step::U32ToF32, Step::U32ToOdd),
         Dtype::I64 => (Step::I64ToF32, Step::I64ToOdd),
         Dtype::U64 => (Step::U64ToF32, Step::U64ToOdd),
         Dtype::F64 => (Step::F64ToF32, Step::F64ToOdd),
-        _ => return None,
+        _ => both(Step::SmallToF32(small_float(from)?)),
     };
     match to {
         Dtype::F32 => Some((nearest, None)),
@@ -161,70 +155,116 @@ fn from_f32(to: Dtype) -> Option<Step> {
     Some(match to {
         Dtype::F16 => Step::F32ToF16,
         Dtype::Bf16 => Step::F32ToBf16,
-        Dtype::F8E5M2 => Step::F32ToF8(scalar::E5M2),
-        Dtype::F8E4M3 => Step::F32ToF8(scalar::E4M3),
-        Dtype::F8E4M3Fnuz => Step::F32ToF8(scalar::E4M3FNUZ),
-        Dtype::F8E5M2Fnuz => Step::F32ToF8(scalar::E5M2FNUZ),
+        _ if to.bits() == 8 => Step::F32ToF8(small_float(to)?),
         _ => return None,
     })
 }
 
-/// Room for one block, on cache lines of its own.
+fn small_float(dtype: Dtype) -> Option<&'static Codes> {
+    Some(match dtype {
+        Dtype::F4 => &small::F4,
+        Dtype::F6E2M3 => &small::F6E2M3,
+        Dtype::F6E3M2 => &small::F6E3M2,
+        Dtype::F8E5M2 => &small::E5M2,
+        Dtype::F8E4M3 => &small::E4M3,
+        Dtype::F8E4M3Fnuz => &small::E4M3FNUZ,
+        Dtype::F8E5M2Fnuz => &small::E5M2FNUZ,
+        _ => return None,
+    })
+}
+
+/// Room for one block of codes, of F32 and of the result, on cache lines of its own.
 #[repr(align(64))]
-struct Scratch<const N: usize>([u8; N]);
+struct Room {
+    codes: [u8; BLOCK],
+    middle: [u8; BLOCK * 4],
+    result: [u8; BLOCK * 4],
+}
 
 impl Steps {
-    /// `ahead`: neither is in the caches.
-    fn run(&self, level: Level, src: &[u8], dst: &mut [u8], ahead: bool) {
-        if self.packing == Packing::Whole && self.second.is_none() && !ahead {
-            return level.run(self.first, src, dst);
-        }
-        let elements = if ahead { BLOCK_AHEAD } else { BLOCK };
-        let (src_bytes, dst_bytes) = (self.source_bytes(elements), elements.saturating_mul(self.to));
-        let (src_lead, dst_lead) = (self.source_bytes(BLOCK), BLOCK.saturating_mul(self.to));
-        let (mut codes, mut middle) = (Scratch([0; BLOCK]), Scratch([0; BLOCK * 4]));
-        for (from, to) in src.chunks(src_bytes).zip(dst.chunks_mut(dst_bytes)) {
-            if ahead {
-                level.prefetch(from.as_ptr().wrapping_add(src_lead), src_bytes.div_ceil(64));
-                level.prefetch(to.as_ptr().wrapping_add(dst_lead), dst_bytes.div_ceil(64));
+    /// `far`: the result is not in the caches, and need not be. Where it has to be
+    /// copied there and is smaller than the source, that gains nothing (measured:
+    /// F32 to 8 bits loses a fifth, I64 to F32 a third).
+    fn run(&self, level: Level, src: &[u8], dst: &mut [u8], far: bool) {
+        let last = self.second.unwrap_or(self.first);
+        let far = far && level.streams() && (level.streams_step(last) || self.to.saturating_mul(8) >= self.from);
+        let near = if far { self.before_line(dst) } else { dst.len() };
+        let (near_src, far_src) = src.split_at(self.source_bytes(self.elements(near)));
+        let (near, far) = dst.split_at_mut(near);
+        let single = self.unpack.is_none() && self.second.is_none();
+        let mut room = Room { codes: [0; BLOCK], middle: [0; BLOCK * 4], result: [0; BLOCK * 4] };
+        if single {
+            level.run(self.first, near_src, near);
+        } else {
+            for (from, to) in self.blocks(near_src, near) {
+                self.run_block(level, from, to, false, &mut room);
             }
-            self.run_block(level, from, to, &mut codes.0, &mut middle.0);
+        }
+        if single && level.streams_step(self.first) {
+            level.run_far(self.first, far_src, far);
+        } else {
+            for (from, to) in self.blocks(far_src, far) {
+                level.prefetch(from);
+                self.run_block(level, from, to, true, &mut room);
+            }
+        }
+        if !far.is_empty() {
+            level.finish_far();
         }
     }
 
-    fn run_block(&self, level: Level, src: &[u8], dst: &mut [u8], codes: &mut [u8], middle: &mut [u8]) {
-        let elements = dst.len().checked_div(self.to).unwrap_or_default();
-        let (Some(codes), Some(middle)) = (codes.get_mut(..elements), middle.get_mut(..elements.saturating_mul(4)))
+    fn blocks<'a>(&self, src: &'a [u8], dst: &'a mut [u8]) -> impl Iterator<Item = (&'a [u8], &'a mut [u8])> {
+        src.chunks(self.source_bytes(BLOCK)).zip(dst.chunks_mut(BLOCK.saturating_mul(self.to)))
+    }
+
+    /// Bytes before the first cache line, as only whole ones go past the caches.
+    /// All bytes, if no element starts there.
+    fn before_line(&self, dst: &[u8]) -> usize {
+        let before = dst.as_ptr().align_offset(64);
+        let elements = self.elements(before);
+        let whole = elements.saturating_mul(self.to) == before && elements.saturating_mul(self.from) % 8 == 0;
+        if whole && before < dst.len() {
+            before
+        } else {
+            dst.len()
+        }
+    }
+
+    fn run_block(&self, level: Level, src: &[u8], dst: &mut [u8], far: bool, room: &mut Room) {
+        let elements = self.elements(dst.len());
+        let (Some(codes), Some(middle)) =
+            (room.codes.get_mut(..elements), room.middle.get_mut(..elements.saturating_mul(4)))
         else {
             return;
         };
-        let src = match self.packing {
-            Packing::Whole => src,
-            Packing::Four => {
-                scalar::unpack4(src, codes);
-                codes
+        let (mut src, mut step) = (src, self.first);
+        if let Some(unpack) = self.unpack {
+            level.run(unpack, src, codes);
+            src = codes;
+        }
+        if let Some(second) = self.second {
+            level.run(step, src, middle);
+            (src, step) = (middle, second);
+        }
+        match room.result.get_mut(..dst.len()) {
+            Some(result) if far && !level.streams_step(step) => {
+                level.run(step, src, result);
+                level.stream(result, dst);
             }
-            Packing::Six => {
-                scalar::unpack6(src, codes);
-                codes
-            }
-        };
-        match self.second {
-            None => level.run(self.first, src, dst),
-            Some(second) => {
-                level.run(self.first, src, middle);
-                level.run(second, middle, dst);
-            }
+            _ if far => level.run_far(step, src, dst),
+            _ => level.run(step, src, dst),
         }
     }
 
-    /// Source bytes of so many elements, a multiple of eight.
+    /// Elements in so many bytes of the result.
+    fn elements(&self, bytes: usize) -> usize {
+        bytes.checked_div(self.to).unwrap_or_default()
+    }
+
+    /// Bytes of so many elements in the source, which fill them.
     fn source_bytes(&self, elements: usize) -> usize {
-        match self.packing {
-            Packing::Whole => elements.saturating_mul(self.from),
-            Packing::Four => elements / 2,
-            Packing::Six => (elements / 4).saturating_mul(3),
-        }
+        // The whole source has been measured: its bits need not fit.
+        (elements / 8).saturating_mul(self.from).saturating_add((elements % 8).saturating_mul(self.from) / 8)
     }
 }
 

@@ -13,20 +13,27 @@
 #![allow(clippy::arithmetic_side_effects, reason = "bit fields; a wrap that can happen is written wrapping")]
 #![allow(clippy::cast_possible_truncation, reason = "keeping the low bits is what the casts are for")]
 
-use super::tables::Table;
+use super::small::{Codes, ABS, F16, INFINITY};
 
 /// One pass over a block of elements.
 #[derive(Clone, Copy)]
 pub(super) enum Step {
-    /// 8-bit codes to the 16-bit values of a table.
-    Lookup16(&'static Table),
-    /// 8-bit codes to F32, whose upper halves are in a table.
-    Lookup32(&'static Table),
+    /// Codes of F4, two a byte, to one a byte.
+    Unpack4,
+    /// Codes of F6, four in three bytes, to one a byte.
+    Unpack6,
+    /// From codes one a byte.
+    SmallToF32(&'static Codes),
+    SmallToBf16(&'static Codes),
+    E8M0ToF32,
+    BoolToF32,
+    U8ToF32,
+    I8ToF32,
     Bf16ToF32,
     F16ToF32,
     F32ToBf16,
     F32ToF16,
-    F32ToF8(Small),
+    F32ToF8(&'static Codes),
     I16ToF32,
     U16ToF32,
     I32ToF32,
@@ -41,13 +48,34 @@ pub(super) enum Step {
     F64ToOdd,
 }
 
-/// Runs `step` over as many elements as both slices hold.
-#[inline(always)]
+/// Runs `step` over as many elements, or groups of packed ones, as both slices hold, with what the target always has.
+#[inline(never)]
 pub(super) fn run(step: Step, src: &[u8], dst: &mut [u8]) {
+    run_here(step, src, dst);
+}
+
+/// The same with the instructions that the caller may use.
+#[inline(always)]
+pub(super) fn run_here(step: Step, src: &[u8], dst: &mut [u8]) {
     match step {
-        Step::Lookup16(table) => map(src, dst, |[code]| look_up(table, code).to_le_bytes()),
-        Step::Lookup32(table) => map(src, dst, |[code]| widen(look_up(table, code)).to_le_bytes()),
-        Step::F32ToF8(kind) => map(src, dst, |bytes| [to_f8(kind, u32::from_le_bytes(bytes))]),
+        Step::Unpack4 => map(src, dst, unpack4),
+        Step::Unpack6 => map(src, dst, unpack6),
+        Step::SmallToF32(codes) => {
+            let kind = codes.small;
+            map(src, dst, move |[code]| kind.value(code).to_le_bytes());
+        }
+        Step::SmallToBf16(codes) => {
+            let kind = codes.small;
+            map(src, dst, move |[code]| ((kind.value(code) >> 16) as u16).to_le_bytes());
+        }
+        Step::F32ToF8(codes) => {
+            let kind = codes.small;
+            map(src, dst, move |bytes| [kind.code(u32::from_le_bytes(bytes))]);
+        }
+        Step::E8M0ToF32 => map(src, dst, e8m0_to_f32),
+        Step::BoolToF32 => map(src, dst, bool_to_f32),
+        Step::U8ToF32 => map(src, dst, u8_to_f32),
+        Step::I8ToF32 => map(src, dst, i8_to_f32),
         Step::Bf16ToF32 => map(src, dst, bf16_to_f32),
         Step::F16ToF32 => map(src, dst, f16_to_f32),
         Step::F32ToBf16 => map(src, dst, f32_to_bf16),
@@ -69,6 +97,38 @@ pub(super) fn run(step: Step, src: &[u8], dst: &mut [u8]) {
 
 // Functions and not closures, as only they can be told to be inlined: what is
 // left out of line is compiled without SIMD (seen to cost seven times the time).
+
+#[inline(always)]
+fn unpack4([pair]: [u8; 1]) -> [u8; 2] {
+    [pair & 0xf, pair >> 4]
+}
+
+#[inline(always)]
+fn unpack6([a, b, c]: [u8; 3]) -> [u8; 4] {
+    [a & 0x3f, (a >> 6 | b << 2) & 0x3f, (b >> 4 | c << 4) & 0x3f, c >> 2]
+}
+
+/// Powers of two; the least is an F32's subnormal.
+#[inline(always)]
+fn e8m0_to_f32([code]: [u8; 1]) -> [u8; 4] {
+    let quiet = if code == 0xff { 1 << 22 } else { 0 };
+    ((u32::from(code) << 23).max(1 << 22) | quiet).to_le_bytes()
+}
+
+#[inline(always)]
+fn bool_to_f32([code]: [u8; 1]) -> [u8; 4] {
+    (if code == 0 { 0_f32 } else { 1_f32 }).to_le_bytes()
+}
+
+#[inline(always)]
+fn u8_to_f32([code]: [u8; 1]) -> [u8; 4] {
+    f32::from(code).to_le_bytes()
+}
+
+#[inline(always)]
+fn i8_to_f32(code: [u8; 1]) -> [u8; 4] {
+    f32::from(i8::from_le_bytes(code)).to_le_bytes()
+}
 
 #[inline(always)]
 fn bf16_to_f32(bytes: [u8; 2]) -> [u8; 4] {
@@ -127,24 +187,32 @@ fn f64_to_f32(bytes: [u8; 8]) -> [u8; 4] {
 
 #[inline(always)]
 fn i32_to_odd(bytes: [u8; 4]) -> [u8; 4] {
-    odd(f64::from(i32::from_le_bytes(bytes))).to_le_bytes()
+    let value = i32::from_le_bytes(bytes);
+    let merged = (value & !0xff) | (i32::from(value & 0xff != 0) << 8);
+    let exact = value.wrapping_add(1 << 24) as u32 <= 1 << 25;
+    ((if exact { value } else { merged }) as f32).to_le_bytes()
 }
 
 #[inline(always)]
 fn u32_to_odd(bytes: [u8; 4]) -> [u8; 4] {
-    odd(f64::from(u32::from_le_bytes(bytes))).to_le_bytes()
+    let value = u32::from_le_bytes(bytes);
+    let merged = (value & !0xff) | (u32::from(value & 0xff != 0) << 8);
+    ((if value <= 1 << 24 { value } else { merged }) as f32).to_le_bytes()
 }
 
 #[inline(always)]
 fn i64_to_odd(bytes: [u8; 8]) -> [u8; 4] {
     let value = i64::from_le_bytes(bytes);
-    let sign = u32::from(value < 0) << 31;
-    (odd(sticky(value.unsigned_abs()) as f64) | sign).to_le_bytes()
+    let exact = value.wrapping_add(1 << 40) as u64 <= 1 << 41;
+    let bits = value as u64;
+    // The upper half's sign becomes an offset of 2^31.
+    wide_to_odd(if exact { bits } else { sticky(bits) } ^ 1 << 63, TWO_TO_84 + TWO_TO_63)
 }
 
 #[inline(always)]
 fn u64_to_odd(bytes: [u8; 8]) -> [u8; 4] {
-    odd(sticky(u64::from_le_bytes(bytes)) as f64).to_le_bytes()
+    let value = u64::from_le_bytes(bytes);
+    wide_to_odd(if value <= 1 << 40 { value } else { sticky(value) }, TWO_TO_84)
 }
 
 #[inline(always)]
@@ -167,17 +235,9 @@ fn map<const S: usize, const D: usize>(src: &[u8], dst: &mut [u8], f: impl Fn([u
 }
 
 #[inline(always)]
-fn look_up(table: &Table, code: u8) -> u16 {
-    table.get(usize::from(code)).copied().unwrap_or_default()
-}
-
-#[inline(always)]
 fn widen(bf16: u16) -> u32 {
     u32::from(bf16) << 16
 }
-
-const ABS: u32 = 0x7fff_ffff;
-const INFINITY: u32 = 0x7f80_0000;
 
 /// A NaN becomes quiet and keeps its upper bits, as F16C has it.
 #[inline(always)]
@@ -204,66 +264,11 @@ fn to_bf16(bits: u32) -> u16 {
 
 /// A NaN becomes quiet and keeps its upper bits, as F16C has it.
 #[inline(always)]
-pub(super) const fn to_f16(bits: u32) -> u16 {
+const fn to_f16(bits: u32) -> u16 {
     let abs = bits & ABS;
     let nan = 0x7e00 | ((abs >> 13) & 0x3ff);
     let code = if abs > INFINITY { nan } else { F16.magnitude(abs) };
     (((bits >> 16) & 0x8000) | code) as u16
-}
-
-#[inline(always)]
-fn to_f8(kind: Small, bits: u32) -> u8 {
-    let abs = bits & ABS;
-    let code = if abs > INFINITY { kind.nan } else { kind.magnitude(abs) };
-    let sign = if code < kind.least_signed { 0 } else { (bits >> 24) & 0x80 };
-    (sign | code) as u8
-}
-
-/// How to round F32 to a smaller float.
-#[derive(Clone, Copy)]
-pub(super) struct Small {
-    /// Bits of the mantissa that go.
-    pub(super) shift: u32,
-    /// What the exponents' biases differ by, in place.
-    pub(super) rebias: u32,
-    /// Added to a value below the least normal one, this leaves its code, rounded, in the lowest bits.
-    pub(super) magic: u32,
-    /// The code of overflow; all codes above stand for it.
-    pub(super) limit: u32,
-    pub(super) nan: u32,
-    /// The least code that can have a sign: kinds with one zero have no negative one.
-    pub(super) least_signed: u32,
-}
-
-const F16: Small = Small::new(10, 15, 0x7c00, 0x7e00, 0);
-/// Overflow is infinity.
-pub(super) const E5M2: Small = Small::new(2, 15, 0x7c, 0x7e, 0);
-/// Overflow is NaN, as in the other two.
-pub(super) const E4M3: Small = Small::new(3, 7, 0x7f, 0x7f, 0);
-pub(super) const E4M3FNUZ: Small = Small::new(3, 8, 0x80, 0x80, 1);
-pub(super) const E5M2FNUZ: Small = Small::new(2, 16, 0x80, 0x80, 1);
-
-impl Small {
-    const fn new(mantissa: u32, bias: u32, limit: u32, nan: u32, least_signed: u32) -> Self {
-        // An F32 of this exponent counts in steps of the least subnormal.
-        let magic = (127 + 1 + 23 - bias - mantissa) << 23;
-        Self { shift: 23 - mantissa, rebias: (127 - bias) << 23, magic, limit, nan, least_signed }
-    }
-
-    /// The code of the F32 with the bits `abs`, which is not negative and no NaN.
-    #[inline(always)]
-    const fn magnitude(self, abs: u32) -> u32 {
-        let lowest_kept = (abs >> self.shift) & 1;
-        let half = (1 << (self.shift - 1)) - 1;
-        let normal = (abs + half + lowest_kept).wrapping_sub(self.rebias) >> self.shift;
-        let subnormal = (f32::from_bits(abs) + f32::from_bits(self.magic)).to_bits().wrapping_sub(self.magic);
-        let code = if abs < self.rebias + (1 << 23) { subnormal } else { normal };
-        if code < self.limit {
-            code
-        } else {
-            self.limit
-        }
-    }
 }
 
 /// The bits of `value` as an F32, cut and with the last bit set if anything was
@@ -278,38 +283,24 @@ fn odd(value: f64) -> u32 {
     nearest.to_bits().wrapping_sub(beyond) | inexact
 }
 
-/// An integer that F64 holds exactly and that rounds to 16 bits as `value`: of
-/// large ones the low 16 bits are merged into one.
+const TWO_TO_84: f64 = f64::from_bits(0x4530_0000_0000_0000);
+const TWO_TO_63: f64 = f64::from_bits(0x43e0_0000_0000_0000);
+const TWO_TO_52: f64 = f64::from_bits(0x4330_0000_0000_0000);
+
+/// The low 16 bits merged into one above: F64 holds that, and rounds it to 16 bits as `value`.
 #[inline(always)]
 fn sticky(value: u64) -> u64 {
-    let merged = (value & !0xffff) | (((value & 0xffff != 0) as u64) << 16);
-    if value >> 40 == 0 {
-        value
-    } else {
-        merged
-    }
+    (value & !0xffff) | (u64::from(value & 0xffff != 0) << 16)
 }
 
-/// Spreads F4 codes, two a byte, to one a byte.
-pub(super) fn unpack4(src: &[u8], codes: &mut [u8]) {
-    map(src, codes, |[pair]: [u8; 1]| [pair & 0xf, pair >> 4]);
-}
-
-/// Spreads F6 codes, four in three bytes, to one a byte.
-pub(super) fn unpack6(src: &[u8], codes: &mut [u8]) {
-    let (src_tail, codes_tail) = (src.chunks_exact(6).remainder(), codes.chunks_exact_mut(8).into_remainder());
-    map(src_tail, codes_tail, |[a, b, c]| {
-        let [w, x, y, z, ..] = spread6([a, b, c, 0, 0, 0]);
-        [w, x, y, z]
-    });
-    map(src, codes, spread6);
-}
-
-/// Halves of 24, 12, then 6 bits move apart.
+/// `odd` of `value` less `offset` - 2^84, an integer that F64 holds. AVX2 has no
+/// instruction for 64-bit integers, but each half has its place in a float.
 #[inline(always)]
-fn spread6([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
-    let x = u64::from_le_bytes([a, b, c, 0, d, e, f, 0]);
-    let x = (x & 0x0000_0fff_0000_0fff) | ((x & 0x00ff_f000_00ff_f000) << 4);
-    let x = (x & 0x003f_003f_003f_003f) | ((x & 0x0fc0_0fc0_0fc0_0fc0) << 2);
-    x.to_le_bytes()
+fn wide_to_odd(value: u64, offset: f64) -> [u8; 4] {
+    let low = f64::from_bits(TWO_TO_52.to_bits() | (value & 0xffff_ffff)) - TWO_TO_52;
+    let high = f64::from_bits(TWO_TO_84.to_bits() | (value >> 32)) - offset;
+    let bits = (high + low).to_bits();
+    // The 29 bits that F32 does not have, merged into the last that it has.
+    let cut = (bits & !0x1fff_ffff) | (u64::from(bits & 0x1fff_ffff != 0) << 29);
+    (f64::from_bits(cut) as f32).to_le_bytes()
 }

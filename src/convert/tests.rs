@@ -32,11 +32,20 @@ fn pairs() -> impl Iterator<Item = (Dtype, Dtype, Steps)> {
 
 /// The same by the plain level and by none of the block machinery.
 fn plainly(steps: &Steps, src: &[u8], elements: usize) -> Vec<u8> {
-    let (mut codes, mut middle) = (vec![0; elements], vec![0; elements * 4]);
-    let mut dst = vec![0; elements * steps.to];
     let plain = Level::all()[0];
-    steps.run_block(plain, src, &mut dst, &mut codes, &mut middle);
-    dst
+    let mut values = src.to_vec();
+    for (step, size) in [
+        (steps.unpack, 1),
+        (Some(steps.first), if steps.second.is_some() { 4 } else { steps.to }),
+        (steps.second, steps.to),
+    ] {
+        if let Some(step) = step {
+            let mut next = vec![0; elements * size];
+            plain.run(step, &values, &mut next);
+            values = next;
+        }
+    }
+    values
 }
 
 #[test]
@@ -49,9 +58,9 @@ fn levels_agree_at_every_length_and_alignment() {
             let src = bytes(src_skew + src_len, elements as u64);
             let src = &src[src_skew..];
             let expected = plainly(&steps, src, elements);
-            for (level, ahead) in Level::all().into_iter().flat_map(|level| [(level, false), (level, true)]) {
+            for (level, far) in Level::all().into_iter().flat_map(|level| [(level, false), (level, true)]) {
                 let mut dst = vec![0xa5; dst_skew + expected.len() + 3];
-                steps.run(level, src, &mut dst[dst_skew..][..expected.len()], ahead);
+                steps.run(level, src, &mut dst[dst_skew..][..expected.len()], far);
                 assert!(dst[dst_skew..][..expected.len()] == expected, "{from:?} to {to:?}, {elements} at {level:?}");
                 assert!(
                     dst[dst_skew + expected.len()..] == [0xa5; 3] && dst[..dst_skew].iter().all(|byte| *byte == 0xa5)
@@ -62,15 +71,22 @@ fn levels_agree_at_every_length_and_alignment() {
 }
 
 #[test]
-fn levels_agree_over_many_blocks() {
+fn levels_agree_over_many_blocks_wherever_they_go() {
     for (from, to, steps) in pairs() {
-        let elements = 20_004;
+        let elements = 5_004;
         let src = bytes(byte_size(from, elements).unwrap(), 7);
         let expected = plainly(&steps, &src, elements);
-        for (level, ahead) in Level::all().into_iter().flat_map(|level| [(level, false), (level, true)]) {
-            let mut dst = vec![0; expected.len()];
-            steps.run(level, &src, &mut dst, ahead);
-            assert!(dst == expected, "{from:?} to {to:?} at {level:?}");
+        // On a cache line, after one element or more, and where no element meets a line.
+        for (level, skew) in Level::all().into_iter().flat_map(|level| [0, 1, 2, 8, 48, 62].map(|skew| (level, skew))) {
+            for far in [false, true] {
+                let mut memory = vec![0xa5; expected.len() + 192];
+                let start = memory.as_ptr().align_offset(64) + skew;
+                steps.run(level, &src, &mut memory[start..][..expected.len()], far);
+                let (before, rest) = memory.split_at(start);
+                let (dst, after) = rest.split_at(expected.len());
+                assert!(dst == expected, "{from:?} to {to:?} at {level:?}, {skew} after a line, far: {far}");
+                assert!(before.iter().chain(after).all(|byte| *byte == 0xa5), "{from:?} to {to:?} wrote beside");
+            }
         }
     }
 }

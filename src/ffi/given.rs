@@ -12,9 +12,13 @@ use super::save::{
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
+use crate::memory::{self, Filler};
+use crate::parallel::{self, WORTH_A_THREAD};
 use crate::record::{st_metadata, st_tensor};
 use crate::writer::{self, Durability, MetadataEntry, NewTensor, Order, Overwrite, SaveOptions};
+
+/// How many records are looked at together.
+const BATCH: usize = 64;
 
 /// What the functions that write are given.
 pub(super) struct Given<'a> {
@@ -41,12 +45,8 @@ impl Given<'_> {
             let given = read_options(options)?;
             let source = given.and_then(|given| given.source.as_ref()).map(|source| &source.0);
             let records = array_at(tensors, count, "tensors")?;
-            let mut tensors = memory::vec_with_capacity(records.len(), "tensors")?;
-            for (number, record) in records.iter().enumerate() {
-                tensors.push(new_tensor(record, number, source, with_data)?);
-            }
             Ok(Self {
-                tensors,
+                tensors: new_tensors(records, source, with_data)?,
                 metadata: metadata_entries(metadata, metadata_count)?,
                 options: given.map_or(Ok(SaveOptions::default()), |given| save_options(&given))?,
                 source,
@@ -83,7 +83,52 @@ impl CallerProgress {
 }
 
 /// # Safety
+/// The records' pointers are as the header's rules say.
+unsafe fn new_tensors<'a>(
+    records: &'a [st_tensor],
+    source: Option<&Checkpoint>,
+    with_data: bool,
+) -> Result<Vec<NewTensor<'a>>> {
+    let mut tensors = memory::vec_with_capacity(records.len(), "tensors")?;
+    let part = |from: usize, records: &'a [st_tensor], tensors: &mut Filler<'_, NewTensor<'a>>| {
+        for (batch, numbers) in records.chunks(BATCH).zip((from..).step_by(BATCH)) {
+            // SAFETY: the caller's promise.
+            unsafe { touch_names(batch) };
+            for (record, number) in batch.iter().zip(numbers..) {
+                // SAFETY: as above.
+                let room = tensors.push(unsafe { new_tensor(record, number, source, with_data)? });
+                room.ok_or_else(|| Error::new(ErrorKind::Internal, "more tensors than records"))?;
+            }
+        }
+        Ok(())
+    };
+    let middle = if records.len() < WORTH_A_THREAD { 0 } else { records.len() / 2 };
+    let (first, second) = records.split_at(middle);
+    let mut result = Ok(());
+    memory::fill(&mut tensors, middle, |first_tensors, second_tensors| {
+        let mut second = || part(middle, second, second_tensors);
+        result = match middle {
+            0 => second(),
+            _ => parallel::both(&mut || part(0, first, first_tensors), &mut second),
+        };
+        result.as_ref().ok().copied()
+    });
+    result.map(|()| tensors)
+}
+
+/// Reads a byte of each name, in a loop so short that the cache misses overlap.
+///
+/// # Safety
+/// The records' names are as the header's rules say.
+unsafe fn touch_names(records: &[st_tensor]) {
+    // SAFETY: a name that is not null has a byte, be it its NUL.
+    let first = |record: &st_tensor| unsafe { record.name.as_ref() }.copied();
+    std::hint::black_box(records.iter().filter_map(first).fold(0, |all, byte| all ^ byte));
+}
+
+/// # Safety
 /// The record's pointers are as the header's rules say.
+#[inline]
 unsafe fn new_tensor<'a>(
     record: &'a st_tensor,
     number: usize,
@@ -91,13 +136,20 @@ unsafe fn new_tensor<'a>(
     with_data: bool,
 ) -> Result<NewTensor<'a>> {
     // SAFETY: the caller's promise.
-    let name = unsafe { given_text(record.name, record.name_len, || format!("tensors[{number}].name"))? };
+    let name = unsafe { given_bytes(record.name, record.name_len, &|| format!("tensors[{number}].name"))? };
+    // One look at the name instead of two: what is plain is ASCII.
+    let plain = writer::is_plain(name);
+    let name = match plain {
+        // SAFETY: ASCII is UTF-8.
+        true => unsafe { std::str::from_utf8_unchecked(name) },
+        false => utf8(name, || format!("tensors[{number}].name"))?,
+    };
     let refuse = |text: String| Error::tensor(ErrorKind::InvalidArgument, name.as_bytes(), text);
     let dtype = Dtype::from_number(record.dtype).ok_or_else(|| refuse(format!("dtype {} is none", record.dtype)))?;
-    if record.rank != 0 && record.shape.is_null() || record.rank > most::<i64>() {
+    if (record.rank != 0 && record.shape.is_null()) || record.rank > most::<i64>() {
         return Err(refuse(format!("has the rank {} and no shape to it", record.rank)));
     }
-    let tensor = NewTensor::new(name, dtype, record.shape())?;
+    let tensor = NewTensor::with_plain(name, plain, dtype, record.shape())?;
     if record.size() != 0 {
         tensor.require_size(record.size())?;
     }
@@ -149,13 +201,23 @@ pub(super) unsafe fn metadata_entries<'a>(
 /// `text` is null or points to `len` bytes, or to a NUL-terminated text where
 /// that is 0, which outlive `'a`.
 unsafe fn given_text<'a>(text: *const c_char, len: usize, what: impl Fn() -> String) -> Result<&'a str> {
-    let bytes = match len {
-        _ if text.is_null() => return Err(null(&what())),
+    // SAFETY: the caller's promise.
+    utf8(unsafe { given_bytes(text, len, &what)? }, what)
+}
+
+/// # Safety
+/// As for [`given_text`].
+unsafe fn given_bytes<'a>(text: *const c_char, len: usize, what: &impl Fn() -> String) -> Result<&'a [u8]> {
+    match len {
+        _ if text.is_null() => Err(null(&what())),
         // SAFETY: the caller's promise.
-        0 => unsafe { CStr::from_ptr(text) }.to_bytes(),
+        0 => Ok(unsafe { CStr::from_ptr(text) }.to_bytes()),
         // SAFETY: as above.
-        _ => unsafe { memory_at(text.cast(), len, "text")? },
-    };
+        _ => unsafe { memory_at(text.cast(), len, "text") },
+    }
+}
+
+fn utf8(bytes: &[u8], what: impl Fn() -> String) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|error| {
         let text = format!("{} is not UTF-8 from its byte {} on", what(), error.valid_up_to());
         Error::new(ErrorKind::InvalidArgument, text)

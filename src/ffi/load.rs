@@ -302,15 +302,9 @@ impl GivenLoad<'_> {
     ) -> Result<Self> {
         // SAFETY: the caller's promise.
         unsafe {
-            let checkpoint = required(checkpoint, "checkpoint")?;
-            let given = array_at(items, count, "items")?;
-            let mut items = memory::vec_with_capacity(given.len(), "the items of a load")?;
-            for (number, item) in given.iter().enumerate() {
-                items.push(load_item(item).map_err(|error| in_item(number, &error))?);
-            }
             let mut this = Self {
-                checkpoint,
-                items,
+                checkpoint: required(checkpoint, "checkpoint")?,
+                items: Vec::new(),
                 options: LoadOptions::default(),
                 progress: None,
                 sink: None,
@@ -329,14 +323,20 @@ impl GivenLoad<'_> {
                     this.sink = Some(CallerSink::new(sink)?);
                 }
             }
+            let given = array_at(items, count, "items")?;
+            this.items = memory::vec_with_capacity(given.len(), "the items of a load")?;
+            for (number, item) in given.iter().enumerate() {
+                let item = load_item(item, this.sink.is_some()).map_err(|error| in_item(number, &error))?;
+                this.items.push(item);
+            }
             Ok(this)
         }
     }
 }
 
 /// # Safety
-/// The item's pointers are as the header's rules say.
-unsafe fn load_item<'a>(item: &'a st_load_item) -> Result<Item<'a>> {
+/// The item's pointers are as the header's rules say; with a sink, dst may be anything.
+unsafe fn load_item(item: &st_load_item, sink: bool) -> Result<Item<'_>> {
     if item.reserved0 != 0 || item.reserved.iter().any(|word| *word != 0) {
         return Err(Error::new(ErrorKind::Unsupported, "st_load_item has fields set that this version does not know"));
     }
@@ -359,7 +359,10 @@ unsafe fn load_item<'a>(item: &'a st_load_item) -> Result<Item<'a>> {
             tensor,
             ranges: all_ranges(item.ranges, item.range_count)?,
             dtype,
-            place: Memory::new(item.dst.cast(), destination_size(item.dst, item.dst_size, "dst_size")?),
+            place: match sink {
+                true => Memory::NONE,
+                false => Memory::new(item.dst.cast(), destination_size(item.dst, item.dst_size, "dst_size")?),
+            },
             strides,
         })
     }

@@ -120,13 +120,16 @@ pub struct st_writer(Writer);
 /// path: NUL-terminated, in the system's bytes, borrowed for the call. With
 /// max_shard_size it ends in NAME.safetensors; where one file is not enough,
 /// NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json are written
-/// beside it instead, filled in order, the index last.
+/// beside it instead, filled in order, the index last. What an older save to
+/// the path has left of such files is then removed; if it has shards of the
+/// same names, its index is gone before the first of them is replaced.
 /// tensors: count records, borrowed for the call; name, name_len (0: up to the
 /// NUL), dtype, rank, shape, data and size (0 or what dtype and shape take) are
 /// used, and with options->source also shard and offset.
 /// metadata: metadata_count entries, borrowed for the call; a key_len or
 /// value_len of 0 means up to the NUL; NULL: no metadata, which differs from
-/// metadata without entries. options: borrowed for the call; NULL: all defaults.
+/// metadata without entries. It is written as given, into every shard; the
+/// index has total_size alone. options: borrowed for the call; NULL: all defaults.
 ///
 /// What could not be read back is refused before anything is written:
 /// ST_ERROR_DUPLICATE_KEY (names, metadata keys), ST_ERROR_SHAPE,
@@ -138,8 +141,9 @@ pub struct st_writer(Writer);
 /// Returns ST_OK, one of those, ST_ERROR_IO with errno, ST_ERROR_CANCELLED,
 /// ST_ERROR_OUT_OF_MEMORY, or what the source's read_at returned. After an
 /// error nothing new is left, and an older file is as it was; only where
-/// several files were being renamed may some shards be new already, which the
-/// message says. Since 0.1.
+/// several files were being renamed may some shards be new already, and where
+/// nothing but bringing the name to the disk has failed, the file is: the
+/// message says so. Since 0.1.
 #[no_mangle]
 pub unsafe extern "C" fn st_save(
     path: *const c_char,

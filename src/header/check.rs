@@ -8,6 +8,7 @@ use super::{Arena, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::Finding;
 use crate::lookup::Lookup;
+use crate::memory;
 use crate::record::Tensor;
 
 /// The rules behind JSON in the order in which they are reported.
@@ -80,7 +81,7 @@ pub(super) fn check(
     judge: &mut dyn Judge,
 ) -> Result<Header> {
     let Found { mut hashes, shapes, metadata, begin, end, in_order, .. } = found;
-    tensors.shrink_to_fit();
+    memory::shrink(&mut tensors);
     let in_order = in_order && begin == 0;
     if !in_order {
         // Empty tensors may share an offset; they stay in the header's order,

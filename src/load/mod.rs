@@ -21,11 +21,12 @@ pub use self::prefetch::prefetch;
 pub use self::target::Memory;
 
 use self::plan::{Plan, Request, Sizes, What};
-use self::reader::Reader;
+use self::reader::{Reader, Way};
 use self::shared::{Host, Shared};
 use self::task::Task;
 use self::work::Worker;
 use crate::checkpoint::Checkpoint;
+use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
@@ -149,6 +150,8 @@ struct Budget {
     chunk: u64,
     /// Most bytes of a read straight to where they go.
     straight: u64,
+    /// Results are too many for the caches, where each piece is converted to.
+    far: bool,
 }
 
 /// A checked load.
@@ -262,7 +265,13 @@ impl<'a> Load<'a> {
         let affordable = usize::try_from(staging / LEAST_STAGING).unwrap_or(usize::MAX);
         let threads = threads.min(affordable).max(1);
         let share = staging.checked_div(threads as u64).unwrap_or(staging).min(MOST_STAGING);
-        let budget = Budget { window: blocks(share / 2), desk: blocks(share / 4), chunk, straight: STRAIGHT };
+        let budget = Budget {
+            window: blocks(share / 2),
+            desk: blocks(share / 4),
+            chunk,
+            straight: STRAIGHT,
+            far: total >= convert::FAR_FROM as u64,
+        };
         Ok(Self { checkpoint, tasks, options: *options, threads, budget, total, numbered: true })
     }
 
@@ -326,11 +335,11 @@ impl<'a> Load<'a> {
             let steps = match what {
                 What::Whole { task, .. } => {
                     picked = picked.saturating_add(len);
-                    self.reads_of(task, len)
+                    self.reads_of(task, shard, len)?
                 }
                 What::Parts(parts) => {
                     picked = parts.iter().map(|part| part.picked).fold(picked, u64::saturating_add);
-                    1
+                    self.checkpoint.source(shard)?.reads(len)
                 }
             };
             found.requests = found.requests.saturating_add(steps);
@@ -345,10 +354,12 @@ impl<'a> Load<'a> {
     }
 
     /// How many reads through the page cache a request for one item takes.
-    fn reads_of(&self, task: usize, len: u64) -> u64 {
+    fn reads_of(&self, task: usize, shard: usize, len: u64) -> Result<u64> {
+        let source = self.checkpoint.source(shard)?;
         let staged = self.tasks.get(task).is_some_and(|task| task.converts() || task.layout.is_some());
-        let step = if staged { self.reader().step(reader::Way::Cached) } else { len };
-        len.div_ceil(step.max(1))
+        let step = if staged { self.reader().step(Way::of(source)) } else { self.budget.straight }.max(1);
+        let whole = len.checked_div(step).unwrap_or_default().saturating_mul(source.reads(step));
+        Ok(whole.saturating_add(source.reads(len.checked_rem(step).unwrap_or_default())))
     }
 }
 

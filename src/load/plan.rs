@@ -144,8 +144,10 @@ impl<'a> Plan<'a> {
         }
         let len = end.saturating_sub(offset);
         let what = match parts.as_slice() {
-            // By itself it needs no staging.
-            [Part { task, at, runs: None, .. }] => What::Whole { task: *task, at: *at },
+            // By itself it needs no staging, unless a sink takes it in several chunks.
+            [Part { task, at, runs: None, .. }] if self.is_one_chunk(*task, len) => {
+                What::Whole { task: *task, at: *at }
+            }
             _ => What::Parts(parts),
         };
         Ok(Some(Request { shard, offset, len, what }))
@@ -170,6 +172,11 @@ impl<'a> Plan<'a> {
             self.long = Some(long);
         }
         request
+    }
+
+    fn is_one_chunk(&self, task: usize, len: u64) -> bool {
+        let most = self.tasks.get(task).map_or(0, |task| task.picked_within(self.sizes.chunk));
+        self.sizes.chunk == 0 || len <= most
     }
 
     fn is_long(&self, part: &Part) -> bool {

@@ -45,6 +45,18 @@ struct Open<'a> {
 pub(super) enum Way {
     Cached,
     Direct,
+    /// By a callback of the caller's: few and large.
+    Called,
+}
+
+impl Way {
+    /// Where it does not depend on the file.
+    pub(super) fn of(source: &Source) -> Self {
+        match source.preferred_request() {
+            Some(_) => Self::Called,
+            None => Self::Cached,
+        }
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -68,7 +80,7 @@ impl<'a> Reader<'a> {
     pub(super) fn way(&mut self, shard: usize, offset: u64, len: u64) -> Result<Way> {
         let io = self.io;
         let open = self.open(shard)?;
-        let Some(file) = open.file.as_deref() else { return Ok(Way::Cached) };
+        let Some(file) = open.file.as_deref() else { return Ok(Way::of(open.source)) };
         let wanted = match io {
             Io::Cached => false,
             Io::Direct => true,
@@ -91,14 +103,14 @@ impl<'a> Reader<'a> {
         let room = (self.window as u64).saturating_sub(TWO_BLOCKS);
         let most = match way {
             Way::Cached => room.min(CACHED_STEP),
-            Way::Direct => room,
+            Way::Direct | Way::Called => room,
         };
         most.saturating_sub(most % 24)
     }
 
     /// Fills `out` from `offset` on.
     pub(super) fn read(&mut self, shard: usize, offset: u64, out: &mut [u8], way: Way) -> Result<()> {
-        if way == Way::Cached {
+        if way != Way::Direct {
             return self.open(shard)?.read(offset, out);
         }
         // Where file and memory happen to agree, blocks go straight to their place.
@@ -133,7 +145,7 @@ impl<'a> Reader<'a> {
         }
         let stage = scratch(&mut self.stage, room)?;
         match way {
-            Way::Cached => {
+            Way::Cached | Way::Called => {
                 let stage = stage.get_mut(..len).ok_or_else(fault)?;
                 open.read(offset, stage)?;
                 Ok(stage)

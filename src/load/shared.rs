@@ -98,9 +98,9 @@ impl<'a> Shared<'a> {
     /// Ends the load. `number` is the request's; 0 for what the caller said.
     pub(super) fn fail(&self, number: u64, error: Error) {
         let mut failure = lock(&self.failure);
-        // What other threads end with once one has failed is no failure of theirs.
-        let follows = failure.is_some() && error.kind() == ErrorKind::Cancelled;
-        if !follows && failure.as_ref().is_none_or(|(first, _)| number < *first) {
+        // Whoever was only told that it has ended is not why it has.
+        let told = error.kind() == ErrorKind::Cancelled && number != 0 && self.stopped();
+        if failure.as_ref().is_none_or(|(first, _)| number < *first && !told) {
             *failure = Some((number, error));
         }
         drop(failure);
@@ -130,11 +130,11 @@ impl<'a> Shared<'a> {
                 Some(host) if !state.full.is_empty() || !state.flying.is_empty() => {
                     drop(state);
                     let served = self.serve(host);
-                    state = lock(&self.state);
                     if let Err(error) = served {
-                        state.starving = state.starving.saturating_sub(1);
-                        return Err(error);
+                        // Not the fault of the item that the buffer is for.
+                        self.fail(0, error);
                     }
+                    state = lock(&self.state);
                 }
                 _ => {
                     // The caller's thread may be asleep and has to see to it.
@@ -212,11 +212,13 @@ impl<'a> Shared<'a> {
 
     /// Waits for every buffer that the sink still has; on success also tells the end.
     pub(super) fn settle(&self, host: &mut Host<'_>) {
-        // (In the condition of a `while let` the lock would last for the whole turn.)
-        let next = || lock(&self.state).flying.pop_front();
-        while let Some(buffer) = next() {
+        loop {
+            // In a statement of its own: the lock must be open again when `wait` is called.
+            let buffer = lock(&self.state).flying.pop_front();
+            let Some(buffer) = buffer else { break };
             if let Some(Err(error)) = host.sink.as_deref_mut().map(|sink| sink.wait(buffer)) {
-                self.fail(0, error);
+                // What a load failed with before says more.
+                self.fail(u64::MAX, error);
             }
         }
         if !self.stopped() {

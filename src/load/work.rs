@@ -5,12 +5,12 @@
 use super::plan::{Part, Request, What};
 use super::reader::{fault, Reader, Way};
 use super::shared::{stopped, Chunk, Host, Shared};
-use super::target::{scratch, Layout};
+use super::target::scratch;
 use super::task::Task;
 use super::{Budget, Load};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Aligned;
 use crate::slice::Runs;
 
@@ -60,6 +60,10 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
                 Err(error) => return shared.fail(1, error),
             };
             if let Err((task, error)) = self.execute(&taken.request) {
+                if error.kind() == ErrorKind::Cancelled && shared.stopped() {
+                    // Another's failure, which has been told.
+                    return;
+                }
                 let task = self
                     .delivery
                     .tasks
@@ -103,7 +107,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         let mut left = len;
         while left != 0 {
             let now = match &task.layout {
-                Some(layout) => self.spread(task, layout, (at, offset, left), shard, way)?,
+                Some(_) => self.spread(number, (at, offset, left), shard, way)?,
                 None => {
                     let place = self.delivery.place(task, at, left)?;
                     self.fill(task, (offset, place.picked), shard, place.out, way)?;
@@ -135,7 +139,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             let (room, later) = out.split_at_mut_checked(size(task, now)?).ok_or_else(fault)?;
             if task.converts() {
                 let bytes = self.reader.window(shard, offset, count(now)?, way)?;
-                convert::convert(task.from, bytes, task.to, room)?;
+                convert::convert_to(task.from, bytes, task.to, room, self.delivery.desk.budget.far)?;
             } else {
                 self.reader.read(shard, offset, room, way)?;
             }
@@ -144,23 +148,12 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         Ok(())
     }
 
-    /// The same for a result with strides, and as much of it as fits at once.
-    fn spread(
-        &mut self,
-        task: &Task<'_>,
-        layout: &Layout,
-        (at, offset, left): (u64, u64, u64),
-        shard: usize,
-        way: Way,
-    ) -> Result<u64> {
+    /// The same for a result with strides, and as much of it as is read at once.
+    fn spread(&mut self, task: usize, (at, offset, left): (u64, u64, u64), shard: usize, way: Way) -> Result<u64> {
         self.delivery.go_on()?;
-        let desk = &mut self.delivery.desk;
-        let now = self.reader.step(way).min(left).min(desk.most(task));
+        let now = self.reader.step(way).min(left);
         let bytes = self.reader.window(shard, offset, count(now)?, way)?;
-        let mut feed = Feed { bytes, start: 0, runs: None };
-        let result = desk.result(task, &mut feed, count(now)?)?;
-        task.place.scatter(layout, task.result_of(at).ok_or_else(fault)?, result)?;
-        self.delivery.shared.advance(result.len() as u64);
+        self.delivery.pieces(task, Feed { bytes, start: 0, runs: None }, at, now)?;
         Ok(now)
     }
 }
@@ -209,8 +202,12 @@ impl<'a> Delivery<'a, '_, '_> {
         let start = count(part.offset.saturating_sub(offset))?;
         let bytes = window.get(start..).and_then(|bytes| bytes.get(..count(part.size).ok()?)).ok_or_else(fault)?;
         let start = part.offset.saturating_sub(task.tensor.offset());
-        let mut feed = Feed { bytes, start, runs: part.runs.as_deref().cloned() };
-        let (mut at, mut left) = (part.at, part.picked);
+        self.pieces(part.task, Feed { bytes, start, runs: part.runs.as_deref().cloned() }, part.at, part.picked)
+    }
+
+    /// Delivers `left` bytes of an item from its byte `at` on, as much at once as there is room for.
+    fn pieces(&mut self, number: usize, mut feed: Feed<'_>, mut at: u64, mut left: u64) -> Result<()> {
+        let task = self.tasks.get(number).ok_or_else(fault)?;
         while left != 0 {
             let now = match &task.layout {
                 Some(layout) => {
@@ -223,7 +220,7 @@ impl<'a> Delivery<'a, '_, '_> {
                 None => {
                     let place = self.place(task, at, left)?;
                     self.desk.fill(task, &mut feed, place.picked, place.out)?;
-                    self.delivered(part.task, place.buffer, task.result_of(at), size(task, place.picked)?)?;
+                    self.delivered(number, place.buffer, task.result_of(at), size(task, place.picked)?)?;
                     place.picked
                 }
             };
@@ -290,7 +287,7 @@ impl Desk {
             let now = left.min(self.most(task));
             let (room, later) = out.split_at_mut_checked(size(task, now)?).ok_or_else(fault)?;
             let bytes = feed.next(count(now)?, &mut self.gathered, self.budget.desk)?;
-            convert::convert(task.from, bytes, task.to, room)?;
+            convert::convert_to(task.from, bytes, task.to, room, self.budget.far)?;
             (left, out) = (left.saturating_sub(now), later);
         }
         Ok(())
@@ -304,7 +301,7 @@ impl Desk {
             return Ok(bytes);
         }
         let room = scratch(converted, budget.desk)?.get_mut(..size(task, bytes.len() as u64)?).ok_or_else(fault)?;
-        convert::convert(task.from, bytes, task.to, room)?;
+        convert::convert_to(task.from, bytes, task.to, room, false)?;
         Ok(room)
     }
 }

@@ -68,6 +68,14 @@ impl Callback {
         }
     }
 
+    /// The most that it is asked for at once.
+    pub(super) fn largest_read(&self) -> u64 {
+        match self.reader.preferred_read() {
+            0 => u64::MAX,
+            preferred => preferred as u64,
+        }
+    }
+
     /// As many as it takes at once, within reason; each waits for a journey.
     pub(super) fn useful_threads(&self) -> usize {
         match self.reader.max_parallel() {
@@ -82,10 +90,7 @@ impl Callback {
             return Err(ended(offset, buffer.len(), self.size));
         }
         while !buffer.is_empty() {
-            let wanted = match self.reader.preferred_read() {
-                0 => buffer.len(),
-                preferred => preferred.min(buffer.len()),
-            };
+            let wanted = usize::try_from(self.largest_read()).unwrap_or(usize::MAX).min(buffer.len());
             let place = self.place();
             let done = self.reader.read_at(offset, buffer.get_mut(..wanted).unwrap_or_default())?;
             drop(place);

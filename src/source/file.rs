@@ -151,7 +151,11 @@ impl MappableFile {
 pub(crate) fn read_exact(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
     while !buffer.is_empty() {
         match file.read_at(buffer, offset) {
-            Ok(0) => return Err(ended(offset, buffer.len(), offset)),
+            Ok(0) => {
+                // Not behind the first byte that is not there.
+                let end = file.metadata().map_or(offset, |metadata| metadata.len().min(offset));
+                return Err(ended(offset, buffer.len(), end));
+            }
             Ok(done) => {
                 offset = offset.saturating_add(done as u64);
                 buffer = buffer.get_mut(done..).unwrap_or_default();

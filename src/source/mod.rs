@@ -131,6 +131,15 @@ impl Source {
         }
     }
 
+    /// How many reads it takes to read so many bytes, if none comes back short.
+    pub(crate) fn reads(&self, len: u64) -> u64 {
+        let most = match &self.kind {
+            Kind::Callback(callback) => callback.largest_read(),
+            Kind::File(_) | Kind::Memory(_) => u64::MAX,
+        };
+        len.div_ceil(most)
+    }
+
     /// How many requests are worth having under way at once, on so many
     /// processors. Files: two for each, as one of two waits for the disk.
     pub(crate) fn useful_threads(&self, cores: usize) -> usize {

@@ -6,20 +6,22 @@ use super::order;
 use super::tensor::NewTensor;
 use super::text::{self, HeaderText};
 use super::{MetadataEntry, Order, SaveOptions};
+use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::memory;
+use crate::parallel::{self, WORTH_A_THREAD};
 use crate::sort;
 
 /// Where the format puts the data at least.
 const ALIGNMENT: u64 = 8;
 /// A huge page: nobody has a use for more.
 const LARGEST_ALIGNMENT: u64 = 2 << 20;
+/// How many tensors are gathered at once.
+const BATCH: usize = 64;
 
 /// Where every tensor goes.
 pub(super) struct Layout {
     pub(super) files: Vec<FileLayout>,
-    /// For each tensor as given.
-    pub(super) places: Vec<Place>,
     /// Tensors by name, as the index lists them.
     pub(super) by_name: Vec<u32>,
     /// Bytes of all tensors.
@@ -32,8 +34,20 @@ pub(super) struct FileLayout {
     pub(super) header: Vec<u8>,
     /// Tensors as they follow one another.
     pub(super) tensors: Vec<u32>,
+    /// Where each of them ends, from the start of the data.
+    pub(super) ends: Vec<u64>,
+}
+
+impl FileLayout {
+    /// Where the data begins.
+    pub(super) fn start(&self) -> u64 {
+        self.header.len() as u64
+    }
+
     /// Bytes in all.
-    pub(super) size: u64,
+    pub(super) fn size(&self) -> u64 {
+        self.start().saturating_add(self.ends.last().copied().unwrap_or(0))
+    }
 }
 
 /// A tensor's place.
@@ -45,74 +59,124 @@ pub(super) struct Place {
 }
 
 impl Layout {
-    /// Lays tensors out, and refuses what could not be read back.
+    /// Lays tensors out, and refuses what could not be read back. `source`:
+    /// where the bytes are that tensors lack; `None`: they come later.
     pub(super) fn new(
         tensors: &[NewTensor<'_>],
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
+        source: Option<Option<&Checkpoint>>,
     ) -> Result<Self> {
         let alignment = checked_alignment(options.alignment)?;
         let metadata = metadata.map(sorted_metadata).transpose()?;
-        let by_name = order::by_name(tensors)?;
+        // Everything that is asked of all tensors in one pass: they are many
+        // megabytes, and their names by themselves fit into a processor's cache.
+        let mut names = memory::vec_with_capacity(tensors.len(), "the order of tensors")?;
+        let (mut room, mut dtypes, mut without) = (0_usize, 0, None);
+        names.extend(tensors.iter().map(|tensor| {
+            room = room.saturating_add(text::entry_room(tensor));
+            dtypes |= order::bit(tensor.dtype);
+            if source.is_some_and(|source| tensor.lacks_data(source)) {
+                without = without.or(Some(tensor));
+            }
+            tensor.name.as_bytes()
+        }));
+        let by_name = order::by_name(&names)?;
+        if let Some(tensor) = without {
+            return Err(tensor.no_data());
+        }
         let order = match options.order {
-            Order::Reference => order::reference(&by_name, tensors)?,
+            Order::Reference => order::reference(&by_name, tensors, dtypes)?,
             Order::Given => {
                 let mut given = memory::vec_with_capacity(by_name.len(), "the order of tensors")?;
                 given.extend((0..).take(by_name.len()));
                 given
             }
         };
-        let mut this = Self {
-            files: Vec::new(),
-            places: memory::vec_with_capacity(tensors.len(), "places of tensors")?,
-            by_name,
-            data_size: 0,
-        };
-        this.places.resize(tensors.len(), Place::default());
+        let mut this = Self { files: Vec::new(), by_name, data_size: 0 };
         for shard in split(order, tensors, options.max_shard_size)? {
-            let number = this.files.len();
-            let file = this.file(number, shard, tensors, metadata.as_deref(), options.header_reserve, alignment)?;
+            if shard.len() != tensors.len() {
+                let in_shard = shard.iter().filter_map(|index| order::tensor(tensors, *index));
+                room = in_shard.map(text::entry_room).fold(0, usize::saturating_add);
+            }
+            let text = HeaderText::new(metadata.as_deref(), room)?;
+            let file = file(text, room, shard, tensors, options.header_reserve, alignment)?;
+            this.data_size = this.data_size.saturating_add(file.size().saturating_sub(file.start()));
             this.files.push(file);
         }
         Ok(this)
     }
 
-    fn file(
-        &mut self,
-        number: usize,
-        shard: Vec<u32>,
-        tensors: &[NewTensor<'_>],
-        metadata: Option<&[MetadataEntry<'_>]>,
-        reserve: u64,
-        alignment: u64,
-    ) -> Result<FileLayout> {
-        // Gathered first, in a loop so short that the cache misses overlap.
-        let mut in_order = memory::vec_with_capacity(shard.len(), "the order of tensors")?;
-        in_order.extend(shard.iter().filter_map(|index| order::tensor(tensors, *index).copied()));
-        let room = in_order.iter().map(text::entry_room).fold(0, usize::saturating_add);
-        let mut text = HeaderText::new(metadata, room)?;
-        let mut end: u64 = 0;
-        for (tensor, index) in in_order.iter().zip(&shard) {
-            let begin = end;
-            end = begin
-                .checked_add(tensor.size)
-                .filter(|end| *end <= i64::MAX.unsigned_abs())
-                .ok_or_else(|| too_large(tensor))?;
-            text.push(tensor, begin, end);
-            if let Some(place) = usize::try_from(*index).ok().and_then(|index| self.places.get_mut(index)) {
-                *place = Place { file: number, offset: begin };
+    /// For each tensor as given, where it goes.
+    pub(super) fn places(&self) -> Result<Vec<Place>> {
+        let mut places = memory::vec_with_capacity(self.by_name.len(), "places of tensors")?;
+        places.resize(self.by_name.len(), Place::default());
+        for (number, file) in self.files.iter().enumerate() {
+            let mut offset = file.start();
+            for (index, end) in file.tensors.iter().zip(&file.ends) {
+                if let Some(place) = usize::try_from(*index).ok().and_then(|index| places.get_mut(index)) {
+                    *place = Place { file: number, offset };
+                }
+                offset = file.start().saturating_add(*end);
             }
         }
-        let header = text.finish(reserve, alignment)?;
-        let start = header.len() as u64;
-        for index in &shard {
-            if let Some(place) = usize::try_from(*index).ok().and_then(|index| self.places.get_mut(index)) {
-                place.offset = place.offset.saturating_add(start);
-            }
-        }
-        self.data_size = self.data_size.saturating_add(end);
-        Ok(FileLayout { header, tensors: shard, size: start.saturating_add(end) })
+        Ok(places)
     }
+}
+
+fn file(
+    mut text: HeaderText,
+    room: usize,
+    shard: Vec<u32>,
+    tensors: &[NewTensor<'_>],
+    reserve: u64,
+    alignment: u64,
+) -> Result<FileLayout> {
+    let middle = if shard.len() < WORTH_A_THREAD { shard.len() } else { shard.len() / 2 };
+    let (first, second) = shard.split_at_checked(middle).unwrap_or_default();
+    let mut ends = memory::vec_with_capacity(shard.len(), "the order of tensors")?;
+    if second.is_empty() {
+        entries(&mut text, 0, first, tensors, &mut ends)?;
+    } else {
+        let sizes = first.iter().filter_map(|index| order::tensor(tensors, *index)).map(|tensor| tensor.size);
+        let begin = sizes.fold(0, u64::saturating_add);
+        let mut rest = HeaderText::rest(room)?;
+        let mut more = memory::vec_with_capacity(second.len(), "the order of tensors")?;
+        parallel::both(&mut || entries(&mut text, 0, first, tensors, &mut ends), &mut || {
+            entries(&mut rest, begin, second, tensors, &mut more)
+        })?;
+        text.join(rest)?;
+        ends.append(&mut more);
+    }
+    Ok(FileLayout { header: text.finish(reserve, alignment)?, tensors: shard, ends })
+}
+
+/// The text of tensors that follow one another from `begin` on, and where they end.
+fn entries(
+    text: &mut HeaderText,
+    begin: u64,
+    indices: &[u32],
+    tensors: &[NewTensor<'_>],
+    ends: &mut Vec<u64>,
+) -> Result<()> {
+    let mut end = begin;
+    let mut batch = Vec::with_capacity(BATCH);
+    for indices in indices.chunks(BATCH) {
+        // Gathered first and their names touched, in loops so short that the
+        // cache misses overlap.
+        batch.clear();
+        batch.extend(indices.iter().filter_map(|index| order::tensor(tensors, *index).copied()));
+        let first = |tensor: &NewTensor<'_>| tensor.name.as_bytes().first().copied();
+        std::hint::black_box(batch.iter().filter_map(first).fold(0, |all, byte| all ^ byte));
+        for tensor in &batch {
+            let begin = end;
+            let fits = |end: &u64| *end <= i64::MAX.unsigned_abs();
+            end = begin.checked_add(tensor.size).filter(fits).ok_or_else(|| too_large(tensor))?;
+            text.push(tensor, begin, end);
+            ends.push(end);
+        }
+    }
+    Ok(())
 }
 
 fn too_large(tensor: &NewTensor<'_>) -> Error {

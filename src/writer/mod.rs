@@ -10,6 +10,7 @@ mod edit;
 mod layout;
 mod order;
 mod output;
+mod set;
 mod stage;
 mod stream;
 mod system;
@@ -21,6 +22,7 @@ mod transfer;
 pub use edit::{set_metadata, EditOptions};
 pub use stream::Writer;
 pub use tensor::NewTensor;
+pub(crate) use text::is_plain;
 
 use std::path::Path;
 
@@ -97,14 +99,11 @@ pub fn save(
     source: Option<&Checkpoint>,
     progress: Option<Progress<'_>>,
 ) -> Result<()> {
-    let layout = Layout::new(tensors, metadata, options)?;
-    for tensor in tensors {
-        tensor.require_data(source)?;
-    }
+    let layout = Layout::new(tensors, metadata, options, Some(source))?;
     let output = Output::create(path, &layout, tensors, options)?;
     let mut meter = Meter::new(layout.data_size, progress);
     for (number, file) in layout.files.iter().enumerate() {
-        let pieces = Pieces::of(file, &layout.places, tensors, source)?;
+        let pieces = Pieces::of(file, tensors, source);
         output.fill(number, &pieces, &mut meter)?;
     }
     meter.finish()?;
@@ -122,22 +121,20 @@ pub fn serialize(
     source: Option<&Checkpoint>,
     progress: Option<Progress<'_>>,
 ) -> Result<Vec<u8>> {
-    let mut layout = Layout::new(tensors, metadata, options)?;
-    for tensor in tensors {
-        tensor.require_data(source)?;
-    }
+    let mut layout = Layout::new(tensors, metadata, options, Some(source))?;
     let [file] = layout.files.as_mut_slice() else {
         let text = format!("max_shard_size makes {} files of it, and a buffer holds one", layout.files.len());
         return Err(Error::new(ErrorKind::Unsupported, text));
     };
+    let size = file.size();
     // The data goes on behind the header, where that is.
     let mut out = std::mem::take(&mut file.header);
     let what = "the serialized file";
-    let size = usize::try_from(file.size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
+    let size = usize::try_from(size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
     let additional = size.saturating_sub(out.len());
     memory::reserve_exact(&mut out, additional, what)?;
     let mut meter = Meter::new(layout.data_size, progress);
-    Pieces::of(file, &layout.places, tensors, source)?.append_to(&mut out, &mut meter)?;
+    Pieces::of(file, tensors, source).append_to(&mut out, &mut meter)?;
     meter.finish()?;
     Ok(out)
 }

@@ -7,25 +7,26 @@ use super::tensor::NewTensor;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
+use crate::parallel::{self, WORTH_A_THREAD};
 
 /// Indices of the tensors by name. Equal names are an error.
 ///
 /// Names share long beginnings ("model.layers.1"), on which a comparison sort
 /// walks again and again. Here what a group of names shares is skipped once,
 /// and the next bytes of each are compared as a number.
-pub(super) fn by_name(tensors: &[NewTensor<'_>]) -> Result<Vec<u32>> {
-    let mut keyed = memory::vec_with_capacity(tensors.len(), "the order of tensors")?;
-    let count = u32::try_from(tensors.len());
+pub(super) fn by_name(names: &[&[u8]]) -> Result<Vec<u32>> {
+    let what = "the order of tensors";
+    let count = u32::try_from(names.len());
     let count = count.map_err(|_| Error::new(ErrorKind::Unsupported, "more than 2^32 tensors"))?;
-    keyed.extend((0..count).map(|index| Keyed { key: 0, index }));
-    // Names by themselves fit into a processor's cache where tensors do not.
-    let mut names = memory::vec_with_capacity(tensors.len(), "the order of tensors")?;
-    names.extend(tensors.iter().map(|tensor| tensor.name.as_bytes()));
-    if !names.is_sorted_by(|a, b| a < b) {
-        sort(&mut keyed, &names)?;
+    let mut order = memory::vec_with_capacity(names.len(), what)?;
+    if names.is_sorted_by(|a, b| a < b) {
+        order.extend(0..count);
+        return Ok(order);
     }
-    let mut order = memory::vec_with_capacity(keyed.len(), "the order of tensors")?;
-    order.extend(keyed.iter().map(|keyed| keyed.index));
+    let mut keyed = memory::vec_with_capacity(names.len(), what)?;
+    keyed.extend((0..count).map(|index| Keyed { key: 0, index }));
+    sort(&mut keyed, names)?;
+    order.extend(keyed.iter().map(|one| one.index));
     Ok(order)
 }
 
@@ -38,68 +39,114 @@ struct Keyed {
 }
 
 const KEY_BYTES: usize = 7;
-/// Groups up to this size are quicker compared than counted.
-const SMALL_GROUP: usize = 16;
+
+impl Keyed {
+    #[inline]
+    fn new(name: &[u8], depth: usize, index: u32) -> Self {
+        // One more than KEY_BYTES stands for "and more to come".
+        let length = name.len().saturating_sub(depth).min(KEY_BYTES.saturating_add(1));
+        Self { key: word(name, depth) & !0xFF | length as u64, index }
+    }
+
+    /// Whether the name has ended within the key.
+    fn ends(self) -> bool {
+        self.key & 0xFF <= KEY_BYTES as u64
+    }
+}
+
+/// The eight bytes of a name behind `depth`, with zeros behind its end.
+#[inline]
+fn word(name: &[u8], depth: usize) -> u64 {
+    let rest = name.get(depth..).unwrap_or_default();
+    if let Some(next) = rest.first_chunk() {
+        return u64::from_be_bytes(*next);
+    }
+    if let Some(last) = name.last_chunk() {
+        // They are the last ones of a name that is long enough: no loop.
+        let missing = rest.len().wrapping_neg().wrapping_mul(8) & 63;
+        return if rest.is_empty() { 0 } else { u64::from_be_bytes(*last) << missing };
+    }
+    let mut bytes = [0; 8];
+    if let Some(place) = bytes.get_mut(..rest.len()) {
+        place.copy_from_slice(rest);
+    }
+    u64::from_be_bytes(bytes)
+}
+
+/// Names that are equal up to a depth.
+type Group<'a> = (&'a mut [Keyed], usize);
 
 fn sort(keyed: &mut [Keyed], names: &[&[u8]]) -> Result<()> {
-    // Groups of names that are equal up to a depth. A list of its own, as names
-    // like "a", "aa", "aaa", … would make recursion deep.
-    let mut groups = vec![(0..keyed.len(), 0_usize)];
-    while let Some((range, mut depth)) = groups.pop() {
-        let start = range.start;
-        let Some(group) = keyed.get_mut(range) else { continue };
-        if group.len() <= SMALL_GROUP {
-            sort_small(group, names, depth)?;
-            continue;
-        }
-        depth = depth.saturating_add(shared(group, names, depth));
-        for one in group.iter_mut() {
-            one.key = key(rest(names, one.index, depth));
-        }
-        group.sort_unstable_by_key(|one| one.key);
-        let mut next = start;
-        for equal in group.chunk_by(|a, b| a.key == b.key) {
-            let range = next..next.saturating_add(equal.len());
-            next = range.end;
-            match equal {
-                [_] | [] => {}
-                [first, ..] if first.key & 0xFF <= KEY_BYTES as u64 => return Err(given_twice(equal, names)),
-                _ => groups.push((range, depth.saturating_add(KEY_BYTES))),
-            }
+    let all = keyed.len();
+    let mut groups = vec![(keyed, 0)];
+    if all < WORTH_A_THREAD {
+        return sort_groups(&mut groups, names);
+    }
+    // Divided until there is work for two.
+    while let Some(large) = groups.iter().position(|(group, _)| group.len() > all / 4) {
+        let large = groups.swap_remove(large);
+        sort_once(large, names, &mut groups)?;
+    }
+    let (mut first, mut second) = ((0_usize, Vec::new()), (0_usize, Vec::new()));
+    for group in groups {
+        let (len, groups) = if first.0 < second.0 { &mut first } else { &mut second };
+        *len = len.saturating_add(group.0.len());
+        groups.push(group);
+    }
+    parallel::both(&mut || sort_groups(&mut first.1, names), &mut || sort_groups(&mut second.1, names))
+}
+
+/// A list of groups, as names like "a", "aa", "aaa", … would make recursion deep.
+fn sort_groups(groups: &mut Vec<Group<'_>>, names: &[&[u8]]) -> Result<()> {
+    while let Some(group) = groups.pop() {
+        sort_once(group, names, groups)?;
+    }
+    Ok(())
+}
+
+/// Sorts by the next bytes that are not the same in all names, and adds the
+/// groups in which these are equal.
+fn sort_once<'a>((group, depth): Group<'a>, names: &[&[u8]], groups: &mut Vec<Group<'a>>) -> Result<()> {
+    let depth = depth.saturating_add(shared(group, names, depth));
+    for one in group.iter_mut() {
+        *one = Keyed::new(name(names, one.index), depth, one.index);
+    }
+    group.sort_unstable_by_key(|one| one.key);
+    for equal in group.chunk_by_mut(|a, b| a.key == b.key) {
+        match equal {
+            [_] | [] => {}
+            [first, ..] if first.ends() => return Err(given_twice(equal, names)),
+            _ => groups.push((equal, depth.saturating_add(KEY_BYTES))),
         }
     }
     Ok(())
 }
 
-fn sort_small(group: &mut [Keyed], names: &[&[u8]], depth: usize) -> Result<()> {
-    let rest = |one: &Keyed| rest(names, one.index, depth);
-    group.sort_unstable_by(|a, b| rest(a).cmp(rest(b)));
-    match group.windows(2).find(|pair| matches!(pair, [a, b] if rest(a) == rest(b))) {
-        Some(pair) => Err(given_twice(pair, names)),
-        None => Ok(()),
-    }
-}
-
-fn rest<'a>(names: &[&'a [u8]], index: u32, depth: usize) -> &'a [u8] {
-    let name = usize::try_from(index).ok().and_then(|index| names.get(index));
-    name.and_then(|name| name.get(depth..)).unwrap_or_default()
+fn name<'a>(names: &[&'a [u8]], index: u32) -> &'a [u8] {
+    usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
 }
 
 /// How many bytes behind `depth` all names of the group have in common.
 fn shared(group: &[Keyed], names: &[&[u8]], depth: usize) -> usize {
-    let Some((first, others)) = group.split_first() else { return 0 };
-    let mut shared = rest(names, first.index, depth);
-    for other in others {
-        let other = rest(names, other.index, depth);
-        if !other.starts_with(shared) {
-            let equal = shared.iter().zip(other).take_while(|(a, b)| a == b).count();
-            shared = shared.get(..equal).unwrap_or_default();
-            if equal == 0 {
-                break;
-            }
+    let Some(first) = group.first() else { return 0 };
+    let first = name(names, first.index);
+    let mut shared = 0_usize;
+    loop {
+        let at = depth.saturating_add(shared);
+        let expected = word(first, at);
+        // Zeros behind a name's end may look like its bytes.
+        let (mut differ, mut shortest) = (0, 8);
+        for one in group {
+            let name = name(names, one.index);
+            differ |= word(name, at) ^ expected;
+            shortest = shortest.min(name.len().saturating_sub(at));
+        }
+        let equal = shortest.min((differ.leading_zeros() / 8) as usize);
+        shared = shared.saturating_add(equal);
+        if equal < 8 {
+            return shared;
         }
     }
-    shared.len()
 }
 
 fn given_twice(equal: &[Keyed], names: &[&[u8]]) -> Error {
@@ -107,40 +154,29 @@ fn given_twice(equal: &[Keyed], names: &[&[u8]]) -> Error {
     let first = numbers().min().unwrap_or(0);
     let second = numbers().filter(|number| *number != first).min().unwrap_or(0);
     let text = format!("the name is given twice, as number {first} and as number {second}");
-    Error::tensor(ErrorKind::DuplicateKey, rest(names, first, 0), text)
-}
-
-fn key(rest: &[u8]) -> u64 {
-    // One more than KEY_BYTES stands for "and more to come".
-    let length = rest.len().min(KEY_BYTES.saturating_add(1)) as u64;
-    if let Some(bytes) = rest.first_chunk::<8>() {
-        return u64::from_be_bytes(*bytes) & !0xFF | length;
-    }
-    let mut bytes = [0; 8];
-    for (place, byte) in bytes.iter_mut().zip(rest.iter().take(KEY_BYTES)) {
-        *place = *byte;
-    }
-    u64::from_be_bytes(bytes) | length
+    Error::tensor(ErrorKind::DuplicateKey, name(names, first), text)
 }
 
 /// The reference's order: by dtype, the widest first, then by name. Numbers of
 /// dtypes ascend just as the reference's own do.
-pub(super) fn reference(by_name: &[u32], tensors: &[NewTensor<'_>]) -> Result<Vec<u32>> {
-    let mut order = memory::vec_with_capacity(by_name.len(), "the order of tensors")?;
-    let used = tensors.iter().fold(0_u32, |used, tensor| used | bit(tensor.dtype));
-    for dtype in Dtype::ALL.iter().rev().filter(|dtype| used & bit(**dtype) != 0) {
-        if used == bit(*dtype) {
-            order.extend_from_slice(by_name);
-        } else {
-            let is_of = |index: &&u32| tensor(tensors, **index).is_some_and(|tensor| tensor.dtype == *dtype);
-            order.extend(by_name.iter().filter(is_of));
-        }
+/// `used` has the bits of all dtypes that occur.
+pub(super) fn reference(by_name: &[u32], tensors: &[NewTensor<'_>], used: u32) -> Result<Vec<u32>> {
+    let what = "the order of tensors";
+    let mut order = memory::vec_with_capacity(by_name.len(), what)?;
+    if used.is_power_of_two() {
+        order.extend_from_slice(by_name);
+        return Ok(order);
+    }
+    let mut dtypes = memory::vec_with_capacity(by_name.len(), what)?;
+    dtypes.extend(by_name.iter().map(|index| tensor(tensors, *index).map_or(0, |tensor| bit(tensor.dtype))));
+    for dtype in Dtype::ALL.iter().rev().map(|dtype| bit(*dtype)).filter(|dtype| used & dtype != 0) {
+        order.extend(by_name.iter().zip(&dtypes).filter(|(_, of)| **of == dtype).map(|(index, _)| *index));
     }
     Ok(order)
 }
 
 /// A dtype among those in use. Numbers of dtypes that can be written are below 32.
-fn bit(dtype: Dtype) -> u32 {
+pub(super) fn bit(dtype: Dtype) -> u32 {
     1_u32.checked_shl(dtype as u32).unwrap_or(0)
 }
 
@@ -152,11 +188,10 @@ pub(super) fn tensor<'a, 'b>(tensors: &'b [NewTensor<'a>], index: u32) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::Dtype;
     use proptest::prelude::*;
 
-    fn declare<'a>(names: &'a [String]) -> Vec<NewTensor<'a>> {
-        names.iter().map(|name| NewTensor::new(name, Dtype::U8, &[]).unwrap()).collect()
+    fn order_of(names: &[String]) -> Result<Vec<u32>> {
+        by_name(&names.iter().map(String::as_bytes).collect::<Vec<_>>())
     }
 
     proptest! {
@@ -165,12 +200,12 @@ mod tests {
             let mut sorted = names.clone();
             sorted.sort();
             let twice = sorted.windows(2).any(|pair| pair[0] == pair[1]);
-            let found = by_name(&declare(&names));
+            let found = order_of(&names);
             prop_assert_eq!(found.is_err(), twice);
             names.sort();
             names.dedup();
             names.reverse();
-            let found: Vec<_> = by_name(&declare(&names)).unwrap().iter().map(|i| names[*i as usize].clone()).collect();
+            let found: Vec<_> = order_of(&names).unwrap().iter().map(|i| names[*i as usize].clone()).collect();
             names.reverse();
             prop_assert_eq!(found, names);
         }
@@ -180,8 +215,8 @@ mod tests {
     fn long_names_do_not_make_it_deep() {
         let long = "x".repeat(3_000_000);
         let names: Vec<_> = (0..5).map(|i| format!("{long}{i}")).chain([long.clone()]).collect();
-        assert_eq!(by_name(&declare(&names)).unwrap(), [5, 0, 1, 2, 3, 4]);
+        assert_eq!(order_of(&names).unwrap(), [5, 0, 1, 2, 3, 4]);
         let again = [names[0].clone(), names[0].clone()];
-        assert_eq!(by_name(&declare(&again)).unwrap_err().kind(), ErrorKind::DuplicateKey);
+        assert_eq!(order_of(&again).unwrap_err().kind(), ErrorKind::DuplicateKey);
     }
 }

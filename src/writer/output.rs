@@ -2,11 +2,12 @@
 //! All files of one save: staged together, then named together, the index last.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::layout::Layout;
+use super::set::{Names, Older};
 use super::stage::{self, Staged};
 use super::system;
 use super::target::Target;
@@ -16,7 +17,6 @@ use super::transfer::{Meter, Pieces};
 use super::{Durability, Overwrite, SaveOptions};
 use crate::error::{escaped, Error, ErrorKind, Result};
 
-const SUFFIX: &str = ".safetensors";
 /// Below this the threads and the waits for the disk cost more than they save.
 const DIRECT_FROM: u64 = 32 << 20;
 
@@ -25,6 +25,11 @@ pub(super) struct Output {
     files: Vec<Staged>,
     /// Written already.
     index: Option<Staged>,
+    /// What an older save to the same path may have left; `None` where only
+    /// the path itself is to be touched.
+    older: Option<Older>,
+    /// What temporaries of this save are called.
+    tag: OsString,
     sync: Durability,
     overwrite: Overwrite,
 }
@@ -42,36 +47,48 @@ impl Output {
     }
 
     fn staged(path: &Path, layout: &Layout, tensors: &[NewTensor<'_>], options: &SaveOptions) -> Result<Self> {
-        let names = match options.max_shard_size {
-            0 => None,
-            _ => Some(Names::of(path)?),
-        };
-        let mut this = Self { files: Vec::new(), index: None, sync: options.sync, overwrite: options.overwrite };
         let count = layout.files.len();
         let resolve = |path: &Path| Target::resolve(path, options.overwrite);
-        let (targets, index) = match names {
-            Some(names) if count > 1 => {
-                let targets = (1..=count).map(|number| resolve(&names.shard_path(number, count)));
-                let targets: Vec<_> = targets.collect::<Result<_>>()?;
-                (targets, Some((resolve(&names.index_path())?, names)))
+        let mut this = Self {
+            files: Vec::new(),
+            index: None,
+            older: None,
+            tag: OsString::new(),
+            sync: options.sync,
+            overwrite: options.overwrite,
+        };
+        let (targets, index) = if options.max_shard_size == 0 {
+            (vec![resolve(path)?], None)
+        } else {
+            let names = Names::of(path)?;
+            // Whatever it will be, a file or several, it takes the place of both.
+            let (plain, index) = (resolve(path)?, resolve(&names.index_path())?);
+            if options.overwrite == Overwrite::Replace {
+                this.older = Some(names.older(path, count)?);
             }
-            _ => (vec![resolve(path)?], None),
+            match count {
+                1 => (vec![plain], None),
+                _ => {
+                    let targets = (1..=count).map(|number| resolve(&names.shard_path(number, count)));
+                    (targets.collect::<Result<_>>()?, Some((index, names)))
+                }
+            }
         };
         // All temporaries of a save bear one name, whatever the number of
         // shards: so the next save to this path finds them.
-        let tag = match targets.as_slice() {
+        this.tag = match targets.as_slice() {
             [only] => only.name(),
             _ => path.file_name().unwrap_or_default().to_owned(),
         };
         let folders = distinct(targets.iter().map(|target| target.folder.as_path()));
-        folders.into_iter().for_each(|folder| stage::clear_stale(folder, &tag));
+        folders.into_iter().for_each(|folder| stage::clear_stale(folder, &this.tag));
         for (target, file) in targets.into_iter().zip(&layout.files) {
-            let staged = Staged::create(target, &tag)?;
-            staged.allocate(file.size)?;
+            let staged = Staged::create(target, &this.tag)?;
+            staged.allocate(file.size())?;
             this.files.push(staged);
         }
         if let Some((target, names)) = index {
-            this.index = Some(this.write_index(target, &tag, &names, layout, tensors)?);
+            this.index = Some(this.write_index(target, &names, layout, tensors)?);
         }
         Ok(this)
     }
@@ -79,19 +96,19 @@ impl Output {
     fn write_index(
         &self,
         target: Target,
-        tag: &OsStr,
         names: &Names<'_>,
         layout: &Layout,
         tensors: &[NewTensor<'_>],
     ) -> Result<Staged> {
         let count = layout.files.len();
         let shards: Vec<_> = (1..=count).map(|number| names.shard(number, count)).collect();
+        let places = layout.places()?;
         let entries = layout.by_name.iter().filter_map(|index| {
             let index = usize::try_from(*index).ok()?;
-            Some((tensors.get(index)?.name, shards.get(layout.places.get(index)?.file)?.as_str()))
+            Some((tensors.get(index)?.name, shards.get(places.get(index)?.file)?.as_str()))
         });
         let text = text::index(layout.data_size, entries)?;
-        let staged = Staged::create(target, tag)?;
+        let staged = Staged::create(target, &self.tag)?;
         staged.write_at(&text, 0)?;
         Ok(staged)
     }
@@ -129,29 +146,54 @@ impl Output {
         if named.is_err() {
             self.files.iter_mut().for_each(Staged::withdraw);
         }
-        named?;
-        if self.sync == Durability::Synced {
-            let folders = distinct(self.files.iter().chain(&self.index).map(Staged::folder));
-            folders.into_iter().try_for_each(stage::sync_folder)?;
+        named??;
+        sync_folders(self.sync, self.files.iter().chain(&self.index))?;
+        match &self.older {
+            Some(older) => older.remove(self.sync),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn name_files(&mut self) -> Result<()> {
+    /// What comes out is what became of the sync before the index: where all
+    /// files have their names they keep them.
+    fn name_files(&mut self) -> Result<Result<()>> {
         let count = self.files.len();
+        // Where shards are replaced, an older index would now lead to a mixture
+        // of both: better to none, whatever happens in between.
+        let replaced = self.files.iter().any(Staged::replaces);
+        let mut aside = match &self.index {
+            Some(index) if replaced && index.replaces() => Some(index.set_aside(&self.tag)?),
+            _ => None,
+        };
+        if aside.is_some() {
+            sync_folders(self.sync, &self.index)?;
+        }
         for (done, file) in self.files.iter_mut().enumerate() {
             file.publish(self.overwrite).map_err(|error| match done {
                 0 => error,
                 _ => partly_named(&error, done, count),
             })?;
+            if let Some(aside) = aside.take() {
+                aside.remove();
+            }
         }
-        let Some(index) = &mut self.index else { return Ok(()) };
-        if self.sync == Durability::Synced {
-            // An index must not outlast a power failure that its shards do not.
-            let folders = distinct(self.files.iter().map(Staged::folder));
-            folders.into_iter().try_for_each(stage::sync_folder)?;
+        let Some(index) = &mut self.index else { return Ok(Ok(())) };
+        // An index must not outlast a power failure that its shards do not.
+        // Where that can't be said, the set is at least whole.
+        let synced = sync_folders(self.sync, &self.files);
+        index.publish(self.overwrite)?;
+        Ok(synced)
+    }
+}
+
+/// Makes the names of these files outlast a power failure, if asked to.
+fn sync_folders<'a>(sync: Durability, files: impl IntoIterator<Item = &'a Staged>) -> Result<()> {
+    match sync {
+        Durability::Synced => {
+            let folders = distinct(files.into_iter().map(Staged::folder));
+            folders.into_iter().try_for_each(stage::sync_folder)
         }
-        index.publish(self.overwrite)
+        Durability::Unsynced => Ok(()),
     }
 }
 
@@ -170,33 +212,4 @@ fn distinct<'a>(folders: impl Iterator<Item = &'a Path>) -> Vec<&'a Path> {
 fn partly_named(error: &Error, done: usize, count: usize) -> Error {
     let text = format!("{error}; {done} of {count} shards had their names already");
     Error::new(error.kind(), text).with_errno(error.os_errno())
-}
-
-/// What the files of a sharded save are called.
-struct Names<'a> {
-    folder: &'a Path,
-    stem: &'a str,
-}
-
-impl<'a> Names<'a> {
-    fn of(path: &'a Path) -> Result<Self> {
-        let name = path.file_name().and_then(OsStr::to_str);
-        let Some(stem) = name.and_then(|name| name.strip_suffix(SUFFIX)) else {
-            let text = "with max_shard_size the path must end in a name like model.safetensors, in UTF-8";
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        };
-        Ok(Self { folder: path.parent().unwrap_or(Path::new("")), stem })
-    }
-
-    fn shard(&self, number: usize, count: usize) -> String {
-        format!("{}-{number:05}-of-{count:05}{SUFFIX}", self.stem)
-    }
-
-    fn shard_path(&self, number: usize, count: usize) -> PathBuf {
-        self.folder.join(self.shard(number, count))
-    }
-
-    fn index_path(&self) -> PathBuf {
-        self.folder.join(format!("{}{SUFFIX}.index.json", self.stem))
-    }
 }

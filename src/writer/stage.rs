@@ -55,7 +55,7 @@ impl Staged {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(failed("creating a temporary file in its folder", &error, &target)),
             };
-            if system::lock(&file) == Lock::Busy || !file.metadata().is_ok_and(|found| found.nlink() > 0) {
+            if system::lock(&file) == Lock::Busy || file.metadata().is_ok_and(|found| found.nlink() == 0) {
                 continue;
             }
             let staged = Self { file, path, target, published: false };
@@ -115,12 +115,25 @@ impl Staged {
     /// Gives the file its name.
     pub(super) fn publish(&mut self, overwrite: Overwrite) -> Result<()> {
         let renamed = match overwrite {
-            Overwrite::Replace => fs::rename(&self.path, &self.target.path),
+            Overwrite::Replace => system::rename(&self.path, &self.target.path),
             Overwrite::Refuse => system::rename_new(&self.path, &self.target.path),
         };
         renamed.map_err(|error| self.failed("giving the finished file its name", &error))?;
         self.published = true;
         Ok(())
+    }
+
+    /// Whether there was a file of that name.
+    pub(super) fn replaces(&self) -> bool {
+        self.target.existing.is_some()
+    }
+
+    /// Puts the file that this one will replace under a temporary's name.
+    pub(super) fn set_aside(&self, tag: &OsStr) -> Result<SetAside> {
+        let aside = SetAside { name: self.target.path.clone(), path: self.target.folder.join(temporary_name(tag)) };
+        let renamed = system::rename(&aside.name, &aside.path);
+        renamed.map_err(|error| self.failed("setting the older index aside", &error))?;
+        Ok(aside)
     }
 
     /// Takes the name away again from a file that replaced nothing.
@@ -140,6 +153,26 @@ impl Drop for Staged {
         if !self.published {
             drop(fs::remove_file(&self.path));
         }
+    }
+}
+
+/// A file that has lost its name for a while. Dropped, it gets it back; where
+/// the save is killed, it is a stale temporary like others.
+pub(super) struct SetAside {
+    name: PathBuf,
+    path: PathBuf,
+}
+
+impl SetAside {
+    /// Its time is over.
+    pub(super) fn remove(self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        drop(system::rename(&self.path, &self.name));
     }
 }
 

@@ -50,16 +50,16 @@ impl Writer {
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
     ) -> Result<Self> {
-        let layout = Layout::new(tensors, metadata, options)?;
+        let layout = Layout::new(tensors, metadata, options, None)?;
         let output = Output::create(path, &layout, tensors, options)?;
         for (number, file) in layout.files.iter().enumerate() {
             output.file(number)?.write_at(&file.header, 0)?;
         }
         let mut expected = memory::vec_with_capacity(tensors.len(), "tensors to be written")?;
-        expected.extend(tensors.iter().zip(&layout.places).map(|(tensor, place)| Expected {
+        expected.extend(tensors.iter().zip(layout.places()?).map(|(tensor, place)| Expected {
             name: tensor.name.into(),
             size: tensor.size,
-            place: *place,
+            place,
             written: Mutex::default(),
         }));
         Ok(Self { tensors: expected, phase: RwLock::new(Phase::Open(Box::new(output))), unpaced: AtomicU64::new(0) })

@@ -81,8 +81,9 @@ pub(super) fn start_writeback(file: &File) {
 /// Makes the file system say now what it would have said at the last close:
 /// NFS reports a full disk there.
 pub(super) fn flush(file: &File) -> io::Result<()> {
-    let copy = file.try_clone()?;
     use std::os::fd::IntoRawFd;
+    // No descriptor to be had: a sync says as much, only later.
+    let Ok(copy) = file.try_clone() else { return file.sync_data() };
     // SAFETY: the descriptor is ours and not used again, whatever close says.
     match unsafe { libc::close(copy.into_raw_fd()) } {
         0 => Ok(()),
@@ -109,20 +110,23 @@ pub(super) fn copy_range(
             |offset: u64| libc::off64_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG));
         let (mut from_offset, mut to_offset) = (offset(from_offset)?, offset(to_offset)?);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        // SAFETY: the descriptors are open and the offsets are ours.
-        let copied = unsafe {
-            libc::copy_file_range(from.as_raw_fd(), &raw mut from_offset, to.as_raw_fd(), &raw mut to_offset, len, 0)
+        let mut copied = 0;
+        let call = || {
+            // SAFETY: the descriptors are open and the offsets are ours.
+            copied = unsafe {
+                let (from_offset, to_offset) = (&raw mut from_offset, &raw mut to_offset);
+                libc::copy_file_range(from.as_raw_fd(), from_offset, to.as_raw_fd(), to_offset, len, 0)
+            };
+            copied >= 0
         };
-        if let Ok(copied) = u64::try_from(copied) {
-            return Ok(Some(copied));
-        }
-        let error = io::Error::last_os_error();
-        let errno = error.raw_os_error().unwrap_or(0);
-        match errno {
-            libc::EINTR => Ok(Some(0)),
-            libc::EXDEV | libc::EBADF | libc::EPERM | libc::ETXTBSY => Ok(None),
-            _ if declined(&error) => Ok(None),
-            _ => Err(error),
+        match retry(call) {
+            // Nothing left to copy: reading will say that the source has become shorter.
+            Ok(()) => Ok(u64::try_from(copied).ok().filter(|copied| *copied != 0)),
+            Err(error) if declined(&error) => Ok(None),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EXDEV | libc::EBADF | libc::EPERM | libc::ETXTBSY) => Ok(None),
+                _ => Err(error),
+            },
         }
     }
     #[cfg(not(target_os = "linux"))]
@@ -167,6 +171,16 @@ pub(super) fn clone_tail(from: &File, from_offset: u64, to: &File, to_offset: u6
     {
         let _ = (from, from_offset, to, to_offset);
         Ok(false)
+    }
+}
+
+/// Renames, and replaces what is there.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    loop {
+        match std::fs::rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! can be read back.
 #![forbid(unsafe_code)]
 
+use super::text;
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +13,8 @@ use crate::record::Tensor;
 #[derive(Clone, Copy, Debug)]
 pub struct NewTensor<'a> {
     pub(super) name: &'a str,
+    /// Whether the name is surely its own spelling in JSON.
+    pub(super) plain: bool,
     pub(super) dtype: Dtype,
     pub(super) shape: &'a [i64],
     pub(super) size: u64,
@@ -39,12 +42,17 @@ impl<'a> NewTensor<'a> {
     /// which no reader would take for a tensor's; `Unsupported` for a dtype
     /// that is not known.
     pub fn new(name: &'a str, dtype: Dtype, shape: &'a [i64]) -> Result<Self> {
-        if name == "__metadata__" {
-            let text = "the name is the format's own and can't be a tensor's";
-            return Err(Error::tensor(ErrorKind::InvalidArgument, name.as_bytes(), text));
-        }
-        let size = byte_size(dtype, shape).map_err(|(kind, text)| Error::tensor(kind, name.as_bytes(), text))?;
-        Ok(Self { name, dtype, shape, size, data: Data::Later })
+        Self::with_plain(name, text::is_plain(name.as_bytes()), dtype, shape)
+    }
+
+    /// The same where it is known already whether the name is plain.
+    #[inline(always)]
+    pub(crate) fn with_plain(name: &'a str, plain: bool, dtype: Dtype, shape: &'a [i64]) -> Result<Self> {
+        let size = match byte_size(dtype, shape) {
+            Some(size) if name != "__metadata__" => size,
+            _ => return Err(refusal(name, dtype, shape)),
+        };
+        Ok(Self { name, plain, dtype, shape, size, data: Data::Later })
     }
 
     /// Its bytes: what dtype and shape take.
@@ -57,9 +65,11 @@ impl<'a> NewTensor<'a> {
     ///
     /// # Errors
     /// `SizeMismatch` where they are more or fewer than dtype and shape take.
-    pub fn with_data(self, bytes: &'a [u8]) -> Result<Self> {
+    #[inline]
+    pub fn with_data(mut self, bytes: &'a [u8]) -> Result<Self> {
         self.require_size(bytes.len() as u64)?;
-        Ok(Self { data: Data::Memory(bytes), ..self })
+        self.data = Data::Memory(bytes);
+        Ok(self)
     }
 
     /// The same tensor, whose bytes are those of a record of `source`.
@@ -72,27 +82,35 @@ impl<'a> NewTensor<'a> {
         Ok(Self { data: Data::File { shard: record.shard(), offset: record.offset() }, ..self })
     }
 
+    #[inline]
     pub(crate) fn require_size(&self, size: u64) -> Result<()> {
-        if size == self.size {
-            return Ok(());
+        match size == self.size {
+            true => Ok(()),
+            false => Err(self.other_size(size)),
         }
-        let text =
-            format!("has {size} bytes, but {} of shape {:?} takes {}", self.dtype.name(), Shape(self.shape), self.size);
-        Err(Error::tensor(ErrorKind::SizeMismatch, self.name.as_bytes(), text))
     }
 
-    /// Refuses a tensor whose bytes are nowhere.
-    pub(super) fn require_data(&self, source: Option<&Checkpoint>) -> Result<()> {
-        let missing = match self.data {
+    #[cold]
+    fn other_size(&self, size: u64) -> Error {
+        let text =
+            format!("has {size} bytes, but {} of shape {:?} takes {}", self.dtype.name(), Shape(self.shape), self.size);
+        Error::tensor(ErrorKind::SizeMismatch, self.name.as_bytes(), text)
+    }
+
+    /// Whether its bytes are nowhere.
+    pub(super) fn lacks_data(&self, source: Option<&Checkpoint>) -> bool {
+        match self.data {
             Data::Later => self.size != 0,
             Data::Memory(_) => false,
             Data::File { .. } => source.is_none(),
-        };
-        if missing {
-            let text = format!("has no data for its {} bytes, and there is no source to read them from", self.size);
-            return Err(Error::tensor(ErrorKind::InvalidArgument, self.name.as_bytes(), text));
         }
-        Ok(())
+    }
+
+    /// The error for that.
+    #[cold]
+    pub(super) fn no_data(&self) -> Error {
+        let text = format!("has no data for its {} bytes, and there is no source to read them from", self.size);
+        Error::tensor(ErrorKind::InvalidArgument, self.name.as_bytes(), text)
     }
 }
 
@@ -109,26 +127,35 @@ impl std::fmt::Debug for Shape<'_> {
 }
 
 /// Bytes that dtype and shape take, by the rules of reading: multiplied left
-/// to right, so an overflow before a zero is one.
-fn byte_size(dtype: Dtype, shape: &[i64]) -> Result<u64, (ErrorKind, String)> {
-    if dtype == Dtype::Unknown {
-        return Err((ErrorKind::Unsupported, "a tensor of unknown dtype can't be saved".into()));
-    }
+/// to right, so an overflow before a zero is one. `None`: see [`refusal`].
+#[inline]
+fn byte_size(dtype: Dtype, shape: &[i64]) -> Option<u64> {
     let mut bits: u64 = 1;
     for dimension in shape {
-        let Ok(dimension) = u64::try_from(*dimension) else {
-            return Err((ErrorKind::Shape, format!("shape {:?} has a negative dimension", Shape(shape))));
-        };
-        bits = bits.checked_mul(dimension).ok_or_else(|| too_large(shape))?;
+        bits = bits.checked_mul(u64::try_from(*dimension).ok()?)?;
     }
-    bits = bits.checked_mul(u64::from(dtype.bits())).ok_or_else(|| too_large(shape))?;
-    if bits % 8 != 0 {
-        let text = format!("{bits} bits of {} in shape {:?} are not whole bytes", dtype.name(), Shape(shape));
-        return Err((ErrorKind::SubByte, text));
-    }
-    Ok(bits / 8)
+    bits = bits.checked_mul(u64::from(dtype.bits()))?;
+    (bits % 8 == 0 && dtype != Dtype::Unknown).then_some(bits / 8)
 }
 
-fn too_large(shape: &[i64]) -> (ErrorKind, String) {
-    (ErrorKind::Shape, format!("shape {:?} is beyond 64 bits", Shape(shape)))
+/// Why a tensor can't be written.
+#[cold]
+fn refusal(name: &str, dtype: Dtype, shape: &[i64]) -> Error {
+    let shown = Shape(shape);
+    let elements = shape.iter().try_fold(1_u64, |all, dimension| all.checked_mul(dimension.unsigned_abs()));
+    let bits = elements.and_then(|elements| elements.checked_mul(u64::from(dtype.bits())));
+    let (kind, text) = match bits {
+        _ if name == "__metadata__" => {
+            (ErrorKind::InvalidArgument, "the name is the format's own and can't be a tensor's".into())
+        }
+        _ if dtype == Dtype::Unknown => (ErrorKind::Unsupported, "a tensor of unknown dtype can't be saved".into()),
+        _ if shape.iter().any(|dimension| *dimension < 0) => {
+            (ErrorKind::Shape, format!("shape {shown:?} has a negative dimension"))
+        }
+        None => (ErrorKind::Shape, format!("shape {shown:?} is beyond 64 bits")),
+        Some(bits) => {
+            (ErrorKind::SubByte, format!("{bits} bits of {} in shape {shown:?} are not whole bytes", dtype.name()))
+        }
+    };
+    Error::tensor(kind, name.as_bytes(), text)
 }

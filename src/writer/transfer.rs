@@ -10,9 +10,8 @@
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
-use super::layout::{FileLayout, Place};
+use super::layout::FileLayout;
 use super::order;
 use super::stage::Staged;
 use super::system;
@@ -21,6 +20,7 @@ use super::Progress;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Aligned};
+use crate::parallel;
 use crate::source;
 
 /// One write, and so the time between two calls of a progress function.
@@ -34,7 +34,7 @@ const PACE: u64 = 32 << 20;
 /// Past the page cache: each buffer, and how many at once. Blocks from 4 MiB on
 /// are aligned to huge pages, and so to any disk's blocks.
 const DIRECT_STEP: usize = 4 << 20;
-const DIRECT_THREADS: u64 = 4;
+const DIRECT_THREADS: usize = 4;
 /// What every disk writes in whole.
 const BLOCK: u64 = 4096;
 
@@ -77,10 +77,9 @@ impl<'a> Meter<'a> {
 
 /// What a file consists of, from its first byte to its last.
 pub(super) struct Pieces<'a> {
-    pieces: Vec<Piece<'a>>,
+    file: &'a FileLayout,
+    tensors: &'a [NewTensor<'a>],
     source: Option<&'a Checkpoint>,
-    header_len: u64,
-    size: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -99,44 +98,59 @@ enum From<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn of(
-        file: &'a FileLayout,
-        places: &[Place],
-        tensors: &'a [NewTensor<'a>],
-        source: Option<&'a Checkpoint>,
-    ) -> Result<Self> {
-        let header_len = file.header.len() as u64;
-        let mut pieces = memory::vec_with_capacity(file.tensors.len().saturating_add(1), "the pieces of a file")?;
-        pieces.push(Piece { offset: 0, len: header_len, from: From::Memory(&file.header), name: "" });
-        for index in &file.tensors {
-            let place = usize::try_from(*index).ok().and_then(|index| places.get(index));
-            let Some((tensor, place)) = order::tensor(tensors, *index).zip(place) else { continue };
+    pub(super) fn of(file: &'a FileLayout, tensors: &'a [NewTensor<'a>], source: Option<&'a Checkpoint>) -> Self {
+        Self { file, tensors, source }
+    }
+
+    /// The header.
+    fn head(&self) -> Piece<'a> {
+        Piece { offset: 0, len: self.file.start(), from: From::Memory(&self.file.header), name: "" }
+    }
+
+    /// The tensors as they follow one another, from the one on that has the
+    /// byte at `start` of the data.
+    fn tensors(&self, start: u64) -> impl Iterator<Item = Piece<'a>> + '_ {
+        let file = self.file;
+        let first = match start {
+            0 => 0,
+            _ => file.ends.partition_point(|end| *end <= start),
+        };
+        let before = first.checked_sub(1).and_then(|before| file.ends.get(before)).copied().unwrap_or(0);
+        let mut offset = file.start().saturating_add(before);
+        let following =
+            file.tensors.get(first..).unwrap_or_default().iter().zip(file.ends.get(first..).unwrap_or_default());
+        following.filter_map(move |(index, end)| {
+            let tensor = order::tensor(self.tensors, *index)?;
             let from = match tensor.data {
                 Data::Memory(bytes) => From::Memory(bytes),
                 Data::File { shard, offset } => From::File { shard, offset },
-                Data::Later => continue,
+                Data::Later => From::Memory(&[]),
             };
-            if tensor.size != 0 {
-                pieces.push(Piece { offset: place.offset, len: tensor.size, from, name: tensor.name });
-            }
-        }
-        Ok(Self { pieces, source, header_len, size: file.size })
+            let piece = Piece { offset, len: tensor.size, from, name: tensor.name };
+            offset = file.start().saturating_add(*end);
+            Some(piece)
+        })
+    }
+
+    /// All pieces.
+    fn all(&self) -> impl Iterator<Item = Piece<'a>> + '_ {
+        std::iter::once(self.head()).chain(self.tensors(0))
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.size
+        self.file.size()
     }
 
     /// Whether the file system may take blocks over from the source instead of
     /// copying: only asking for it tells.
     pub(super) fn shares_blocks(&self, to: &Staged) -> bool {
-        let from_file = |piece: &Piece<'_>| matches!(piece.from, From::File { .. });
-        self.pieces.iter().any(from_file) && source::shares_blocks(to.file())
+        let from_file = |tensor: &NewTensor<'_>| matches!(tensor.data, Data::File { .. });
+        self.tensors.iter().any(from_file) && source::shares_blocks(to.file())
     }
 
     /// How many of these bytes of the file are tensors'.
     fn data_bytes(&self, start: u64, end: u64) -> u64 {
-        end.saturating_sub(start.max(self.header_len))
+        end.saturating_sub(start.max(self.file.start()))
     }
 
     fn read(&self, piece: &Piece<'_>, shard: usize, offset: u64, place: &mut [u8]) -> Result<()> {
@@ -159,14 +173,15 @@ impl<'a> Pieces<'a> {
 
     /// Fills `place` with the file's bytes from `start` on.
     fn fill(&self, start: u64, mut place: &mut [u8]) -> Result<()> {
-        let first = self.pieces.partition_point(|piece| piece.offset.saturating_add(piece.len) <= start);
+        let in_data = start.checked_sub(self.file.start());
+        let head = in_data.is_none().then(|| self.head());
         let mut at = start;
-        for piece in self.pieces.get(first..).unwrap_or_default() {
+        for piece in head.into_iter().chain(self.tensors(in_data.unwrap_or(0))) {
             let within = at.saturating_sub(piece.offset);
             let room = place.len() as u64;
             let len = usize::try_from(piece.len.saturating_sub(within).min(room)).unwrap_or(0);
             let Some((now, rest)) = place.split_at_mut_checked(len) else { break };
-            self.copy(piece, within, now)?;
+            self.copy(&piece, within, now)?;
             at = at.saturating_add(len as u64);
             place = rest;
             if place.is_empty() {
@@ -179,7 +194,7 @@ impl<'a> Pieces<'a> {
     /// Appends the tensors' bytes to a header, within the room that the caller
     /// made.
     pub(super) fn append_to(&self, out: &mut Vec<u8>, meter: &mut Meter<'_>) -> Result<()> {
-        for piece in self.pieces.iter().filter(|piece| piece.offset != 0) {
+        for piece in self.tensors(0) {
             let mut at = 0;
             while at < piece.len {
                 let len = piece.len.saturating_sub(at).min(STEP);
@@ -190,7 +205,7 @@ impl<'a> Pieces<'a> {
                     From::File { .. } => {
                         let old = out.len();
                         out.resize(old.saturating_add(to.saturating_sub(from)), 0);
-                        self.copy(piece, at, out.get_mut(old..).unwrap_or_default())?;
+                        self.copy(&piece, at, out.get_mut(old..).unwrap_or_default())?;
                     }
                 }
                 at = end;
@@ -205,7 +220,7 @@ impl<'a> Pieces<'a> {
     pub(super) fn write(&self, to: &Staged, pace: bool, meter: &mut Meter<'_>) -> Result<()> {
         let mut writer = Buffered { to, buffer: Vec::new(), at: 0, pace, unpaced: 0 };
         let mut clone = true;
-        for piece in &self.pieces {
+        for piece in self.all() {
             let mut at = 0;
             while at < piece.len {
                 let left = piece.len.saturating_sub(at);
@@ -238,7 +253,7 @@ impl<'a> Pieces<'a> {
                 };
                 if !gathered {
                     len = left.min(GATHERED as u64);
-                    self.copy(piece, at, writer.room(usize::try_from(len).unwrap_or(0))?)?;
+                    self.copy(&piece, at, writer.room(usize::try_from(len).unwrap_or(0))?)?;
                 }
                 at = at.saturating_add(len);
                 meter.advance(self.data_bytes(start, start.saturating_add(len)))?;
@@ -260,7 +275,7 @@ impl<'a> Pieces<'a> {
     /// system declines in the midst of it, through the cache.
     pub(super) fn write_direct(&self, to: &Staged, meter: &mut Meter<'_>) -> Result<()> {
         // Whole blocks past the cache, the rest through it.
-        let whole = self.size.saturating_sub(self.size.checked_rem(BLOCK).unwrap_or(0));
+        let whole = self.size().saturating_sub(self.size().checked_rem(BLOCK).unwrap_or(0));
         let step = DIRECT_STEP as u64;
         let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
         let meter = Mutex::new(meter);
@@ -274,7 +289,7 @@ impl<'a> Pieces<'a> {
                 let len = usize::try_from(whole.saturating_sub(start).min(step)).unwrap_or(0);
                 let bytes = buffer.as_mut().get_mut(..len).unwrap_or_default();
                 self.fill(start, bytes)?;
-                write_aligned(to, bytes, start)?;
+                write_direct_or_not(to, bytes, start)?;
                 let end = start.saturating_add(len as u64);
                 let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
                 meter.advance(self.data_bytes(start, end))?;
@@ -287,14 +302,8 @@ impl<'a> Pieces<'a> {
                 first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         };
-        thread::scope(|scope| {
-            for _ in 1..DIRECT_THREADS.min(whole.div_ceil(step)) {
-                if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker).is_err() {
-                    break;
-                }
-            }
-            worker();
-        });
+        let threads = usize::try_from(whole.div_ceil(step)).unwrap_or(usize::MAX);
+        parallel::on_threads(threads.min(DIRECT_THREADS), &worker);
         system::direct(to.file(), false);
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
@@ -303,18 +312,20 @@ impl<'a> Pieces<'a> {
     }
 
     fn write_tail(&self, to: &Staged, start: u64, meter: &mut Meter<'_>) -> Result<()> {
-        let mut tail = memory::zeroed(usize::try_from(self.size.saturating_sub(start)).unwrap_or(0), "a file's tail")?;
+        let mut tail =
+            memory::zeroed(usize::try_from(self.size().saturating_sub(start)).unwrap_or(0), "a file's tail")?;
         self.fill(start, &mut tail)?;
-        to.write_at(&tail, start)?;
-        meter.advance(self.data_bytes(start, self.size))
+        write_direct_or_not(to, &tail, start)?;
+        meter.advance(self.data_bytes(start, self.size()))
     }
 }
 
-fn write_aligned(to: &Staged, bytes: &[u8], at: u64) -> Result<()> {
+fn write_direct_or_not(to: &Staged, bytes: &[u8], at: u64) -> Result<()> {
     match to.file().write_all_at(bytes, at) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            // Opening it so was accepted, writing is not: through the cache
-            // from now on, also for threads that find out at the same time.
+            // Opening it so was accepted, writing is not (or these are the last
+            // bytes, which fill no block): through the cache from now on, also
+            // for threads that find out at the same time.
             system::direct(to.file(), false);
             to.write_at(bytes, at)
         }

@@ -3,29 +3,55 @@
 //!
 //!     write FOLDER [GiB] [rounds]
 //!
-//! Rounds are interleaved, so that a disk's moods fall on all alike; the best
-//! and the median are shown. FOLDER should be on the disk that is meant.
+//! Rounds are interleaved, so that a disk's moods fall on all alike; medians
+//! are shown, and how often ours fits into the crate's time and into that of
+//! the best bare loop. FOLDER should be on the disk that is meant.
+//!
+//! The bare loops are the least that writes a file whole or not at all: make a
+//! file beside the target, set its room aside, write, sync if asked to, rename.
+//! So where a file is replaced they all wait, like the crate and like ours,
+//! until the system has released the old one's blocks.
 
-use std::fs::{self, File};
+use std::ffi::c_char;
+use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+use std::{ptr, thread};
 
+use libsafetensors_benches::{medians, peak_memory, show};
 use reference::tensor::{serialize, serialize_to_file, Dtype as TheirDtype, TensorView};
+use safetensors::ffi::save::{st_buffer, st_buffer_free, st_serialize};
 use safetensors::writer::{self, Durability, SaveOptions};
-use safetensors::{Checkpoint, Dtype, NewTensor, OpenOptions};
+use safetensors::{Checkpoint, Dtype, NewTensor, OpenOptions as Open};
 
 const TENSOR: usize = 16 << 20;
+/// One write of the bare loops, through the page cache and past it.
+const STEP: usize = 32 << 20;
+const DIRECT_STEP: usize = 4 << 20;
 
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
     let folder = Path::new(arguments.get(1).map_or(".", String::as_str));
     let size = (arguments.get(2).map_or(2.0, |given| given.parse::<f64>().unwrap()) * (1u64 << 30) as f64) as usize;
     let rounds = arguments.get(3).map_or(5, |given| given.parse().unwrap());
-    files(folder, size, rounds);
     headers();
+    if size >= TENSOR {
+        files(folder, size / TENSOR * TENSOR, rounds);
+    }
 }
+
+/// What a way of writing is compared with.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Crate,
+    Bare,
+    Ours,
+}
+
+type Way<'a> = (&'a str, Kind, Box<dyn Fn() + 'a>);
 
 fn files(folder: &Path, size: usize, rounds: usize) {
     let bytes: Vec<u8> =
@@ -36,18 +62,9 @@ fn files(folder: &Path, size: usize, rounds: usize) {
     let ours: Vec<_> = parts()
         .map(|(name, bytes)| NewTensor::new(name, Dtype::Bf16, &shape).unwrap().with_data(bytes).unwrap())
         .collect();
-    let path = folder.join("bench.safetensors");
-    let sync_folder = || File::open(folder).unwrap().sync_all().unwrap();
-    let crate_save = || {
-        let views =
-            parts().map(|(name, bytes)| (name, TensorView::new(TheirDtype::BF16, vec![TENSOR / 2], bytes).unwrap()));
-        serialize_to_file(views, None, &path).unwrap();
-    };
-    let save =
-        |sync| writer::save(&path, &ours, None, &SaveOptions { sync, ..SaveOptions::default() }, None, None).unwrap();
-    let source_path = folder.join("bench-source.safetensors");
+    let (path, source_path) = (folder.join("bench.safetensors"), folder.join("bench-source.safetensors"));
     writer::save(&source_path, &ours, None, &SaveOptions::default(), None, None).unwrap();
-    let source = Checkpoint::open(&source_path, &OpenOptions::default()).unwrap();
+    let source = Checkpoint::open(&source_path, &Open::default()).unwrap();
     let copied: Vec<_> = source
         .tensors()
         .iter()
@@ -56,93 +73,239 @@ fn files(folder: &Path, size: usize, rounds: usize) {
             NewTensor::new(name, record.dtype(), record.shape()).unwrap().with_source(&source, record).unwrap()
         })
         .collect();
-    let copy = |sync| {
-        let options = SaveOptions { sync, ..SaveOptions::default() };
-        writer::save(&path, &copied, None, &options, Some(&source), None).unwrap();
+    let crate_save = || {
+        let views =
+            parts().map(|(name, bytes)| (name, TensorView::new(TheirDtype::BF16, vec![TENSOR / 2], bytes).unwrap()));
+        serialize_to_file(views, None, &path).unwrap();
     };
-    let bare = |pace: bool| {
-        let file = File::create(folder.join("bench.bare")).unwrap();
-        // SAFETY: the descriptor is open.
-        unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes.len() as i64) };
-        for (number, chunk) in bytes.chunks(32 << 20).enumerate() {
-            file.write_all_at(chunk, (number * (32 << 20)) as u64).unwrap();
-            if pace {
-                // SAFETY: as above.
-                unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
-            }
-        }
-        if pace {
-            file.sync_all().unwrap();
-        }
+    let synced_crate_save = || {
+        crate_save();
+        File::open(&path).unwrap().sync_all().unwrap();
+        sync_folder(folder);
     };
-    let ways: &[(&str, &dyn Fn())] = &[
-        ("not synced: crate", &crate_save),
-        ("not synced: bare loop", &|| bare(false)),
-        ("not synced: ours", &|| save(Durability::Unsynced)),
-        ("not synced: ours, from a checkpoint", &|| copy(Durability::Unsynced)),
-        ("synced: crate + fsync", &|| {
-            crate_save();
-            File::open(&path).unwrap().sync_all().unwrap();
-            sync_folder();
-        }),
-        ("synced: bare loop, paced", &|| bare(true)),
-        ("synced: ours", &|| save(Durability::Synced)),
-        ("synced: ours, from a checkpoint", &|| copy(Durability::Synced)),
-        ("fs::copy", &|| {
-            fs::copy(&source_path, folder.join("bench.bare")).unwrap();
-        }),
+    let save = |tensors: &[NewTensor<'_>], sync| {
+        writer::save(&path, tensors, None, &SaveOptions { sync, ..SaveOptions::default() }, Some(&source), None)
+            .unwrap();
+    };
+    let (unsynced, synced) = (Durability::Unsynced, Durability::Synced);
+    let bare = Bare { folder, path: &path, bytes: &bytes };
+    let groups: [(&str, Vec<Way<'_>>); 2] = [
+        (
+            "not synced",
+            vec![
+                ("crate", Kind::Crate, Box::new(crate_save)),
+                ("bare loop, page cache", Kind::Bare, Box::new(|| bare.buffered(false))),
+                ("ours", Kind::Ours, Box::new(|| save(&ours, unsynced))),
+                ("ours, from a checkpoint", Kind::Ours, Box::new(|| save(&copied, unsynced))),
+            ],
+        ),
+        (
+            "synced",
+            vec![
+                ("crate, fsync", Kind::Crate, Box::new(synced_crate_save)),
+                ("bare loop, page cache, paced", Kind::Bare, Box::new(|| bare.buffered(true))),
+                ("bare loop, direct, 2 threads", Kind::Bare, Box::new(|| bare.direct(2))),
+                ("bare loop, direct, 4 threads", Kind::Bare, Box::new(|| bare.direct(4))),
+                ("ours", Kind::Ours, Box::new(|| save(&ours, synced))),
+                ("ours, from a checkpoint", Kind::Ours, Box::new(|| save(&copied, synced))),
+            ],
+        ),
     ];
     for existing in [false, true] {
-        let mut times = vec![Vec::new(); ways.len()];
-        for _ in 0..rounds {
-            for ((_, way), times) in ways.iter().zip(&mut times) {
+        for (title, ways) in &groups {
+            println!("\n{} MiB, {}, {title}", size >> 20, if existing { "replacing a file" } else { "a new file" });
+            compare(ways, rounds, size, || {
                 if !existing {
                     fs::remove_file(&path).ok();
                 }
-                fs::remove_file(folder.join("bench.bare")).ok();
-                // SAFETY: no arguments. What earlier rounds left is not ours to wait for.
+                // SAFETY: no arguments. What others left is not ours to wait for.
                 unsafe { libc::sync() };
-                let start = Instant::now();
-                way();
-                times.push(start.elapsed().as_secs_f64());
-            }
-        }
-        println!("{} MiB, {}", size >> 20, if existing { "replacing a file" } else { "a new file" });
-        for ((name, _), times) in ways.iter().zip(&mut times) {
-            times.sort_by(f64::total_cmp);
-            let (best, median) = (times[0], times[times.len() / 2]);
-            println!("  {name:40} best {best:.3} s, median {median:.3} s, {:.0} MB/s", size as f64 / median / 1e6);
+            });
         }
     }
-    for name in ["bench.safetensors", "bench-source.safetensors", "bench.bare"] {
+    println!("\nmemory while saving, over the tensors' own");
+    for (title, tensors, sync) in [
+        ("not synced", &ours, unsynced),
+        ("not synced, from a checkpoint", &copied, unsynced),
+        ("synced", &ours, synced),
+        ("synced, from a checkpoint", &copied, synced),
+    ] {
+        // SAFETY: a number. What earlier saves had is not to be used again unseen.
+        unsafe { libc::malloc_trim(0) };
+        let peak = peak_memory(|| save(tensors, sync));
+        println!("  {title:31} {:6.1} MiB", peak as f64 / f64::from(1 << 20));
+    }
+    for name in ["bench.safetensors", "bench-source.safetensors"] {
         fs::remove_file(folder.join(name)).ok();
     }
 }
 
+/// Times the ways in turn and prints their medians and ours beside the others.
+fn compare(ways: &[Way<'_>], rounds: usize, size: usize, prepare: impl Fn()) {
+    let mut times = vec![Vec::new(); ways.len()];
+    for _ in 0..rounds {
+        for ((_, _, way), times) in ways.iter().zip(&mut times) {
+            prepare();
+            let start = Instant::now();
+            way();
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let medians: Vec<_> = times
+        .iter_mut()
+        .map(|times| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        })
+        .collect();
+    let best = |kind| {
+        let of_kind = ways.iter().zip(&medians).filter(|((_, of, _), _)| *of == kind);
+        of_kind.map(|(_, median)| *median).fold(f64::INFINITY, f64::min)
+    };
+    for ((name, kind, _), median) in ways.iter().zip(&medians) {
+        print!("  {name:31} {median:6.3} s {:6.0} MB/s", size as f64 / median / 1e6);
+        if *kind == Kind::Ours {
+            let (crates, bares) = (best(Kind::Crate) / median, best(Kind::Bare) / median * 100.0);
+            print!("   {crates:.2} x the crate, {bares:.0} % of the best bare loop");
+        }
+        println!();
+    }
+}
+
+struct Bare<'a> {
+    folder: &'a Path,
+    path: &'a Path,
+    bytes: &'a [u8],
+}
+
+impl Bare<'_> {
+    fn create(&self, flags: i32) -> (File, PathBuf) {
+        let path = self.folder.join("bench.bare");
+        let file = OpenOptions::new().write(true).create_new(true).custom_flags(flags).open(&path).unwrap();
+        // SAFETY: the descriptor is open.
+        unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, self.bytes.len() as i64) };
+        (file, path)
+    }
+
+    fn finish(&self, file: File, path: PathBuf, sync: bool) {
+        if sync {
+            file.sync_all().unwrap();
+        }
+        drop(file);
+        fs::rename(path, self.path).unwrap();
+        if sync {
+            sync_folder(self.folder);
+        }
+    }
+
+    /// With `sync`, the disk is set to work while the rest is being written.
+    fn buffered(&self, sync: bool) {
+        let (file, path) = self.create(0);
+        for (number, chunk) in self.bytes.chunks(STEP).enumerate() {
+            file.write_all_at(chunk, (number * STEP) as u64).unwrap();
+            if sync {
+                // SAFETY: the descriptor is open.
+                unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+            }
+        }
+        self.finish(file, path, sync);
+    }
+
+    /// By way of aligned buffers, as callers' memory is aligned to nothing.
+    fn direct(&self, threads: usize) {
+        let (file, path) = self.create(libc::O_DIRECT);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut buffer = vec![0_u8; DIRECT_STEP + 4096];
+            let skip = buffer.as_ptr().align_offset(4096);
+            let buffer = &mut buffer[skip..][..DIRECT_STEP];
+            loop {
+                let start = next.fetch_add(DIRECT_STEP, Ordering::Relaxed);
+                let Some(chunk) = self.bytes.get(start..) else { return };
+                let chunk = &chunk[..chunk.len().min(DIRECT_STEP)];
+                buffer[..chunk.len()].copy_from_slice(chunk);
+                file.write_all_at(&buffer[..chunk.len()], start as u64).unwrap();
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(work);
+            }
+        });
+        self.finish(file, path, true);
+    }
+}
+
+fn sync_folder(folder: &Path) {
+    File::open(folder).unwrap().sync_all().unwrap();
+}
+
+/// `st_tensor` as the header has it.
+#[repr(C)]
+struct Record {
+    name: *const c_char,
+    name_len: usize,
+    dtype: i32,
+    shard: u32,
+    rank: usize,
+    shape: *const i64,
+    counts: [u64; 3],
+    data: *const u8,
+    dtype_name: *const c_char,
+    reserved: [u64; 2],
+}
+
+/// Checkpoints of experts: little data, many names. The C function against the
+/// crate's, each from records that are made before.
 fn headers() {
     let kinds = ["up_proj", "down_proj", "gate_proj"];
-    let names: Vec<_> = (0..100_000)
+    let mut names: Vec<_> = (0..100_000)
         .map(|i| format!("model.layers.{}.mlp.experts.{}.{}.weight", i / 1536, (i / 3) % 512, kinds[i % 3]))
         .collect();
-    let data = [0_u8; 8];
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..9 {
-        let views: Vec<_> =
-            names.iter().map(|name| (name, TensorView::new(TheirDtype::BF16, vec![2, 2], &data).unwrap())).collect();
-        let start = Instant::now();
-        let theirs = serialize(views, None).unwrap();
-        times[0].push(start.elapsed().as_secs_f64() * 1e3);
-        let start = Instant::now();
-        let tensors: Vec<_> = names
-            .iter()
-            .map(|name| NewTensor::new(name, Dtype::Bf16, &[2, 2]).unwrap().with_data(&data).unwrap())
-            .collect();
-        let ours = writer::serialize(&tensors, None, &SaveOptions::default(), None, None).unwrap();
-        times[1].push(start.elapsed().as_secs_f64() * 1e3);
-        assert!(ours == theirs);
-    }
-    for (name, times) in ["crate", "ours"].iter().zip(&mut times) {
-        times.sort_by(f64::total_cmp);
-        println!("header of 100,000 tensors, {name}: best {:.1} ms, median {:.1} ms", times[0], times[times.len() / 2]);
+    let (data, shape) = ([0_u8; 8], [2_i64, 2]);
+    println!("header of 100,000 tensors");
+    for order in ["as a model has them", "sorted", "shuffled"] {
+        match order {
+            "sorted" => names.sort(),
+            "shuffled" => names.sort_by_key(|name| {
+                name.bytes().fold(0_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+            }),
+            _ => {}
+        }
+        let views = || names.iter().map(|name| (name, TensorView::new(TheirDtype::BF16, vec![2, 2], &data).unwrap()));
+        let records = |name: &String| Record {
+            name: name.as_ptr().cast(),
+            name_len: name.len(),
+            dtype: Dtype::Bf16 as i32,
+            shard: 0,
+            rank: 2,
+            shape: shape.as_ptr(),
+            counts: [0; 3],
+            data: data.as_ptr(),
+            dtype_name: ptr::null(),
+            reserved: [0; 2],
+        };
+        let records: Vec<_> = names.iter().map(records).collect();
+        let views: Vec<_> = views().collect();
+        let theirs = || serialize(views.iter().map(|(name, view)| (*name, view)), None).unwrap();
+        let expected = theirs();
+        let ours = |check: bool| {
+            let mut out = st_buffer { data: ptr::null_mut(), size: 0 };
+            // SAFETY: the records are as the header demands.
+            unsafe {
+                let tensors = records.as_ptr().cast();
+                let status =
+                    st_serialize(tensors, records.len(), ptr::null(), 0, ptr::null(), &raw mut out, ptr::null_mut());
+                assert_eq!(status, 0);
+                if check {
+                    assert!(std::slice::from_raw_parts(out.data.cast::<u8>(), out.size) == expected);
+                }
+                st_buffer_free(&raw mut out);
+            }
+        };
+        ours(true);
+        let times = medians(15, &mut [&mut || drop(theirs()), &mut || ours(false)]);
+        let ratio = times[0].as_secs_f64() / times[1].as_secs_f64();
+        println!("  {order:31} crate {}, ours {}: {ratio:.1} x", show(times[0]), show(times[1]));
     }
 }
