@@ -78,7 +78,7 @@ endif()
 
 configure_file(cmake/safetensors-targets.cmake.in safetensors-targets.cmake @ONLY)
 set(safetensors_lib_dir "${lib}")
-set(safetensors_include_dir "${PROJECT_SOURCE_DIR}/include")
+set(safetensors_include_dir "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/bindings/cpp/include")
 set(safetensors_scope GLOBAL)
 include("${PROJECT_BINARY_DIR}/safetensors-targets.cmake")
 add_dependencies(safetensors::safetensors safetensors_libraries)

@@ -17,6 +17,7 @@ use crate::dtype::Dtype;
 ///
 /// A view; it owns nothing. As returned by reading, every pointer in it is
 /// owned by the checkpoint, valid until st_free.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Debug)]
 #[allow(non_camel_case_types, reason = "the name is the C name")]
@@ -133,6 +134,7 @@ impl st_tensor {
 /// One entry of a checkpoint's metadata.
 ///
 /// As returned by reading, owned by the checkpoint, valid until st_free.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Debug)]
 #[allow(non_camel_case_types, reason = "the name is the C name")]
@@ -178,6 +180,7 @@ impl st_metadata {
 ///
 /// Negative bounds count from the end. Nothing is clamped: bounds are within
 /// the dimension and start is not over stop; start equal to stop picks nothing.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types, reason = "the name is the C name")]
@@ -196,6 +199,7 @@ pub type Range = st_range;
 /// One file of a checkpoint.
 ///
 /// Owned by the checkpoint, valid until st_free.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Debug)]
 #[allow(non_camel_case_types, reason = "the name is the C name")]

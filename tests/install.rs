@@ -13,8 +13,13 @@ use common::{cargo_target, exists, root, run, scratch};
 /// What every consumer's program prints.
 const SAID: &str = concat!("libsafetensors ", env!("CARGO_PKG_VERSION"), ": x is U8 of 3\n");
 
-const NEEDS: &[(&str, &str)] =
-    &[("cmake", "CMake 3.16 or newer"), ("cc", "a C compiler"), ("pkg-config", "pkg-config"), ("make", "make")];
+const NEEDS: &[(&str, &str)] = &[
+    ("cmake", "CMake 3.16 or newer"),
+    ("cc", "a C compiler"),
+    ("c++", "a C++ compiler"),
+    ("pkg-config", "pkg-config"),
+    ("make", "make"),
+];
 
 /// Has rustc say what its archives need. (C compilers add libc and libgcc_s by themselves.)
 const NATIVE_LIBS: &str = "rustc --crate-type staticlib --print native-static-libs -o \"$OUT\" - </dev/null 2>&1 \
@@ -30,7 +35,7 @@ fn project(source: &Path, out: &Path) -> cmake::Config {
     let mut config = cmake::Config::new(source);
     config.host(host).target(host).profile("Release").out_dir(out).generator("Unix Makefiles");
     config.define("SAFETENSORS_CARGO_TARGET_DIR", cargo_target()).configure_arg("--no-warn-unused-cli");
-    config.cflag("-Wall -Wextra -Wpedantic -Werror");
+    config.cflag("-Wall -Wextra -Wpedantic -Werror").cxxflag("-Wall -Wextra -Wpedantic -Werror");
     config
 }
 
@@ -80,6 +85,10 @@ fn an_install_that_was_moved_serves_examples_and_consumers() {
         config.define("CMAKE_PREFIX_PATH", &prefix).define("WANTED_VERSION", env!("CARGO_PKG_VERSION"));
     });
     check_programs(&programs);
+    let programs = consumer("find_package_cpp", &out, |config| {
+        config.define("CMAKE_PREFIX_PATH", &prefix);
+    });
+    check_programs(&programs);
     pkg_config(&lib, &out);
 }
 
@@ -108,7 +117,33 @@ fn examples(prefix: &Path, out: &Path) {
     let vad = run(Command::new(programs.join("vad")).arg(&model).arg(&sound));
     assert!(vad.contains("of speech in "), "{vad}");
     let ours = run(Command::new(programs.join("vad")).arg(&model).arg(&sound).arg("--probabilities"));
-    same_probabilities(&ours, &fs::read_to_string(data.join("vad_reference.txt")).unwrap());
+    let reference = fs::read_to_string(data.join("vad_reference.txt")).unwrap();
+    same_probabilities(&ours, &reference);
+
+    let of_windows = |said: &str| said.lines().take_while(|line| !line.contains(" windows in ")).count();
+    let vad_cpp = run(Command::new(programs.join("vad_cpp")).arg(&model).arg(&sound));
+    let alike = vad.lines().zip(vad_cpp.lines()).take(of_windows(&vad)).all(|(c, cpp)| c == cpp);
+    assert!(alike && of_windows(&vad) == of_windows(&vad_cpp), "{vad}{vad_cpp}");
+    let ours = run(Command::new(programs.join("vad_cpp")).arg(&model).arg(&sound).arg("--probabilities"));
+    same_probabilities(&ours, &reference);
+    loaded_alike(&run(Command::new(programs.join("load_cpp")).arg(&model).arg("--list")), &{
+        run(Command::new(programs.join("load_cpp")).arg(&half).args(["--list", "--threads", "3"]))
+    });
+}
+
+/// Loaded as F32, a checkpoint and its half of BF16 take the same places, and
+/// their sums are alike.
+fn loaded_alike(whole: &str, half: &str) {
+    let rows = |said: &str, stored: &str| -> Vec<(String, f64)> {
+        let rows = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let rows = rows.filter(|cells| cells.len() == 4 && cells[1] == "F32" && cells[2] == stored);
+        rows.map(|cells| (cells[0].to_owned(), cells[3].parse().unwrap())).collect()
+    };
+    let (whole, half) = (rows(whole, "F32"), rows(half, "BF16"));
+    assert!(whole.len() == 15 && half.len() == 15);
+    for ((place, sum), (other_place, other_sum)) in whole.iter().zip(&half) {
+        assert!(place == other_place && (sum - other_sum).abs() < 0.5 + sum.abs() / 100.0, "{sum} {other_sum}");
+    }
 }
 
 /// By what `inspect` shows: every tensor, F32 before, is BF16 now, in half the bytes.
@@ -170,6 +205,13 @@ fn pkg_config(lib: &Path, out: &Path) {
     assert!(!build("static", &format!("-static {archive}")).contains("NEEDED"));
     let archive = archive.replace("-lsafetensors", "-l:libsafetensors.a");
     assert!(!build("archive", &archive).contains("libsafetensors"));
+
+    let main = root().join("tests/consumers/main.cpp");
+    let program = out.join("cpp");
+    let (main, binary, flags) = (main.display(), program.display(), flags("--cflags --libs"));
+    run(Command::new("sh")
+        .args(["-c", &format!("c++ -std=c++17 -Wall -Wextra -Werror '{main}' -o '{binary}' {flags}")]));
+    assert_eq!(run(Command::new(&program).env("LD_LIBRARY_PATH", lib)), SAID);
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub const ST_IO_CACHED: i32 = 1;
 pub const ST_IO_DIRECT: i32 = 2;
 
 /// One thing to load. Zero is the default in every field but the first.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_load_item {
@@ -59,6 +60,7 @@ pub struct st_load_item {
 /// a device say, while the next is being filled. Begin with ST_SINK_INIT.
 ///
 /// Both functions are called on the thread that called st_load, never two at once.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_sink {
@@ -95,6 +97,7 @@ pub struct st_sink {
 }
 
 /// How to load. Begin with ST_LOAD_OPTIONS_INIT; zero in any field is the default.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_load_options {
@@ -133,6 +136,7 @@ unsafe impl Sized for st_load_options {
 }
 
 /// What a load would do. As filled in by st_load_plan.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_plan {
@@ -142,7 +146,8 @@ pub struct st_plan {
     /// blocks of 4 KiB come on top of each read.)
     pub read_bytes: u64,
     /// Of those, bytes that belong to no item: gaps of at most 4 KiB (64 KiB
-    /// through an st_io) between pieces that are fetched together.
+    /// through an st_io) between pieces that are fetched together. (Too few are
+    /// counted where items pick the same bytes.)
     pub over_read_bytes: u64,
     /// Reads through the page cache, where none comes back short.
     pub requests: u64,
@@ -165,10 +170,10 @@ pub struct st_plan {
 /// call; NULL: all defaults.
 ///
 /// Before the first byte is read, everything is checked: records, ranges,
-/// dtypes, room, and that no two destinations share a byte. Small tensors that lie
-/// together are read together, and items that pick from the same bytes share
-/// their reads. Files are read and never mapped, so one that is cut short
-/// is an error and not a signal. An st_io has up to options->threads calls of
+/// dtypes, room, and that no two destinations share a byte. Pieces below 64 KiB that
+/// lie together are read together, whichever items they belong to: many small
+/// tensors, or the columns of one matrix that go to different places. Files are
+/// read and never mapped, so one that is cut short is an error and not a signal. An st_io has up to options->threads calls of
 /// read_at under way (by default 8, or its max_parallel).
 ///
 /// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE,

@@ -13,6 +13,8 @@ pub mod inspect;
 pub mod load;
 pub mod open;
 pub mod read;
+#[cfg(feature = "safer-ffi")]
+mod safer;
 pub mod save;
 pub mod slice;
 pub mod status;

@@ -13,6 +13,7 @@ use crate::options::{Access, OpenOptions, Prefetch};
 use crate::{Checkpoint, ReadAt, Resolver};
 
 /// One opened set of named tensors. Opaque; made by the st_open functions.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC, repr(opaque))]
 pub struct st_checkpoint(pub(super) Checkpoint);
 
 /// st_open_options.access: map on file systems known to be local, read elsewhere.
@@ -41,6 +42,7 @@ pub const ST_PREFETCH_POPULATE: i32 = 2;
 /// How to open. Begin with ST_OPEN_OPTIONS_INIT; zero in any field is the default.
 ///
 /// Limits hold for each file by itself.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_open_options {
@@ -70,6 +72,7 @@ unsafe impl Sized for st_open_options {
 }
 
 /// Your own bytes: HTTP, object stores, asset packs. Begin with ST_IO_INIT.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_io {
@@ -111,6 +114,7 @@ unsafe impl Sized for st_io {
 
 /// Finds the files of a sharded checkpoint that lies behind callbacks. Begin
 /// with ST_RESOLVER_INIT.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_resolver {

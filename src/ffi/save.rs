@@ -29,6 +29,7 @@ pub const ST_OVERWRITE_REPLACE: i32 = 0;
 pub const ST_OVERWRITE_REFUSE: i32 = 1;
 
 /// How to write. Begin with ST_SAVE_OPTIONS_INIT; zero in any field is the default.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_save_options {
@@ -68,6 +69,7 @@ unsafe impl Sized for st_save_options {
 }
 
 /// How to change metadata. Begin with ST_METADATA_OPTIONS_INIT; zero in any field is the default.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_metadata_options {
@@ -88,6 +90,7 @@ unsafe impl Sized for st_metadata_options {
 }
 
 /// A block of memory.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_buffer {
@@ -98,6 +101,7 @@ pub struct st_buffer {
 }
 
 /// A file being written in pieces. Opaque; made by st_writer_open.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC, repr(opaque))]
 pub struct st_writer(Writer);
 
 /// ==== Write ====

@@ -20,6 +20,7 @@ pub const ST_FATAL_TOLERANT: u32 = 2;
 /// One rule that a file breaks.
 ///
 /// Borrowed for the call of report.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 pub struct st_problem {
     /// The rule, as st_open's status.

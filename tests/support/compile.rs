@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the programs of tests/c against the header and the shared library.
+//! Compiles the programs of tests/c and tests/cpp against the headers and the
+//! shared library.
 
 use std::env;
 use std::fs;
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Once;
 
-const STRICT: &[&str] = &["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g"];
+/// What every program is compiled with.
+pub(crate) const STRICT: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g"];
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -52,11 +54,24 @@ pub(crate) fn has(program: &str) -> bool {
 
 /// Compiles a program of tests/c for one way to run it, without a warning.
 pub(crate) fn compile(compiler: &str, program: &str, way: &str, flags: &[&str]) -> PathBuf {
+    let mut command = Command::new(compiler);
+    command.arg("-std=c11").args(flags).arg("-D_DEFAULT_SOURCE");
+    link(command.arg(root().join("tests/c").join(format!("{program}.c"))), program, way)
+}
+
+/// Compiles a program of tests/cpp for one way to run it, without a warning.
+pub(crate) fn compile_cpp(compiler: &str, program: &str, way: &str, flags: &[&str]) -> PathBuf {
+    let mut command = Command::new(compiler);
+    command.args(["-Wold-style-cast", "-Wnon-virtual-dtor"]).args(flags);
+    command.arg("-I").arg(root().join("bindings/cpp/include"));
+    link(command.arg(root().join("tests/cpp").join(format!("{program}.cpp"))), program, way)
+}
+
+/// Has the command make a program linked with the library.
+pub(crate) fn link(command: &mut Command, program: &str, way: &str) -> PathBuf {
     let folder = library();
     let binary = scratch().join(format!("{program}-{way}"));
-    let mut command = Command::new(compiler);
-    command.args(STRICT).args(flags).arg("-D_DEFAULT_SOURCE");
-    command.arg("-I").arg(root().join("include")).arg(root().join("tests/c").join(format!("{program}.c")));
+    command.args(STRICT).arg("-I").arg(root().join("include"));
     command.arg("-L").arg(&folder).args(["-lsafetensors", "-pthread"]).arg(format!("-Wl,-rpath,{}", folder.display()));
     let output = command.arg("-o").arg(&binary).output().unwrap();
     assert!(output.status.success() && said(&output).is_empty(), "{program}: {}", said(&output));

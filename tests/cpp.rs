@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The C++ header: the programs in tests/cpp are compiled without a warning in
+//! every dialect, linked with the shared library, and run plainly and under
+//! AddressSanitizer with UBSan.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::compile::{compile_cpp, has, link, root, said, scratch, STRICT};
+
+const PROGRAMS: &[&str] = &["callbacks", "contract", "corpus", "loading", "threads", "writing"];
+const COMPILERS: &[&str] = &["g++", "clang++"];
+
+/// "2b" is what C++23 was called before it was ready.
+const DIALECTS: &[&str] = &["-std=c++17", "-std=c++20", "-std=c++2b"];
+
+/// Runs a program, which must succeed and say nothing of a fault.
+fn run(program: &Path) {
+    let folder = scratch().join(program.file_name().unwrap()).with_extension("files");
+    fs::create_dir_all(&folder).unwrap();
+    let mut command = Command::new(program);
+    command.arg(root().join("tests/corpus")).arg(&folder).env_remove("LD_PRELOAD");
+    let output =
+        command.env("ASAN_OPTIONS", "detect_stack_use_after_return=1:strict_string_checks=1").output().unwrap();
+    assert!(output.status.success(), "{}: {}\n{}", program.display(), output.status, said(&output));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// Has a compiler look at a program without linking it; it must have nothing to say.
+fn checks(compiler: &mut Command, program: &str) {
+    compiler.args(STRICT).arg("-I").arg(root().join("include")).arg("-I").arg(root().join("bindings/cpp/include"));
+    let output = compiler.arg(root().join("tests/cpp").join(format!("{program}.cpp"))).output().unwrap();
+    assert!(output.status.success() && said(&output).is_empty(), "{program}: {}", said(&output));
+}
+
+#[test]
+fn as_they_are() {
+    if has("g++") {
+        for program in PROGRAMS {
+            run(&compile_cpp("g++", program, "plain", &["-std=c++17", "-O2"]));
+        }
+    }
+}
+
+#[test]
+fn under_address_and_undefined_behaviour_sanitizers() {
+    if has("clang++") {
+        let flags =
+            ["-std=c++20", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DCHECK_SANITIZED"];
+        for program in PROGRAMS {
+            run(&compile_cpp("clang++", program, "sanitized", &flags));
+        }
+    }
+}
+
+#[test]
+fn warning_free_in_every_dialect() {
+    for compiler in COMPILERS.iter().filter(|compiler| has(compiler)) {
+        for dialect in DIALECTS {
+            for program in ["contract", "loading"] {
+                checks(Command::new(compiler).arg(dialect).arg("-fsyntax-only"), program);
+            }
+        }
+    }
+}
+
+#[test]
+fn without_exceptions() {
+    for compiler in COMPILERS.iter().filter(|compiler| has(compiler)) {
+        let flags = ["-std=c++17", "-O2", "-fno-exceptions", "-fno-rtti"];
+        run(&compile_cpp(compiler, "without_exceptions", compiler, &flags));
+    }
+}
+
+#[test]
+fn a_library_of_another_interface_is_refused() {
+    if has("g++") {
+        run(&compile_cpp("g++", "version", "plain", &["-std=c++17"]));
+    }
+}
+
+/// Two units of one program: of one standard, and of two that differ in what a
+/// span is.
+#[test]
+fn in_two_units() {
+    for compiler in COMPILERS.iter().filter(|compiler| has(compiler)) {
+        let unit = |dialect: &str, main: &str| -> PathBuf {
+            let object = scratch().join(format!("units-{compiler}-{}{main}.o", &dialect[5..]));
+            checks(Command::new(compiler).args(["-c", dialect, main, "-o"]).arg(&object), "units");
+            object
+        };
+        for (one, other) in [("-std=c++17", "-std=c++17"), ("-std=c++20", "-std=c++2b"), ("-std=c++17", "-std=c++20")] {
+            let objects = [unit(one, "-DUNIT_MAIN"), unit(other, "-DUNIT_OTHER")];
+            run(&link(Command::new(compiler).args(objects), "units", &format!("{compiler}{one}")));
+        }
+    }
+}
