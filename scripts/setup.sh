@@ -64,6 +64,39 @@ need_rust() {
     fi
 }
 
+# A JDK of Java 17 or newer, and Maven.
+need_java() {
+    if ! java_is_new_enough; then
+        # Newer systems have dropped 17 for what is their default.
+        apt_install openjdk-17-jdk-headless 2>/dev/null || apt_install default-jdk-headless
+    fi
+    need mvn maven
+    if ! java_is_new_enough; then
+        echo "missing: a JDK of Java 17 or newer as the javac in PATH, or in JAVA_HOME" >&2
+        exit 1
+    fi
+}
+
+java_is_new_enough() { [ "$(java_version "${JAVA_HOME:+$JAVA_HOME/bin/}javac")" -ge 17 ]; }
+
+# java_version JAVAC: the 17 of "javac 17.0.2"; 0 where there is none.
+java_version() {
+    local found
+    found=$("$1" -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')
+    echo "${found:-0}"
+}
+
+# Prints where a JDK of Java 22 or newer is, if there is one.
+find_jdk22() {
+    local home
+    for home in "${JAVA_HOME:-/nonexistent}" /usr/lib/jvm/*; do
+        if [ -x "$home/bin/javac" ] && [ "$(java_version "$home/bin/javac")" -ge 22 ]; then
+            echo "$home"
+            return
+        fi
+    done
+}
+
 go_needed=1.22
 
 # True if the Go at hand is as new as bindings/go/go.mod wants it.

@@ -149,21 +149,13 @@ fn what_is_in_flight_is_waited_for_when_reading_fails_or_the_load_is_cancelled()
             let reader = Reader { preferred_read: 10_000, ..Reader::new(bytes.clone()) }.manner(manner);
             let from = open_io(&reader.io(), &init_options()).unwrap();
             for threads in [1, 8] {
-<<<<<<< HEAD
-=======
-                // A wait that fails afterwards does not hide why the load ended.
-                // (With so many buffers none is waited for before the end.)
-                let (result, ..) = into_device(&from, threads, &[10_000; 40], 50, Wrong { chunk: None, wait: Some(0) });
-                let failure = result.unwrap_err();
-                assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", libc::EIO), "{}", failure.message);
->>>>>>> main
                 let (result, ..) = into_device(&from, threads, &[4096; 4], 50, Wrong::default());
                 let failure = result.unwrap_err();
                 assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", libc::EIO), "{}", failure.message);
             }
         }
-<<<<<<< HEAD
-        // A wait that fails afterwards does not hide why the load ended. Some chunks were given, and with so many buffers none is waited for before the end.
+        // A wait that fails afterwards does not hide why the load ended. Some chunks
+        // were given, and with so many buffers none is waited for before the end.
         let manner = Manner::Fails(15, 3, libc::EIO, c"gone");
         let reader = Reader { preferred_read: 10_000, ..Reader::new(file_of(&names(3), 90_000)) }.manner(manner);
         let from = open_io(&reader.io(), &init_options()).unwrap();
@@ -171,8 +163,6 @@ fn what_is_in_flight_is_waited_for_when_reading_fails_or_the_load_is_cancelled()
         let failure = result.unwrap_err();
         assert!(state.waits > 0, "a wait has failed");
         assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", libc::EIO), "{}", failure.message);
-=======
->>>>>>> main
         let from = open_memory(&bytes, &init_options()).unwrap();
         for call in 0..6 {
             let items: Vec<_> = from.tensors().iter().map(item_of).collect();
