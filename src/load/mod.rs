@@ -312,7 +312,10 @@ impl<'a> Load<'a> {
             return;
         }
         let mut reader = self.reader();
-        let mut read: Vec<Option<(u64, u64)>> = vec![None; self.checkpoint.shards().len()];
+        let count = self.checkpoint.shards().len();
+        // Without room for this list they stay: it is a hint.
+        let Ok(mut read) = memory::vec_with_capacity::<Option<(u64, u64)>>(count, "shards") else { return };
+        read.resize(count, None);
         for task in self.tasks.iter().filter(|task| task.picked != 0) {
             if let Some(read) = read.get_mut(task.tensor.shard()) {
                 let (start, end) = read.unwrap_or((task.start, task.end));
