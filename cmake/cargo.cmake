@@ -11,7 +11,9 @@ endif()
 set(SAFETENSORS_CARGO_TARGET_DIR "${PROJECT_BINARY_DIR}/cargo" CACHE PATH "Where cargo builds")
 set(SAFETENSORS_RUST_TARGET "" CACHE STRING "Rust target triple to build for; empty: this machine")
 
-set(cargo_flags --release --lib --locked
+# Without the rlib, which only Rust programs want and which keeps the compiler
+# from optimising across crates: 100 kB of the shared library.
+set(cargo_flags --release --lib --locked --crate-type cdylib,staticlib
   --manifest-path "${PROJECT_SOURCE_DIR}/Cargo.toml" --target-dir "${SAFETENSORS_CARGO_TARGET_DIR}")
 set(cargo_out "${SAFETENSORS_CARGO_TARGET_DIR}/release")
 if(SAFETENSORS_RUST_TARGET)
@@ -39,7 +41,7 @@ file(MAKE_DIRECTORY "${lib}")
 # CARGO_BUILD_TARGET would move the output.)
 add_custom_target(safetensors_cargo
   COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS --unset=MFLAGS --unset=CARGO_BUILD_TARGET
-    "${SAFETENSORS_CARGO}" build ${cargo_flags}
+    "${SAFETENSORS_CARGO}" rustc ${cargo_flags}
   BYPRODUCTS "${cargo_out}/${safetensors_link}" "${cargo_out}/${safetensors_archive}"
   COMMENT "Building libsafetensors ${PROJECT_VERSION} with cargo"
   USES_TERMINAL VERBATIM)

@@ -63,3 +63,82 @@ need_rust() {
         exit 1
     fi
 }
+
+# A JDK of Java 17 or newer, and Maven.
+need_java() {
+    if ! java_is_new_enough; then
+        # Newer systems have dropped 17 for what is their default.
+        apt_install openjdk-17-jdk-headless 2>/dev/null || apt_install default-jdk-headless
+    fi
+    need mvn maven
+    if ! java_is_new_enough; then
+        echo "missing: a JDK of Java 17 or newer as the javac in PATH, or in JAVA_HOME" >&2
+        exit 1
+    fi
+}
+
+java_is_new_enough() { [ "$(java_version "${JAVA_HOME:+$JAVA_HOME/bin/}javac")" -ge 17 ]; }
+
+# java_version JAVAC: the 17 of "javac 17.0.2"; 0 where there is none.
+java_version() {
+    local found
+    found=$("$1" -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')
+    echo "${found:-0}"
+}
+
+# Prints where a JDK of Java 22 or newer is, if there is one.
+find_jdk22() {
+    local home
+    for home in "${JAVA_HOME:-/nonexistent}" /usr/lib/jvm/*; do
+        if [ -x "$home/bin/javac" ] && [ "$(java_version "$home/bin/javac")" -ge 22 ]; then
+            echo "$home"
+            return
+        fi
+    done
+}
+
+go_needed=1.22
+
+# True if the Go at hand is as new as bindings/go/go.mod wants it.
+go_is_new_enough() {
+    command -v go >/dev/null || return 1
+    local found
+    found=$(go env GOVERSION 2>/dev/null)
+    [ "$(printf '%s\n' "$go_needed" "${found#go}" | sort -V | head -n 1)" = "$go_needed" ]
+}
+
+# The newest Go that the system's packages have: golang-1.23-go, or nothing.
+packaged_go() {
+    command -v apt-cache >/dev/null || return 0
+    apt-cache search --names-only '^golang-1\.[0-9]+-go$' | cut -d' ' -f1 | sort -V | tail -n 1
+}
+
+need_go() {
+    local folder package version
+    for folder in /usr/local/go/bin "$PWD/build/go-sdk/go/bin" $(printf '%s\n' /usr/lib/go-*/bin | sort -Vr); do
+        go_is_new_enough && return
+        [ -x "$folder/go" ] && PATH=$folder:$PATH
+    done
+    go_is_new_enough && return
+    say "installing Go $go_needed or newer"
+    package=$(packaged_go)
+    if [ "$(printf '%s\n' "golang-$go_needed-go" "$package" | sort -V | head -n 1)" = "golang-$go_needed-go" ]; then
+        apt_install "$package"
+        version=${package#golang-}
+        PATH=/usr/lib/go-${version%-go}/bin:$PATH
+    elif [ "$(uname -s)" = Linux ] && need curl curl ca-certificates && version=$(curl -sSf 'https://go.dev/VERSION?m=text' | head -n 1); then
+        # Older systems package an older one; this is what https://go.dev/doc/install has.
+        mkdir -p build/go-sdk
+        case $(uname -m) in
+        x86_64) package=amd64 ;;
+        aarch64) package=arm64 ;;
+        *) package=$(uname -m) ;;
+        esac
+        curl -sSfL "https://go.dev/dl/$version.linux-$package.tar.gz" | tar -xz -C build/go-sdk
+        PATH=$PWD/build/go-sdk/go/bin:$PATH
+    fi
+    if ! go_is_new_enough; then
+        echo "missing: Go $go_needed or newer. See https://go.dev/doc/install" >&2
+        exit 1
+    fi
+}

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One opened set of named tensors, and reading from it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::header::{Arena, Header};
@@ -179,7 +178,7 @@ impl Checkpoint {
         if !tensor.data.is_null() {
             return Ok(tensor);
         }
-        self.loaded.get(index, || {
+        self.loaded.get(index, self.tensors.len(), || {
             let what = "the tensor's bytes";
             let size = usize::try_from(tensor.size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
             let mut bytes = Aligned::zeroed(size, what)?;
@@ -320,20 +319,26 @@ struct Loaded {
     _bytes: Aligned,
 }
 
-/// What has been read so far, by the record's index. Boxed, as callers hold
-/// the records' addresses; one lock for each, so that two threads read two
-/// tensors at once and one tensor only once.
+/// What has been read so far: a slot for each record, from the first one that
+/// is asked for on. Boxed, as callers hold the records' addresses; one lock for
+/// each, so that two threads read two tensors at once and one tensor only once.
 #[derive(Default)]
-struct LoadedTensors(Mutex<HashMap<usize, Arc<LoadedSlot>>>);
+struct LoadedTensors(OnceLock<Vec<LoadedSlot>>);
 
 type LoadedSlot = Mutex<Option<Box<Loaded>>>;
 
 impl LoadedTensors {
-    fn get(&self, index: usize, load: impl FnOnce() -> Result<Loaded>) -> Result<&Tensor> {
-        let slot = {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(index).or_default())
+    /// The record of number `index` of `count`.
+    fn get(&self, index: usize, count: usize, load: impl FnOnce() -> Result<Loaded>) -> Result<&Tensor> {
+        let slots = match self.0.get() {
+            Some(slots) => slots,
+            None => {
+                let mut slots = memory::vec_with_capacity(count, "a list of what has been read")?;
+                slots.resize_with(count, LoadedSlot::default);
+                self.0.get_or_init(|| slots)
+            }
         };
+        let slot = slots.get(index).ok_or_else(|| Error::new(ErrorKind::Internal, "a record has no slot"))?;
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = match &mut *slot {
             Some(loaded) => loaded,

@@ -5,8 +5,6 @@
 //! nothing here allocates for one without being able to say so.
 #![forbid(unsafe_code)]
 
-use std::cmp::Ordering;
-
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::finding::{Finding, Sink};
 use crate::json::{Cursor, Fault, Span};
@@ -98,29 +96,28 @@ impl Index {
 
     fn check_weights(&mut self, sink: &mut Sink<'_>) -> Result<()> {
         let text = &self.text;
-        sort(&mut self.weights, |a, b| (a.tensor.of(text), a.tensor.start).cmp(&(b.tensor.of(text), b.tensor.start)));
-        for pair in self.weights.windows(2) {
-            match pair {
-                [a, b] if a.tensor.of(text) == b.tensor.of(text) => {
-                    let name = b.tensor.of(text);
-                    let error = Error::tensor(ErrorKind::DuplicateKey, name, "stands twice in the weight_map");
-                    sink(Finding::new(error, self.place(name), Some(name)))?;
-                }
-                _ => {}
-            }
+        let names = sort::sorted(self.weights.iter().map(|weight| weight.tensor.of(text)), "the weight_map")?;
+        for (name, _) in sort::repeated(&names) {
+            let error = Error::tensor(ErrorKind::DuplicateKey, name, "stands twice in the weight_map");
+            sink(Finding::new(error, self.place(name), Some(name)))?;
         }
-        for weight in &self.weights {
-            let (tensor, shard) = (weight.tensor.of(text), weight.shard.of(text));
-            if !is_plain(shard) {
-                let said = format!("weight_map names the shard {}, which is not a plain file name", quoted(shard));
-                let error = Error::tensor(ErrorKind::Index, tensor, said);
-                sink(Finding::new(error, self.place(shard), Some(tensor)))?;
+        let mut shards = memory::vec_with_capacity(names.len(), "the weight_map")?;
+        for (rank, (tensor, number)) in names.iter().enumerate() {
+            let shard = self.weights.get(*number).map_or(&[][..], |weight| weight.shard.of(text));
+            if is_plain(shard) {
+                shards.push((shard, rank));
+                continue;
             }
+            let said = format!("weight_map names the shard {}, which is not a plain file name", quoted(shard));
+            let error = Error::tensor(ErrorKind::Index, tensor, said);
+            sink(Finding::new(error, self.place(shard), Some(tensor)))?;
         }
-        self.weights.retain(|weight| is_plain(weight.shard.of(text)));
-        sort(&mut self.weights, |a, b| {
-            (a.shard.of(text), a.tensor.of(text)).cmp(&(b.shard.of(text), b.tensor.of(text)))
-        });
+        // By shard, and within each by name.
+        sort::texts(&mut shards);
+        let mut weights = memory::vec_with_capacity(shards.len(), "the weight_map")?;
+        let weight = |rank: usize| self.weights.get(names.get(rank)?.1).copied();
+        weights.extend(shards.iter().filter_map(|(_, rank)| weight(*rank)));
+        self.weights = weights;
         Ok(())
     }
 
@@ -132,12 +129,6 @@ impl Index {
         }
         Ok(())
     }
-}
-
-/// Sorting is 10 kB of code for each closure; one sort serves both orders.
-fn sort(weights: &mut [Weight], order: impl Fn(&Weight, &Weight) -> Ordering) {
-    let order: &dyn Fn(&Weight, &Weight) -> Ordering = &order;
-    weights.sort_unstable_by(order);
 }
 
 /// A shard lies beside its index: anything but a plain file name would let an

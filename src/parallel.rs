@@ -74,12 +74,21 @@ pub(crate) fn on_threads(count: usize, work: &(dyn Fn() + Sync)) {
 #[inline(never)]
 pub(crate) fn run(threads: usize, worker: &(dyn Fn() + Sync), here: &mut dyn FnMut()) {
     thread::scope(|scope| {
+        let mut started = Vec::new();
         for _ in 1..threads {
-            if thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker).is_err() {
-                break;
+            match thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker) {
+                Ok(thread) => started.push(thread),
+                Err(_) => break,
             }
         }
         here();
+        // A scope only waits for the work to end; who unloads the library next
+        // needs the threads to be gone.
+        for thread in started {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
     });
 }
 

@@ -154,7 +154,8 @@ fn what_is_in_flight_is_waited_for_when_reading_fails_or_the_load_is_cancelled()
                 assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", libc::EIO), "{}", failure.message);
             }
         }
-        // A wait that fails afterwards does not hide why the load ended. Some chunks were given, and with so many buffers none is waited for before the end.
+        // A wait that fails afterwards does not hide why the load ended. Some chunks
+        // were given, and with so many buffers none is waited for before the end.
         let manner = Manner::Fails(15, 3, libc::EIO, c"gone");
         let reader = Reader { preferred_read: 10_000, ..Reader::new(file_of(&names(3), 90_000)) }.manner(manner);
         let from = open_io(&reader.io(), &init_options()).unwrap();

@@ -131,3 +131,28 @@ pub(super) unsafe fn read_options<T: Sized>(pointer: *const T) -> Result<Option<
     // SAFETY: the caller's promise.
     unsafe { read_sized(pointer) }.map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let mut error = st_error { code: -1, os_errno: -1, message: [0; 504] };
+        let bodies: [(fn(), &str); 3] = [
+            (|| panic!("in a {}", "string"), "in a string"),
+            (|| panic!("in a literal"), "in a literal"),
+            (|| panic::panic_any(7), "panic"),
+        ];
+        for (body, said) in bodies {
+            let body = || {
+                body();
+                Ok(0)
+            };
+            // SAFETY: a writable error.
+            let status = unsafe { guard(&raw mut error, |kind| kind as i32, body) };
+            assert_eq!(status, ErrorKind::Internal as i32);
+            assert_eq!((error.code, error.text().ends_with(said)), (status, true), "{}", error.text());
+        }
+    }
+}

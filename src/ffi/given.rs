@@ -156,14 +156,13 @@ unsafe fn new_tensor<'a>(
     if !with_data {
         return Ok(tensor);
     }
+    // A size of 0 stands for what dtype and shape take.
+    let sized = st_tensor { size: tensor.size(), reserved: [0; 2], ..*record };
     match source {
         _ if record.data.is_null() && tensor.size() == 0 => Ok(tensor),
-        Some(source) if record.data.is_null() => {
-            let record = st_tensor { size: tensor.size(), reserved: [0; 2], ..*record };
-            tensor.with_source(source, &record)
-        }
+        Some(source) if record.data.is_null() => tensor.with_source(source, &sized),
         // A part of a mapped tensor is no record of the source's: memory.
-        Some(source) if source.maps(record) && source.require_own(record).is_ok() => tensor.with_source(source, record),
+        Some(source) if source.maps(&sized) && source.require_own(&sized).is_ok() => tensor.with_source(source, &sized),
         _ if record.data.is_null() => Ok(tensor),
         _ => {
             let size = usize::try_from(tensor.size()).unwrap_or(usize::MAX);

@@ -107,6 +107,10 @@ pub unsafe extern "C" fn st_shards(checkpoint: *const st_checkpoint, count: *mut
     unsafe { array(checkpoint.as_ref().map(|checkpoint| checkpoint.0.shards()), count) }
 }
 
+/// What arrays of nothing begin at: an address that is one, as runtimes that
+/// look at pointers (Go's) take no made-up one.
+static NOTHING: u64 = 0;
+
 /// A slice as C has it. An empty one is not NULL.
 ///
 /// # Safety
@@ -116,7 +120,11 @@ unsafe fn array<T>(items: Option<&[T]>, count: *mut usize) -> *const T {
         // SAFETY: the caller's promise.
         unsafe { count.write(items.map_or(0, <[T]>::len)) };
     }
-    items.map_or(ptr::null(), <[T]>::as_ptr)
+    match items {
+        None => ptr::null(),
+        Some([]) => (&raw const NOTHING).cast(),
+        Some(items) => items.as_ptr(),
+    }
 }
 
 /// # Safety

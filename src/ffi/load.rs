@@ -146,7 +146,8 @@ pub struct st_plan {
     /// blocks of 4 KiB come on top of each read.)
     pub read_bytes: u64,
     /// Of those, bytes that belong to no item: gaps of at most 4 KiB (64 KiB
-    /// through an st_io) between pieces that are fetched together.
+    /// through an st_io) between pieces that are fetched together. (Too few are
+    /// counted where items pick the same bytes.)
     pub over_read_bytes: u64,
     /// Reads through the page cache, where none comes back short.
     pub requests: u64,
@@ -169,10 +170,10 @@ pub struct st_plan {
 /// call; NULL: all defaults.
 ///
 /// Before the first byte is read, everything is checked: records, ranges,
-/// dtypes, room, and that no two destinations share a byte. Small tensors that lie
-/// together are read together, and items that pick from the same bytes share
-/// their reads. Files are read and never mapped, so one that is cut short
-/// is an error and not a signal. An st_io has up to options->threads calls of
+/// dtypes, room, and that no two destinations share a byte. Pieces below 64 KiB that
+/// lie together are read together, whichever items they belong to: many small
+/// tensors, or the columns of one matrix that go to different places. Files are
+/// read and never mapped, so one that is cut short is an error and not a signal. An st_io has up to options->threads calls of
 /// read_at under way (by default 8, or its max_parallel).
 ///
 /// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE,

@@ -10,6 +10,7 @@ use crate::finding::Finding;
 use crate::lookup::Lookup;
 use crate::memory;
 use crate::record::Tensor;
+use crate::sort;
 
 /// The rules behind JSON in the order in which they are reported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,9 +85,7 @@ pub(super) fn check(
     memory::shrink(&mut tensors);
     let in_order = in_order && begin == 0;
     if !in_order {
-        // Empty tensors may share an offset; they stay in the header's order,
-        // which is that of their names' addresses.
-        tensors.sort_unstable_by_key(|tensor| (relative(tensor.offset, context), tensor.size, tensor.name.addr()));
+        sort_by_place(&mut tensors, context)?;
         for (hash, tensor) in hashes.iter_mut().zip(&tensors) {
             *hash = context.hasher.hash(tensor.name());
         }
@@ -104,6 +103,30 @@ pub(super) fn check(
     judge.met(Rank::SubByte, Rank::Size)?;
     check_end(end, file_size, complete, context, judge)?;
     Ok(Header { tensors, names, metadata, data_offset: context.data_offset, data_size: end, arena })
+}
+
+/// Sorts by place in the data. Empty tensors may share one; they stay in the
+/// header's order.
+fn sort_by_place(tensors: &mut [Tensor], context: &Context<'_>) -> Result<()> {
+    let mut order = memory::vec_with_capacity(tensors.len(), "the order of tensors")?;
+    order.extend(
+        tensors.iter().zip(0..).map(|(tensor, number)| [relative(tensor.offset, context), tensor.size, number]),
+    );
+    sort::rows(&mut order);
+    // Each cycle of places is gone round once: what belongs at `at` is fetched
+    // from where it is, which then waits for what belongs there.
+    for start in 0..order.len() {
+        let mut at = start;
+        while let Some([_, _, number]) = order.get_mut(at) {
+            let from = usize::try_from(std::mem::replace(number, at as u64)).unwrap_or(at);
+            if from == start || from == at {
+                break;
+            }
+            tensors.swap(at, from);
+            at = from;
+        }
+    }
+    Ok(())
 }
 
 /// Offsets are absolute in records and relative in the header. An absurd one

@@ -8,8 +8,6 @@
 //! text again, from its start, so that errors are those of a single pass.
 #![forbid(unsafe_code)]
 
-use std::thread;
-
 use super::parse::{first_half, second_half, Context, Found};
 use crate::memory;
 use crate::parallel;
@@ -38,13 +36,17 @@ pub(super) fn parse(text: &mut [u8], middle: usize, tensors: &mut Vec<Tensor>, c
     // name contains a brace, and then the first half doesn't fill its room.
     let first_count = braces(first).saturating_sub(usize::from(first.starts_with(b"{\"__metadata__\":{")));
     let found = memory::fill(tensors, first_count, |first_tensors, second_tensors| {
-        thread::scope(|scope| {
-            let second = thread::Builder::new()
-                .name("safetensors".into())
-                .spawn_scoped(scope, || second_half(second, second_tensors, context));
-            let first = first_half(first, first_tensors, context);
-            join(first?, second.ok()?.join().ok()??)
-        })
+        let (mut first_found, mut second_found) = (None, None);
+        let parse_first = &mut || {
+            first_found = first_half(first, first_tensors, context);
+            Ok(())
+        };
+        let parse_second = &mut || {
+            second_found = second_half(second, second_tensors, context);
+            Ok(())
+        };
+        parallel::both(parse_first, parse_second).ok()?;
+        join(first_found?, second_found?)
     })?;
     (tensors.len() as u64 <= context.limits.tensors).then_some(found)
 }

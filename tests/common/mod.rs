@@ -33,7 +33,7 @@ pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         run(Command::new(env!("CARGO"))
-            .args(["build", "--release", "--lib", "--manifest-path"])
+            .args(["rustc", "--release", "--lib", "--crate-type", "cdylib,staticlib", "--manifest-path"])
             .arg(root().join("Cargo.toml"))
             .arg("--target-dir")
             .arg(cargo_target())

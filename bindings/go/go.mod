@@ -1,0 +1,3 @@
+module github.com/libsafetensors/libsafetensors/bindings/go
+
+go 1.22

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build safetensors_static
+
+package cst
+
+// scripts/bundle-go puts the archive and its header there.
+
+// #cgo CFLAGS: -I${SRCDIR}/lib/include -DSAFETENSORS_STATIC
+// #cgo linux,amd64 LDFLAGS: ${SRCDIR}/lib/linux_amd64/libsafetensors.a
+// #cgo linux,arm64 LDFLAGS: ${SRCDIR}/lib/linux_arm64/libsafetensors.a
+// #cgo darwin,amd64 LDFLAGS: ${SRCDIR}/lib/darwin_amd64/libsafetensors.a
+// #cgo darwin,arm64 LDFLAGS: ${SRCDIR}/lib/darwin_arm64/libsafetensors.a
+// #cgo linux LDFLAGS: -lpthread -lm -ldl -lrt -lutil
+// #cgo darwin LDFLAGS: -lpthread -lm
+import "C"

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening, listing and reading.
+
+#include "shim.h"
+
+#include <stdio.h>
+
+// ------------------------------------------------------------------ callbacks
+
+static st_status source_read_at(void *user_data, uint64_t offset, void *dst, size_t len, size_t *done, st_error *error)
+{
+    JNIEnv *env = environment();
+    if (env == NULL) {
+        return callback_failed(error, ST_ERROR_INTERNAL, 0, "a thread can't be attached to the JVM");
+    }
+    jint result = (*env)->CallIntMethod(env, user_data, bridge.source_read_at, (jlong)offset, value_of(dst), (jlong)len);
+    if (exception_cleared(env)) {
+        return callback_failed(error, ST_ERROR_INTERNAL, 0, "no stack or memory for a callback");
+    }
+    if (result < 0) {
+        // The number by which Callbacks.java finds what was thrown.
+        return callback_failed(error, ST_ERROR_IO, result, "the source threw an exception");
+    }
+    *done = (size_t)result;
+    return ST_OK;
+}
+
+static void source_release(void *user_data)
+{
+    JNIEnv *env = environment();
+    if (env != NULL) {
+        (*env)->CallVoidMethod(env, user_data, bridge.source_release);
+        exception_cleared(env);
+        (*env)->DeleteGlobalRef(env, user_data);
+    }
+}
+
+// An st_io for a SourceBridge. False: an exception is pending.
+static bool io_of(JNIEnv *env, jobject source, st_io *io)
+{
+    io->size = (uint64_t)(*env)->GetLongField(env, source, bridge.source_size);
+    io->preferred_read = (size_t)(*env)->GetLongField(env, source, bridge.source_preferred_read);
+    io->max_parallel = (size_t)(*env)->GetLongField(env, source, bridge.source_max_parallel);
+    io->read_at = source_read_at;
+    io->release = source_release;
+    io->user_data = (*env)->NewGlobalRef(env, source);
+    if (io->user_data == NULL) {
+        throw_out_of_memory(env, "a reference to a source");
+        return false;
+    }
+    return true;
+}
+
+static st_status resolver_open(void *user_data, const char *name, st_io *out, st_error *error)
+{
+    JNIEnv *env = environment();
+    if (env == NULL) {
+        return callback_failed(error, ST_ERROR_INTERNAL, 0, "a thread can't be attached to the JVM");
+    }
+    jsize length = (jsize)strlen(name);
+    jbyteArray bytes = (*env)->NewByteArray(env, length);
+    if (bytes == NULL) {
+        exception_cleared(env);
+        return callback_failed(error, ST_ERROR_OUT_OF_MEMORY, 0, "no memory for a file's name");
+    }
+    (*env)->SetByteArrayRegion(env, bytes, 0, length, (const jbyte *)name);
+    jobject source = (*env)->CallObjectMethod(env, user_data, bridge.resolver_open, bytes);
+    bool thrown = exception_cleared(env);
+    (*env)->DeleteLocalRef(env, bytes);
+    if (thrown) {
+        return callback_failed(error, ST_ERROR_INTERNAL, 0, "no stack or memory for a callback");
+    }
+    if (source == NULL) {
+        jint failure = (*env)->GetIntField(env, user_data, bridge.resolver_failure);
+        return callback_failed(error, ST_ERROR_IO, failure, "the resolver threw an exception");
+    }
+    bool made = io_of(env, source, out);
+    exception_cleared(env);
+    (*env)->DeleteLocalRef(env, source);
+    return made ? ST_OK : callback_failed(error, ST_ERROR_OUT_OF_MEMORY, 0, "no memory for a reference to a source");
+}
+
+// ------------------------------------------------------------------------ open
+
+static st_open_options options_of(JNIEnv *env, jlongArray packed)
+{
+    jlong from[7] = {0};
+    (*env)->GetLongArrayRegion(env, packed, 0, 7, from);
+    st_open_options options = ST_OPEN_OPTIONS_INIT;
+    options.access = (int32_t)from[0];
+    options.tolerate = (uint32_t)from[1];
+    options.prefetch = (int32_t)from[2];
+    options.max_header_size = (uint64_t)from[3];
+    options.max_tensors = (uint64_t)from[4];
+    options.max_rank = (uint64_t)from[5];
+    options.max_name_length = (uint64_t)from[6];
+    return options;
+}
+
+static jlong opened(JNIEnv *env, st_checkpoint *checkpoint, const st_error *error)
+{
+    if (checkpoint == NULL) {
+        throw_error(env, error);
+    }
+    return value_of(checkpoint);
+}
+
+JNIEXPORT jlong JNICALL Java_org_safetensors_Native_open(JNIEnv *env, jclass class, jbyteArray path, jlongArray packed)
+{
+    (void)class;
+    st_error error;
+    st_open_options options = options_of(env, packed);
+    char *text = text_of(env, path);
+    if (text == NULL) {
+        return 0;
+    }
+    st_checkpoint *checkpoint = st_open_with(text, &options, &error);
+    free(text);
+    return opened(env, checkpoint, &error);
+}
+
+JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openMemory(JNIEnv *env, jclass class, jlong address, jlong size,
+                                                              jlongArray packed)
+{
+    (void)class;
+    st_error error;
+    st_open_options options = options_of(env, packed);
+    return opened(env, st_open_memory(pointer_of(address), (size_t)size, &options, &error), &error);
+}
+
+JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openSource(JNIEnv *env, jclass class, jobject source,
+                                                              jlongArray packed)
+{
+    (void)class;
+    st_error error;
+    st_io io = ST_IO_INIT;
+    st_open_options options = options_of(env, packed);
+    if (!io_of(env, source, &io)) {
+        return 0;
+    }
+    return opened(env, st_open_io(&io, &options, &error), &error);
+}
+
+JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openResolved(JNIEnv *env, jclass class, jobject resolver,
+                                                                jbyteArray name, jlongArray packed)
+{
+    (void)class;
+    st_error error;
+    st_resolver through = ST_RESOLVER_INIT;
+    // Called on this thread and within this call only: the local reference does.
+    through.open = resolver_open;
+    through.user_data = resolver;
+    st_open_options options = options_of(env, packed);
+    char *text = text_of(env, name);
+    if (text == NULL) {
+        return 0;
+    }
+    st_checkpoint *checkpoint = st_open_resolved(&through, text, &options, &error);
+    free(text);
+    return opened(env, checkpoint, &error);
+}
+
+JNIEXPORT void JNICALL Java_org_safetensors_Native_retain(JNIEnv *env, jclass class, jlong checkpoint)
+{
+    (void)env, (void)class;
+    st_retain(pointer_of(checkpoint));
+}
+
+JNIEXPORT void JNICALL Java_org_safetensors_Native_free(JNIEnv *env, jclass class, jlong checkpoint)
+{
+    (void)env, (void)class;
+    st_free(pointer_of(checkpoint));
+}
+
+// --------------------------------------------------------------------- records
+
+// Writes the block that Records.java reads; while `at` is NULL it only counts.
+typedef struct block {
+    unsigned char *at;
+    size_t size;
+} block;
+
+static void put(block *to, const void *bytes, size_t size)
+{
+    if (to->at != NULL && size != 0) {
+        memcpy(to->at + to->size, bytes, size);
+    }
+    to->size += size;
+}
+
+static void put_int(block *to, size_t value)
+{
+    int32_t number = (int32_t)value;
+    put(to, &number, sizeof number);
+}
+
+static void put_long(block *to, uint64_t value)
+{
+    put(to, &value, sizeof value);
+}
+
+// NULL is the length -1.
+static void put_text(block *to, const char *text, size_t length)
+{
+    put_int(to, text == NULL ? (size_t)-1 : length);
+    put(to, text, text == NULL ? 0 : length);
+}
+
+static void put_records(block *to, const st_checkpoint *checkpoint)
+{
+    size_t count;
+    const st_shard *shards = st_shards(checkpoint, &count);
+    put_int(to, count);
+    for (const st_shard *shard = shards; shard != shards + count; shard++) {
+        put_text(to, shard->path, shard->path_len);
+        put_long(to, shard->size);
+        put_long(to, shard->data_offset);
+        put_long(to, shard->data_size);
+        put_int(to, (size_t)shard->access);
+        put_text(to, shard->reason, strlen(shard->reason));
+    }
+    const st_tensor *tensors = st_tensors(checkpoint, &count);
+    put_int(to, count);
+    for (const st_tensor *tensor = tensors; tensor != tensors + count; tensor++) {
+        put_text(to, tensor->name, tensor->name_len);
+        put_int(to, (size_t)tensor->dtype);
+        // Java knows the spelling of all others.
+        const char *spelling = tensor->dtype == ST_DTYPE_UNKNOWN ? tensor->dtype_name : NULL;
+        put_text(to, spelling, spelling == NULL ? 0 : strlen(spelling));
+        put_int(to, tensor->data != NULL);
+        put_int(to, tensor->shard);
+        put_long(to, tensor->offset);
+        put_long(to, tensor->size);
+        put_long(to, tensor->element_count);
+        put_int(to, tensor->rank);
+        put(to, tensor->shape, tensor->rank * sizeof *tensor->shape);
+    }
+    const st_metadata *entries = st_metadata_entries(checkpoint, &count);
+    put_int(to, entries == NULL ? (size_t)-1 : count);
+    for (const st_metadata *entry = entries; entry != entries + count; entry++) {
+        put_text(to, entry->key, entry->key_len);
+        put_text(to, entry->value, entry->value_len);
+    }
+}
+
+JNIEXPORT jbyteArray JNICALL Java_org_safetensors_Native_records(JNIEnv *env, jclass class, jlong checkpoint)
+{
+    (void)class;
+    block records = {NULL, 0};
+    put_records(&records, pointer_of(checkpoint));
+    // A header would have to be of gigabytes; but the limit on it is the caller's.
+    if (records.size > INT32_MAX || (records.at = malloc(records.size)) == NULL) {
+        throw_out_of_memory(env, "the list of tensors");
+        return NULL;
+    }
+    records.size = 0;
+    put_records(&records, pointer_of(checkpoint));
+    jbyteArray array = (*env)->NewByteArray(env, (jsize)records.size);
+    if (array != NULL) {
+        (*env)->SetByteArrayRegion(env, array, 0, (jsize)records.size, (const jbyte *)records.at);
+    }
+    free(records.at);
+    return array;
+}
+
+// ------------------------------------------------------------------------ read
+
+static const st_tensor *tensor_at(jlong checkpoint, jint index)
+{
+    return st_tensors(pointer_of(checkpoint), NULL) + index;
+}
+
+JNIEXPORT jlong JNICALL Java_org_safetensors_Native_data(JNIEnv *env, jclass class, jlong checkpoint, jint index)
+{
+    (void)class;
+    st_error error;
+    const st_tensor *tensor = tensor_at(checkpoint, index);
+    if (tensor->data == NULL) {
+        tensor = st_get_tensor_n(pointer_of(checkpoint), tensor->name, tensor->name_len, &error);
+        if (tensor == NULL) {
+            throw_error(env, &error);
+            return 0;
+        }
+    }
+    return value_of(tensor->data);
+}
+
+JNIEXPORT void JNICALL Java_org_safetensors_Native_read(JNIEnv *env, jclass class, jlong checkpoint, jint index,
+                                                       jlong address, jlong size)
+{
+    (void)class;
+    st_error error;
+    if (st_read_tensor(pointer_of(checkpoint), tensor_at(checkpoint, index), pointer_of(address), (size_t)size,
+                       &error) != ST_OK) {
+        throw_error(env, &error);
+    }
+}
+
+// An array's ranges; NULL: an exception is pending. Released with ranges_free.
+static jlong *ranges_of(JNIEnv *env, jlongArray flat, size_t *count)
+{
+    *count = (size_t)(*env)->GetArrayLength(env, flat) / 3;
+    return (*env)->GetLongArrayElements(env, flat, NULL);
+}
+
+static void ranges_free(JNIEnv *env, jlongArray flat, jlong *ranges)
+{
+    (*env)->ReleaseLongArrayElements(env, flat, ranges, JNI_ABORT);
+}
+
+_Static_assert(sizeof(st_range) == 3 * sizeof(jlong), "three words are a range");
+
+JNIEXPORT void JNICALL Java_org_safetensors_Native_readSlice(JNIEnv *env, jclass class, jlong checkpoint, jint index,
+                                                            jlongArray flat, jlong address, jlong size)
+{
+    (void)class;
+    st_error error;
+    size_t count;
+    jlong *ranges = ranges_of(env, flat, &count);
+    if (ranges == NULL) {
+        return;
+    }
+    st_status status = st_read_slice(pointer_of(checkpoint), tensor_at(checkpoint, index), (const st_range *)ranges,
+                                     count, pointer_of(address), (size_t)size, &error);
+    ranges_free(env, flat, ranges);
+    if (status != ST_OK) {
+        throw_error(env, &error);
+    }
+}
+
+JNIEXPORT jlongArray JNICALL Java_org_safetensors_Native_sliceShape(JNIEnv *env, jclass class, jlong checkpoint,
+                                                                   jint index, jlongArray flat)
+{
+    (void)class;
+    st_error error;
+    size_t count;
+    uint64_t size = 0;
+    const st_tensor *tensor = tensor_at(checkpoint, index);
+    int64_t *shape = calloc(tensor->rank + 1, sizeof *shape);
+    if (shape == NULL) {
+        throw_out_of_memory(env, "a shape");
+        return NULL;
+    }
+    jlongArray result = NULL;
+    jlong *ranges = ranges_of(env, flat, &count);
+    if (ranges != NULL) {
+        st_status status = st_slice_shape(tensor, (const st_range *)ranges, count, shape, &size, &error);
+        ranges_free(env, flat, ranges);
+        if (status == ST_OK) {
+            shape[tensor->rank] = (int64_t)size;
+            result = longs_of(env, (const jlong *)shape, tensor->rank + 1);
+        } else {
+            throw_error(env, &error);
+        }
+    }
+    free(shape);
+    return result;
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.safetensors;
+
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+
+/** A load's {@link Progress} and {@link Sink} as the shim sees them. */
+final class LoadBridge extends ProgressBridge {
+    private final Sink sink;
+    private final ByteBuffer[] buffers;
+
+    LoadBridge(LoadOptions options) {
+        super(options.progress);
+        sink = options.sink;
+        buffers = options.buffers;
+    }
+
+    /** Called by the shim. */
+    boolean chunk(long buffer, long item, long offset, long size) {
+        try {
+            ByteBuffer data = buffers[(int) buffer].asReadOnlyBuffer().slice(0, (int) size).order(ByteOrder.LITTLE_ENDIAN);
+            return Callbacks.run(() -> {
+                sink.chunk(data, (int) buffer, (int) item, offset);
+                return true;
+            });
+        } catch (Throwable thrown) {
+            return fail(thrown);
+        }
+    }
+
+    /** Called by the shim. */
+    boolean await(long buffer) {
+        try {
+            return Callbacks.run(() -> {
+                sink.await((int) buffer);
+                return true;
+            });
+        } catch (Throwable thrown) {
+            return fail(thrown);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.safetensors;
+
+/** Memory segments, which Java 17 does not have; META-INF/versions/22 of the jar holds the class that makes them. */
+final class Segments {
+    private Segments() {}
+
+    static <S> S of(Class<S> type, Checkpoint checkpoint, int tensor, long size) {
+        throw new UnsupportedOperationException("memory segments need Java 22 or newer, and this library's jar as a jar");
+    }
+}
