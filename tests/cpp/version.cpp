@@ -16,7 +16,7 @@ int main()
     CHECK(refuses([] { st::Checkpoint::open("x"); }) && refuses([] { st::Checkpoint::open_memory("", 0); }));
     CHECK(refuses([] { st::Checkpoint::open_io({}); }) && refuses([] { st::Checkpoint::open_resolved(nullptr, "x"); }));
     CHECK(refuses([] { st::save("x", {}); }) && refuses([] { st::serialize({}); }) && refuses([] { st::Writer::open("x", {}); }));
-    CHECK(refuses([] { st::set_metadata("x", {}); }));
+    CHECK(refuses([] { st::set_metadata("x", {}); }) && refuses([] { st::validate("x"); }));
     CHECK(refuses([] { st::convert(st::Dtype::F32, {}, st::Dtype::F16, {}); }));
     return check::result();
 }

@@ -1963,7 +1963,7 @@ inline Result<void> try_validate(const Path &path, const Report &report = {}, co
             Held &held = *static_cast<Held *>(user_data);
             bool go_on = false;
             (void)held.thrown.run(nullptr, [&]() -> Result<void> {
-                go_on = held.report(Problem(*problem)).value();
+                go_on = !held.report || held.report(Problem(*problem)).value();
                 return {};
             });
             return go_on ? 0 : 1;
@@ -1971,7 +1971,7 @@ inline Result<void> try_validate(const Path &path, const Report &report = {}, co
     } held{report};
     const auto given = detail::c_options(options);
     st_error error;
-    const st_status status = st_validate(path.c_str(), &given, report ? Held::call : nullptr, &held, &error);
+    const st_status status = st_validate(path.c_str(), &given, Held::call, &held, &error);
     held.thrown.rethrow();
     if (status != ST_OK)
         return Error(error);
