@@ -98,9 +98,7 @@ impl<'a> Shared<'a> {
     /// Ends the load. `number` is the request's; 0 for what the caller said.
     pub(super) fn fail(&self, number: u64, error: Error) {
         let mut failure = lock(&self.failure);
-        // Whoever was only told that it has ended is not why it has.
-        let told = error.kind() == ErrorKind::Cancelled && number != 0 && self.stopped();
-        if failure.as_ref().is_none_or(|(first, _)| number < *first && !told) {
+        if failure.as_ref().is_none_or(|(first, _)| number < *first) {
             *failure = Some((number, error));
         }
         drop(failure);
