@@ -111,6 +111,16 @@ private:
     int drawn_ = -1;
 };
 
+// A name is a stranger's text: nothing of it may reach the terminal as a command.
+std::string shown(std::string_view name)
+{
+    std::string plain(name);
+    for (char &c : plain)
+        if (c < ' ' || c > '~')
+            c = '?';
+    return plain;
+}
+
 // A number that depends on every element, to compare runs and programs by.
 double sum(const Placed &placed, const Arena &arena)
 {
@@ -150,8 +160,8 @@ int run(const char *path, const st::LoadOptions &given, bool list)
 
     if (list)
         for (const Placed &one : placed)
-            std::printf("%12llu %-4s %-10s %g\n", static_cast<unsigned long long>(one.offset), st::name(one.dtype),
-                        st::name(one.tensor.dtype()), sum(one, arena));
+            std::printf("%12llu %-4s %-10s %12g  %s\n", static_cast<unsigned long long>(one.offset), st::name(one.dtype),
+                        st::name(one.tensor.dtype()), sum(one, arena), shown(one.tensor.name()).c_str());
     std::cout << "loaded in " << took.count() << " s, "
               << amount(took.count() > 0 ? static_cast<double>(plan.read_bytes) / took.count() : 0) << "/s\n";
     return 0;
