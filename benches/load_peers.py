@@ -17,6 +17,7 @@ def cold(path):
 
 
 def numpy(path):
+    import ml_dtypes  # noqa: F401  (it tells numpy of bfloat16)
     from safetensors.numpy import load_file
     cold(path)
     start = time.perf_counter()
