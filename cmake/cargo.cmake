@@ -15,6 +15,8 @@ set(SAFETENSORS_RUST_TARGET "" CACHE STRING "Rust target triple to build for; em
 # from optimising across crates: 100 kB of the shared library.
 set(cargo_flags --release --lib --locked --crate-type cdylib,staticlib
   --manifest-path "${PROJECT_SOURCE_DIR}/Cargo.toml" --target-dir "${SAFETENSORS_CARGO_TARGET_DIR}")
+# Half of LLVM's usual threshold: 45 kB less, and as fast.
+set(rustc_flags -C llvm-args=-inline-threshold=120)
 set(cargo_out "${SAFETENSORS_CARGO_TARGET_DIR}/release")
 if(SAFETENSORS_RUST_TARGET)
   list(APPEND cargo_flags --target "${SAFETENSORS_RUST_TARGET}")
@@ -41,7 +43,7 @@ file(MAKE_DIRECTORY "${lib}")
 # CARGO_BUILD_TARGET would move the output.)
 add_custom_target(safetensors_cargo
   COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS --unset=MFLAGS --unset=CARGO_BUILD_TARGET
-    "${SAFETENSORS_CARGO}" rustc ${cargo_flags}
+    "${SAFETENSORS_CARGO}" rustc ${cargo_flags} -- ${rustc_flags}
   BYPRODUCTS "${cargo_out}/${safetensors_link}" "${cargo_out}/${safetensors_archive}"
   COMMENT "Building libsafetensors ${PROJECT_VERSION} with cargo"
   USES_TERMINAL VERBATIM)

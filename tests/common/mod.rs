@@ -37,6 +37,7 @@ pub(crate) fn library() -> &'static Path {
             .arg(root().join("Cargo.toml"))
             .arg("--target-dir")
             .arg(cargo_target())
+            .args(["--", "-C", "llvm-args=-inline-threshold=120"])
             .env_remove("CARGO_BUILD_TARGET"));
         let folder = cargo_target().join("release");
         let soname = folder.join(concat!("libsafetensors.so.", env!("CARGO_PKG_VERSION_MAJOR")));
