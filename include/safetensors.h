@@ -831,7 +831,9 @@ ST_API const struct st_shard *st_shards(const struct st_checkpoint *checkpoint, 
 //
 // The tensor of this name with its bytes: data in the record returned is never
 // NULL. Where nothing is mapped, the first call for a tensor reads it into
-// memory of the checkpoint, 64-byte aligned, where it stays until st_free.
+// memory of the checkpoint, 64-byte aligned, where it stays until st_free; one
+// of 8 MiB or more as st_load does, on several threads and past the page cache
+// where it is not there.
 //
 // name: NUL-terminated UTF-8, borrowed for the call.
 //

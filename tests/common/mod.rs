@@ -32,6 +32,7 @@ pub(crate) fn cargo_target() -> PathBuf {
 pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
+        // As cmake/cargo.cmake builds what is installed.
         run(Command::new(env!("CARGO"))
             .args(["rustc", "--release", "--lib", "--crate-type", "cdylib,staticlib", "--manifest-path"])
             .arg(root().join("Cargo.toml"))
