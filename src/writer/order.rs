@@ -3,30 +3,42 @@
 //! implementation writes them.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 use super::tensor::NewTensor;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
+use crate::memory::{self, Filler};
 use crate::parallel::{self, WORTH_A_THREAD};
+
+const WHAT: &str = "the order of tensors";
 
 /// Indices of the tensors by name. Equal names are an error.
 ///
 /// Names share long beginnings ("model.layers.1"), on which a comparison sort
 /// walks again and again. Here what a group of names shares is skipped once,
 /// and the next bytes of each are compared as a number.
-pub(super) fn by_name(names: &[&[u8]]) -> Result<Vec<u32>> {
-    let what = "the order of tensors";
-    let count = u32::try_from(names.len());
-    let count = count.map_err(|_| Error::new(ErrorKind::Unsupported, "more than 2^32 tensors"))?;
-    let mut order = memory::vec_with_capacity(names.len(), what)?;
-    if names.is_sorted_by(|a, b| a < b) {
-        order.extend(0..count);
+pub(super) fn by_name(tensors: &[NewTensor<'_>]) -> Result<Vec<u32>> {
+    let mut order = given(tensors)?;
+    if tensors.is_sorted_by(|a, b| a.name < b.name) {
         return Ok(order);
     }
-    let mut keyed = memory::vec_with_capacity(names.len(), what)?;
-    keyed.extend((0..count).map(|index| Keyed { key: 0, index }));
-    sort(&mut keyed, names)?;
-    order.extend(keyed.iter().map(|one| one.index));
+    // By themselves they fit into a processor's cache.
+    let mut names = memory::vec_with_capacity(tensors.len(), WHAT)?;
+    names.extend(tensors.iter().map(|tensor| tensor.name.as_bytes()));
+    let mut keyed = memory::vec_with_capacity(tensors.len(), WHAT)?;
+    keyed.extend(order.iter().map(|index| Keyed { key: 0, index: *index }));
+    sort(&mut keyed, &names)?;
+    order.iter_mut().zip(&keyed).for_each(|(place, one)| *place = one.index);
+    Ok(order)
+}
+
+/// Indices of the tensors as they were given.
+pub(super) fn given(tensors: &[NewTensor<'_>]) -> Result<Vec<u32>> {
+    let count = u32::try_from(tensors.len());
+    let count = count.map_err(|_| Error::new(ErrorKind::Unsupported, "more than 2^32 tensors"))?;
+    let mut order = memory::vec_with_capacity(tensors.len(), WHAT)?;
+    order.extend(0..count);
     Ok(order)
 }
 
@@ -159,15 +171,14 @@ fn given_twice(equal: &[Keyed], names: &[&[u8]]) -> Error {
 
 /// The reference's order: by dtype, the widest first, then by name. Numbers of
 /// dtypes ascend just as the reference's own do.
-/// `used` has the bits of all dtypes that occur.
-pub(super) fn reference(by_name: &[u32], tensors: &[NewTensor<'_>], used: u32) -> Result<Vec<u32>> {
-    let what = "the order of tensors";
-    let mut order = memory::vec_with_capacity(by_name.len(), what)?;
+pub(super) fn reference(by_name: &[u32], tensors: &[NewTensor<'_>]) -> Result<Vec<u32>> {
+    let used = tensors.iter().fold(0, |used, tensor| used | bit(tensor.dtype));
+    let mut order = memory::vec_with_capacity(by_name.len(), WHAT)?;
     if used.is_power_of_two() {
         order.extend_from_slice(by_name);
         return Ok(order);
     }
-    let mut dtypes = memory::vec_with_capacity(by_name.len(), what)?;
+    let mut dtypes = memory::vec_with_capacity(by_name.len(), WHAT)?;
     dtypes.extend(by_name.iter().map(|index| tensor(tensors, *index).map_or(0, |tensor| bit(tensor.dtype))));
     for dtype in Dtype::ALL.iter().rev().map(|dtype| bit(*dtype)).filter(|dtype| used & dtype != 0) {
         order.extend(by_name.iter().zip(&dtypes).filter(|(_, of)| **of == dtype).map(|(index, _)| *index));
@@ -176,12 +187,24 @@ pub(super) fn reference(by_name: &[u32], tensors: &[NewTensor<'_>], used: u32) -
 }
 
 /// A dtype among those in use. Numbers of dtypes that can be written are below 32.
-pub(super) fn bit(dtype: Dtype) -> u32 {
+fn bit(dtype: Dtype) -> u32 {
     1_u32.checked_shl(dtype as u32).unwrap_or(0)
 }
 
-/// The tensor of this index.
-pub(super) fn tensor<'a, 'b>(tensors: &'b [NewTensor<'a>], index: u32) -> Option<&'b NewTensor<'a>> {
+/// The tensors in this order.
+pub(super) fn ordered<'a>(tensors: &'a [NewTensor<'a>], order: &[u32]) -> Result<Cow<'a, [NewTensor<'a>]>> {
+    if order.iter().zip(0..).all(|(index, place)| *index == place) {
+        return Ok(Cow::Borrowed(tensors));
+    }
+    let copy = |_, order: &[u32], ordered: &mut Filler<'_, NewTensor<'a>>| {
+        let found = order.iter().filter_map(|index| tensor(tensors, *index));
+        found.for_each(|tensor| ordered.push(*tensor).unwrap_or(()));
+        Ok(())
+    };
+    parallel::halves(order, WHAT, &copy).map(Cow::Owned)
+}
+
+fn tensor<'a, 'b>(tensors: &'b [NewTensor<'a>], index: u32) -> Option<&'b NewTensor<'a>> {
     usize::try_from(index).ok().and_then(|index| tensors.get(index))
 }
 
@@ -191,7 +214,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn order_of(names: &[String]) -> Result<Vec<u32>> {
-        by_name(&names.iter().map(String::as_bytes).collect::<Vec<_>>())
+        let tensors = names.iter().map(|name| NewTensor::new(name, Dtype::F32, &[]));
+        by_name(&tensors.collect::<Result<Vec<_>>>()?)
     }
 
     proptest! {

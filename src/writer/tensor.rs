@@ -15,6 +15,9 @@ pub struct NewTensor<'a> {
     pub(super) name: &'a str,
     /// Whether the name is surely its own spelling in JSON.
     pub(super) plain: bool,
+    /// Bytes of its entry in a header but for the offsets; the largest number
+    /// where they are as many or more.
+    entry: u32,
     pub(super) dtype: Dtype,
     pub(super) shape: &'a [i64],
     pub(super) size: u64,
@@ -52,7 +55,17 @@ impl<'a> NewTensor<'a> {
             Some(size) if name != "__metadata__" => size,
             _ => return Err(refusal(name, dtype, shape)),
         };
-        Ok(Self { name, plain, dtype, shape, size, data: Data::Later })
+        let entry = u32::try_from(text::entry_len(name, plain, dtype, shape)).unwrap_or(u32::MAX);
+        Ok(Self { name, plain, entry, dtype, shape, size, data: Data::Later })
+    }
+
+    /// Bytes of its entry in a header but for the offsets.
+    #[inline]
+    pub(super) fn entry_len(&self) -> usize {
+        match self.entry {
+            u32::MAX => text::entry_len(self.name, self.plain, self.dtype, self.shape),
+            len => len as usize,
+        }
     }
 
     /// Its bytes: what dtype and shape take.
@@ -97,18 +110,18 @@ impl<'a> NewTensor<'a> {
         Error::tensor(ErrorKind::SizeMismatch, self.name.as_bytes(), text)
     }
 
-    /// Whether its bytes are nowhere.
-    pub(super) fn lacks_data(&self, source: Option<&Checkpoint>) -> bool {
+    /// Refuses it where its bytes are nowhere.
+    #[inline]
+    pub(super) fn require_data(&self, source: Option<&Checkpoint>) -> Result<()> {
         match self.data {
-            Data::Later => self.size != 0,
-            Data::Memory(_) => false,
-            Data::File { .. } => source.is_none(),
+            Data::Later if self.size != 0 => Err(self.no_data()),
+            Data::File { .. } if source.is_none() => Err(self.no_data()),
+            _ => Ok(()),
         }
     }
 
-    /// The error for that.
     #[cold]
-    pub(super) fn no_data(&self) -> Error {
+    fn no_data(&self) -> Error {
         let text = format!("has no data for its {} bytes, and there is no source to read them from", self.size);
         Error::tensor(ErrorKind::InvalidArgument, self.name.as_bytes(), text)
     }
