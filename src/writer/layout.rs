@@ -80,13 +80,24 @@ impl<'a> Layout<'a> {
     ) -> Result<Self> {
         let alignment = checked_alignment(options.alignment)?;
         let metadata = metadata.map(sorted_metadata).transpose()?;
-        let by_name = order::by_name(given)?;
-        if let Some(source) = source {
-            given.iter().try_for_each(|tensor| tensor.require_data(source))?;
+        // Everything that is asked of all tensors in one pass: they are many
+        // megabytes, and their names by themselves fit into a processor's cache.
+        let mut names = memory::vec_with_capacity(given.len(), "the order of tensors")?;
+        let (mut dtypes, mut without) = (0, None);
+        names.extend(given.iter().map(|tensor| {
+            dtypes |= order::bit(tensor.dtype);
+            if source.is_some_and(|source| tensor.lacks_data(source)) {
+                without = without.or(Some(tensor));
+            }
+            tensor.name.as_bytes()
+        }));
+        let by_name = order::by_name(&names)?;
+        if let Some(tensor) = without {
+            return Err(tensor.no_data());
         }
         let order = match options.order {
-            Order::Reference => order::reference(&by_name, given)?,
-            Order::Given => order::given(given)?,
+            Order::Reference => order::reference(&by_name, given, dtypes)?,
+            Order::Given => order::given(given.len())?,
         };
         let tensors = order::ordered(given, &order)?;
         let mut this = Self { files: Vec::new(), tensors, order, by_name, data_size: 0 };
@@ -130,7 +141,7 @@ impl<'a> Layout<'a> {
 /// Where tensors that follow one another end.
 fn ends(tensors: &[NewTensor<'_>]) -> Result<Vec<u64>> {
     let ends = tensors.iter().scan(0_u64, |end, tensor| {
-        let sum = end.checked_add(tensor.size).filter(|end| *end <= i64::MAX.unsigned_abs());
+        let sum = end.checked_add(tensor.size()).filter(|end| *end <= i64::MAX.unsigned_abs());
         *end = sum.unwrap_or(0);
         Some(sum.ok_or_else(|| too_large(tensor)))
     });
@@ -168,12 +179,12 @@ pub(super) fn sorted_metadata<'a>(entries: &[MetadataEntry<'a>]) -> Result<Vec<M
 fn split(tensors: &[NewTensor<'_>], limit: u64) -> Result<Vec<Range<usize>>> {
     let (mut shards, mut first, mut held) = (Vec::new(), 0, 0_u64);
     for (number, tensor) in tensors.iter().enumerate().filter(|_| limit != 0) {
-        if held.saturating_add(tensor.size) > limit && number != first {
+        if held.saturating_add(tensor.size()) > limit && number != first {
             memory::reserve(&mut shards, 1, "shards")?;
             shards.push(first..number);
             (first, held) = (number, 0);
         }
-        held = held.saturating_add(tensor.size);
+        held = held.saturating_add(tensor.size());
     }
     memory::reserve(&mut shards, 1, "shards")?;
     shards.push(first..tensors.len());

@@ -58,7 +58,7 @@ impl Writer {
         let mut expected = memory::vec_with_capacity(tensors.len(), "tensors to be written")?;
         expected.extend(tensors.iter().zip(layout.places()?).map(|(tensor, place)| Expected {
             name: tensor.name.into(),
-            size: tensor.size,
+            size: tensor.size(),
             place,
             written: Mutex::default(),
         }));

@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
                     dtype = (tensor.dtype, Short::of(&[BEFORE_DTYPE, name, BEFORE_SHAPE]));
                 }
                 out.put(b"\"")?;
-                match tensor.plain {
+                match tensor.is_plain() {
                     true => out.put(tensor.name.as_bytes())?,
                     false => put_spelled(out, tensor.name)?,
                 }
@@ -180,9 +180,9 @@ impl<'a> Run<'a> {
 }
 
 /// Bytes of a tensor's entry but for the digits of its offsets, with the comma
-/// behind it.
-pub(super) fn entry_len(name: &str, plain: bool, dtype: Dtype, shape: &[i64]) -> usize {
-    let name = if plain { name.len() } else { spelled_len(name) };
+/// behind it; `name`: those of the name as it is spelled.
+#[inline]
+pub(super) fn entry_len(name: usize, dtype: Dtype, shape: &[i64]) -> usize {
     let commas = shape.len().saturating_sub(1);
     let fixed = const { BEFORE_DTYPE.len() + BEFORE_SHAPE.len() + BEFORE_OFFSETS.len() + BEHIND_OFFSETS.len() + 2 };
     let digits =
@@ -222,7 +222,7 @@ fn put_spelled(out: &mut Filler<'_, u8>, text: &str) -> Option<()> {
     text.bytes().try_for_each(|byte| out.put(spelled(byte, &mut [0; ESCAPE_BYTES])))
 }
 
-fn spelled_len(text: &str) -> usize {
+pub(super) fn spelled_len(text: &str) -> usize {
     text.bytes().map(|byte| spelled(byte, &mut [0; ESCAPE_BYTES]).len()).fold(0, usize::saturating_add)
 }
 
@@ -302,7 +302,7 @@ impl Number {
         let [upper, _] = first.digits;
         let lower = digits(value % EIGHT_DIGITS) | ASCII;
         // What the first eight take of the lower ones moves up behind the upper.
-        let bits = (first.len as u32).wrapping_mul(8);
+        let bits = 64_u32.saturating_sub(upper.leading_zeros()).next_multiple_of(8);
         let digits = match first.len {
             8 => [upper, lower],
             _ => [upper | lower.wrapping_shl(bits), lower.wrapping_shr(64_u32.wrapping_sub(bits))],

@@ -120,10 +120,10 @@ impl<'a> Pieces<'a> {
         tensors.iter().zip(file.ends.get(first..).unwrap_or_default()).map(move |(tensor, end)| {
             let from = match tensor.data {
                 Data::Memory(bytes) => From::Memory(bytes),
-                Data::File { shard, offset } => From::File { shard, offset },
-                Data::Later => From::Memory(&[]),
+                Data::File { shard, offset, .. } => From::File { shard: shard as usize, offset },
+                Data::Later(_) => From::Memory(&[]),
             };
-            let piece = Piece { offset, len: tensor.size, from, name: tensor.name };
+            let piece = Piece { offset, len: tensor.size(), from, name: tensor.name };
             offset = file.start().saturating_add(*end);
             piece
         })
