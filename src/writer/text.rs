@@ -420,6 +420,40 @@ mod tests {
         }
 
         #[test]
+        fn headers_are_as_long_as_was_reckoned(
+            given in prop::collection::vec(("(.|[\\x00-\\x30\"\\\\]){0,12}", 0_u32..49, any::<i64>()), 0..60),
+            least in prop::sample::select(vec![0, 0, 0, WORTH_A_THREAD]),
+            metadata in prop::option::of(prop::collection::vec((".{0,4}", ".{0,4}"), 0..3)),
+            padding in 0..20_u64,
+        ) {
+            // Shapes reach 2^48 bytes, and so offsets of nearly all lengths.
+            let shapes: Vec<_> = given.iter().map(|(_, bits, size)| [size & ((1 << bits) - 1), 1]).collect();
+            let tensors = given.iter().zip(&shapes).map(|((name, ..), shape)| NewTensor::new(name, Dtype::U8, shape));
+            let tensors: Vec<_> = tensors.map(|tensor| tensor.unwrap()).cycle().take(given.len().max(least)).collect();
+            let sums = tensors.iter().scan(0, |end, tensor| Some(std::mem::replace(end, *end + tensor.size())));
+            let begins: Vec<_> = sums.collect();
+            let ends: Vec<_> = begins.iter().zip(&tensors).map(|(begin, tensor)| begin + tensor.size()).collect();
+
+            let text = |text: &str| serde_json::to_string(text).unwrap();
+            let entries = metadata.iter().map(|entries| {
+                let entries: Vec<_> = entries.iter().map(|(key, value)| text(key) + ":" + &text(value)).collect();
+                format!("\"__metadata__\":{{{}}}", entries.join(","))
+            });
+            let entries = entries.chain(tensors.iter().zip(begins.iter().zip(&ends)).map(|(tensor, (begin, end))| {
+                let (name, size) = (text(tensor.name), tensor.shape[0]);
+                format!("{name}:{{\"dtype\":\"U8\",\"shape\":[{size},1],\"data_offsets\":[{begin},{end}]}}")
+            }));
+            let expected = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+
+            let given = metadata.as_ref().map(|entries| entries.iter().map(|(key, value)| (&**key, &**value)).collect::<Vec<_>>());
+            let header = HeaderText::new(given.as_deref(), &tensors, &ends).unwrap();
+            prop_assert_eq!(header.end(), 8 + expected.len() as u64);
+            let written = header.write(header.end() + padding, 0).unwrap();
+            prop_assert_eq!(&written[..8], (expected.len() as u64 + padding).to_le_bytes());
+            prop_assert_eq!(std::str::from_utf8(&written[8..]).unwrap(), expected + &" ".repeat(padding as usize));
+        }
+
+        #[test]
         fn numbers_are_spelled_as_they_are(bits in 0_u32..64, number in any::<u64>()) {
             let number = number >> bits;
             let mut text = Vec::with_capacity(40);
