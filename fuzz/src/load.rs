@@ -128,7 +128,7 @@ fn tensors(script: &mut Script<'_>) -> Vec<Tensor> {
         let mut elements = 1;
         let shape: Vec<i64> = (0..script.below(4))
             .map(|_| {
-                let size = script.below(if elements > 600 { 3 } else { 40 });
+                let size = script.below(if elements > 3000 { 3 } else { 40 });
                 elements *= size;
                 size as i64
             })
