@@ -90,15 +90,15 @@ impl<'a> HeaderText<'a> {
     }
 
     /// Length field and text, with spaces until the data begins at `start`,
-    /// and room for `behind` bytes more.
-    pub(super) fn write(&self, start: u64, behind: usize) -> Result<Vec<u8>> {
+    /// and room for `more` bytes behind them.
+    pub(super) fn write(&self, start: u64, more: usize) -> Result<Vec<u8>> {
         let length = start.saturating_sub(LENGTH_BYTES as u64);
         let end = usize::try_from(start).ok().filter(|_| length <= LARGEST_HEADER);
         let Some(end) = end else {
             let text = format!("the header would have {length} bytes, and readers accept {LARGEST_HEADER}");
             return Err(Error::new(ErrorKind::HeaderTooLarge, text));
         };
-        let mut out = memory::vec_with_capacity(end.saturating_add(behind), "header")?;
+        let mut out = memory::vec_with_capacity(end.saturating_add(more), "header")?;
         let until_second = self.head.len().saturating_add(self.first.len);
         let written = memory::fill(&mut out, until_second, |before, behind| {
             let mut first = || before.put(&self.head).and_then(|()| self.first.put(before)).ok_or_else(other_length);
