@@ -56,6 +56,27 @@ fn the_way_past_the_page_cache_is_taken_where_it_is_asked_for() {
 }
 
 #[test]
+fn what_was_read_is_dropped_from_the_page_cache_where_that_is_asked_for() {
+    let _alone = alone();
+    let made = made();
+    let size = fs::metadata(&made.path).unwrap().len();
+    each_way(&made, |from, options, what| {
+        from_now(Reads::Sound);
+        load_all(from, &made, &options).unwrap();
+        assert_eq!(*DROPPED.lock().unwrap(), [], "{what}");
+        from_now(Reads::Sound);
+        load_all(from, &made, &st_load_options { drop_cache: 1, ..options }).unwrap();
+        let mut dropped = DROPPED.lock().unwrap().clone();
+        dropped.sort_unstable();
+        let start = size - made.data.len() as u64;
+        let end = dropped.iter().fold(start, |end, (from, to)| if *from <= end { end.max(*to) } else { end });
+        assert_eq!((dropped[0].0, end), (start, size), "{what}: {dropped:?}");
+        // In one go as well, as single reads leave behind the pages that they share.
+        assert!(dropped.contains(&(start, size)), "{what}: {dropped:?}");
+    });
+}
+
+#[test]
 fn an_error_of_the_system_names_item_tensor_file_and_bytes() {
     let _alone = alone();
     let made = made();
@@ -144,12 +165,18 @@ fn no_more_threads_are_at_work_than_asked_for() {
         let used = READERS.lock().unwrap().len();
         assert!(used <= asked as usize, "{used} threads of {asked}");
         for max_parallel in [0, 1, 3] {
-            let delay = Duration::from_micros(100);
-            let reader =
-                Reader { preferred_read: 200_000, max_parallel, delay, ..Reader::new(fs::read(&made.path).unwrap()) };
-            let from = open_io(&reader.io(), &init_options()).unwrap();
-            load_all(&from, &made, &options).unwrap();
-            let most = reader.counts.most_under_way.load(SeqCst);
+            let mut most = 0;
+            // On a busy machine threads may happen to come one after another.
+            for delay in [100, 1000, 10_000].map(Duration::from_micros) {
+                let bytes = fs::read(&made.path).unwrap();
+                let reader = Reader { preferred_read: 200_000, max_parallel, delay, ..Reader::new(bytes) };
+                let from = open_io(&reader.io(), &init_options()).unwrap();
+                load_all(&from, &made, &options).unwrap();
+                most = reader.counts.most_under_way.load(SeqCst);
+                if most > 1 || asked == 1 || max_parallel == 1 {
+                    break;
+                }
+            }
             assert!(most <= asked as usize && (max_parallel == 0 || most <= max_parallel), "{most} at once");
             assert!(asked == 1 || max_parallel == 1 || most > 1, "never two at once");
         }

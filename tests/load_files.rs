@@ -46,13 +46,15 @@ fn a_file_that_can_not_be_looked_at_is_read_all_the_same() {
     let whole = fs::read(&made.path).unwrap();
     each_way(&made, |from, options, what| {
         from_now(Reads::Sound);
-        NO_LOOKING.store(true, SeqCst);
+        NO_STATX.store(true, SeqCst);
+        NO_STATFS.store(true, SeqCst);
         load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
         // What is known of the end is where nothing came any more.
         let ends = whole.len() as u64 - 10;
         fs::File::options().write(true).open(&made.path).unwrap().set_len(ends).unwrap();
         let failure = load_all(from, &made, &options).unwrap_err();
-        NO_LOOKING.store(false, SeqCst);
+        NO_STATX.store(false, SeqCst);
+        NO_STATFS.store(false, SeqCst);
         assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", 0), "{what}: {}", failure.message);
         assert!(failure.message.contains(&format!("the file ends at {ends}")), "{what}: {}", failure.message);
         fs::write(&made.path, &whole).unwrap();
@@ -175,6 +177,15 @@ fn a_pipe_that_takes_a_files_place_is_not_waited_for() {
         return child::succeeds(test, Duration::from_secs(30), || Ok(()));
     }
     let made = made();
+    // One that is seen in time is not opened at all: that would let its writer go on.
+    let pipe = made.path.with_extension("first");
+    make_pipe(&pipe);
+    let touched = made.path.with_extension("touched");
+    *SWAP.lock().unwrap() = Some((c_path(&touched), c_path(&pipe)));
+    for open in [open_read, open_map] {
+        assert_eq!(open(pipe.clone()).err().unwrap().status(), "ST_ERROR_IO");
+    }
+    assert!(SWAP.lock().unwrap().is_some(), "it was opened");
     for open in [open_read, open_map] {
         pipe_when_opened(&made.path);
         let failure = leaves_nothing(|| open(made.path.clone()).err().unwrap());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A system that fails on demand, for test binaries that are about loads: each
-//! has this `pread64`, `open64`, `statx`, `fstatfs`, `mmap` and `pthread_create`,
-//! which the library then calls; so its tests run one at a time.
+//! has this `pread64`, `open64`, `statx`, `fstatfs`, `posix_fadvise`, `mmap` and
+//! `pthread_create`, which the library then calls; so its tests run one at a time.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::cell::Cell;
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,8 +41,13 @@ pub(crate) static NO_SECOND_DESCRIPTOR: AtomicBool = AtomicBool::new(false);
 pub(crate) static NO_MEMORY: AtomicBool = AtomicBool::new(false);
 /// Opening takes a while, so that many are at it at once.
 pub(crate) static SLOW_TO_OPEN: AtomicBool = AtomicBool::new(false);
-/// Open files can be asked neither for their size nor for their file system.
-pub(crate) static NO_LOOKING: AtomicBool = AtomicBool::new(false);
+/// Open files can't be asked for their size, nor for their file system.
+pub(crate) static NO_STATX: AtomicBool = AtomicBool::new(false);
+pub(crate) static NO_STATFS: AtomicBool = AtomicBool::new(false);
+/// What fstatfs says, where it is not 0.
+pub(crate) static FILE_SYSTEM: AtomicU32 = AtomicU32::new(0);
+/// Bytes of files that the system was told to drop from the page cache.
+pub(crate) static DROPPED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 /// What takes another's place when that is next opened, just before it is.
 pub(crate) static SWAP: Mutex<Option<(CString, CString)>> = Mutex::new(None);
 thread_local! {
@@ -114,7 +119,7 @@ unsafe extern "C" fn statx(
     mask: u32,
     found: *mut libc::statx,
 ) -> c_int {
-    if NO_LOOKING.load(SeqCst) && flags & libc::AT_EMPTY_PATH != 0 {
+    if NO_STATX.load(SeqCst) && flags & libc::AT_EMPTY_PATH != 0 {
         refuse(libc::EIO);
         return -1;
     }
@@ -126,12 +131,30 @@ unsafe extern "C" fn statx(
 /// As fstatfs' manual says.
 #[no_mangle]
 unsafe extern "C" fn fstatfs(file: c_int, found: *mut libc::statfs) -> c_int {
-    if NO_LOOKING.load(SeqCst) {
+    if NO_STATFS.load(SeqCst) {
         refuse(libc::EIO);
         return -1;
     }
     // SAFETY: the caller's promise.
-    unsafe { libc::syscall(libc::SYS_fstatfs, file, found) as c_int }
+    unsafe {
+        let result = libc::syscall(libc::SYS_fstatfs, file, found) as c_int;
+        match FILE_SYSTEM.load(SeqCst) {
+            0 => {}
+            kind => (*found).f_type = kind.into(),
+        }
+        result
+    }
+}
+
+/// # Safety
+/// As posix_fadvise's manual says.
+#[no_mangle]
+unsafe extern "C" fn posix_fadvise(file: c_int, at: i64, size: i64, advice: c_int) -> c_int {
+    if advice == libc::POSIX_FADV_DONTNEED {
+        DROPPED.lock().unwrap_or_else(PoisonError::into_inner).push((at as u64, (at + size) as u64));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { libc::syscall(libc::SYS_fadvise64, file, at, size, advice) as c_int }
 }
 
 /// # Safety
@@ -193,8 +216,10 @@ impl Drop for Alone {
         *READS.lock().unwrap_or_else(PoisonError::into_inner) = Reads::Sound;
         NO_SECOND_DESCRIPTOR.store(false, SeqCst);
         NO_MEMORY.store(false, SeqCst);
-        NO_LOOKING.store(false, SeqCst);
+        NO_STATX.store(false, SeqCst);
+        NO_STATFS.store(false, SeqCst);
         SLOW_TO_OPEN.store(false, SeqCst);
+        FILE_SYSTEM.store(0, SeqCst);
         *SWAP.lock().unwrap_or_else(PoisonError::into_inner) = None;
         THREADS.set(usize::MAX);
     }
@@ -206,6 +231,7 @@ pub(crate) fn from_now(reads: Reads) {
     READERS.lock().unwrap().clear();
     COUNT.store(0, SeqCst);
     DIRECT.store(0, SeqCst);
+    DROPPED.lock().unwrap().clear();
 }
 
 /// The library's threads that are there.
