@@ -9,7 +9,7 @@ mod system;
 
 use std::ffi::c_void;
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,12 @@ fn the_way_past_the_page_cache_is_taken_where_it_is_asked_for() {
     let asked = direct(ST_IO_DIRECT);
     // The system may decline, which is no failure; it declines the file, not single reads.
     assert!(asked == 0 || asked == COUNT.load(SeqCst), "{asked} of {}", COUNT.load(SeqCst));
+    // What is not in the page cache is better read past it, on a disk of this machine.
+    COLD.store(true, SeqCst);
+    assert_eq!(direct(ST_IO_CACHED), 0);
+    assert_eq!(direct(ST_IO_AUTO) != 0, asked != 0);
+    FILE_SYSTEM.store(0x6969, SeqCst);
+    assert_eq!(direct(ST_IO_AUTO), 0, "nfs");
     NO_SECOND_DESCRIPTOR.store(true, SeqCst);
     assert_eq!(direct(ST_IO_DIRECT), 0);
 }
@@ -263,6 +269,10 @@ struct Uneven {
     bytes: Vec<u8>,
     second: u64,
     failed: AtomicBool,
+    /// Then the first fails as well.
+    both: bool,
+    /// Reads of the first.
+    reads: AtomicUsize,
 }
 
 unsafe extern "C" fn uneven(
@@ -282,9 +292,14 @@ unsafe extern "C" fn uneven(
             return ST_ERROR_IO;
         }
         if offset as usize > 1000 {
+            this.reads.fetch_add(1, SeqCst);
             let start = Instant::now();
             while !this.failed.load(SeqCst) && start.elapsed() < Duration::from_secs(5) {
                 thread::yield_now();
+            }
+            if this.both {
+                say(error, c"the first half is gone");
+                return ST_ERROR_IO;
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -294,12 +309,11 @@ unsafe extern "C" fn uneven(
     ST_OK
 }
 
-/// A thread that stops because another has failed does not tell of that as its
-/// own failure, although its request comes first.
-#[test]
-fn the_error_that_ended_the_load_is_the_one_that_is_told() {
-    let _alone = alone();
-    const EACH: usize = 48 << 10;
+const EACH: usize = 48 << 10;
+
+/// Loads both tensors on two threads, a few times; the message of each time, and
+/// how often the first was read.
+fn load_unevenly(both: bool) -> Vec<(String, usize)> {
     // Behind a tensor that keeps the first read apart from the header's.
     let bytes = file(
         format!(
@@ -311,7 +325,7 @@ fn the_error_that_ended_the_load_is_the_one_that_is_told() {
         &pattern(2000 + 2 * EACH),
     );
     let second = (bytes.len() - EACH) as u64;
-    let reader = Uneven { bytes, second, failed: AtomicBool::new(false) };
+    let reader = Uneven { bytes, second, failed: AtomicBool::new(false), both, reads: AtomicUsize::new(0) };
     let io = st_io {
         size: reader.bytes.len() as u64,
         read_at: Some(uneven),
@@ -326,12 +340,56 @@ fn the_error_that_ended_the_load_is_the_one_that_is_told() {
     items.iter_mut().for_each(|item| item.dtype = ST_DTYPE_F32);
     // So little staging that a request takes several reads.
     let options = st_load_options { threads: 2, staging_bytes: 131_072, ..init_load() };
-    for _ in 0..3 {
+    let each = (0..3).map(|_| {
         reader.failed.store(false, SeqCst);
+        reader.reads.store(0, SeqCst);
         let failure = leaves_nothing(|| load(&from, &items, &options)).unwrap_err();
         assert_eq!(failure.status(), "ST_ERROR_IO", "{}", failure.message);
-        assert!(failure.message.contains("item 1, tensor \"b\": the second half is gone"), "{}", failure.message);
+        (failure.message, reader.reads.load(SeqCst))
+    });
+    each.collect()
+}
+
+/// A thread that stops because another has failed does not tell of that as its
+/// own failure, although its request comes first.
+#[test]
+fn the_error_that_ended_the_load_is_the_one_that_is_told() {
+    let _alone = alone();
+    for (message, reads) in load_unevenly(false) {
+        assert!(message.contains("item 1, tensor \"b\": the second half is gone"), "{message}");
+        // Of the first tensor no more was read than what had been begun.
+        assert!(reads < EACH / 1000 * 3 / 4, "{reads} reads of {}", EACH / 1000);
     }
+}
+
+#[test]
+fn of_two_errors_the_first_in_the_file_is_told_whichever_comes_first() {
+    let _alone = alone();
+    for (message, _) in load_unevenly(true) {
+        assert!(message.contains("item 0, tensor \"a\": the first half is gone"), "{message}");
+    }
+}
+
+/// Pages of address space that this process has.
+fn pages() -> usize {
+    fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn loads_and_reads_leave_no_memory_mapped() {
+    let _alone = alone();
+    let made = made();
+    let work = || {
+        let from = open_read(&made.path).unwrap();
+        assert_eq!(from.get("t0").unwrap().data().unwrap(), &made.data[..LARGE]);
+        load_all(&from, &made, &st_load_options { threads: 2, io: ST_IO_DIRECT, ..init_load() }).unwrap();
+    };
+    // What the allocator keeps is there by then.
+    (0..10).for_each(|_| work());
+    let before = pages();
+    (0..30).for_each(|_| work());
+    let more = pages().saturating_sub(before) * 4096;
+    assert!(more < 2 * LARGE, "{more} bytes");
 }
 
 #[test]

@@ -326,7 +326,9 @@ static int is_right(const way *how, st_status status, const st_error *error) {
     if (error->code != status || end == NULL || end == error->message)
         return 0;
     // A mapping may also be memory that is asked for.
-    if (how->fault == ENOMEM || (strcmp(how->call, "mmap") == 0 && status == ST_ERROR_OUT_OF_MEMORY))
+    // Only who insists on a mapping is told that there can't be one.
+    int memory = status == ST_ERROR_OUT_OF_MEMORY || access_now != ST_ACCESS_MAP;
+    if (how->fault == ENOMEM || (strcmp(how->call, "mmap") == 0 && memory))
         return status == ST_ERROR_OUT_OF_MEMORY;
     return (status == ST_ERROR_IO || status == ST_ERROR_SHARD) && error->os_errno == (how->fault > 0 ? how->fault : 0);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A system that fails on demand, for test binaries that are about loads: each
-//! has this `pread64`, `open64`, `statx`, `fstatfs`, `posix_fadvise`, `mmap` and
-//! `pthread_create`, which the library then calls; so its tests run one at a time.
+//! has this `pread64`, `preadv2`, `open64`, `statx`, `fstatfs`, `posix_fadvise`, `mmap`
+//! and `pthread_create`, which the library then calls; so its tests run one at a time.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::cell::Cell;
@@ -44,6 +44,8 @@ pub(crate) static SLOW_TO_OPEN: AtomicBool = AtomicBool::new(false);
 /// Open files can't be asked for their size, nor for their file system.
 pub(crate) static NO_STATX: AtomicBool = AtomicBool::new(false);
 pub(crate) static NO_STATFS: AtomicBool = AtomicBool::new(false);
+/// Nothing is in the page cache, says the one who is asked for what need not be waited for.
+pub(crate) static COLD: AtomicBool = AtomicBool::new(false);
 /// What fstatfs says, where it is not 0.
 pub(crate) static FILE_SYSTEM: AtomicU32 = AtomicU32::new(0);
 /// Bytes of files that the system was told to drop from the page cache.
@@ -84,6 +86,18 @@ unsafe extern "C" fn pread64(file: c_int, to: *mut c_void, size: usize, at: i64)
     };
     // SAFETY: the caller's promise.
     unsafe { libc::syscall(libc::SYS_pread64, file, to, size, at) as isize }
+}
+
+/// # Safety
+/// As preadv2's manual says.
+#[no_mangle]
+unsafe extern "C" fn preadv2(file: c_int, to: *const libc::iovec, count: c_int, at: i64, flags: c_int) -> isize {
+    if COLD.load(SeqCst) {
+        refuse(libc::EAGAIN);
+        return -1;
+    }
+    // SAFETY: the caller's promise; the kernel takes the offset in two halves.
+    unsafe { libc::syscall(libc::SYS_preadv2, file, to, count, at, at >> 32, flags) as isize }
 }
 
 /// # Safety
@@ -220,6 +234,7 @@ impl Drop for Alone {
         NO_STATFS.store(false, SeqCst);
         SLOW_TO_OPEN.store(false, SeqCst);
         FILE_SYSTEM.store(0, SeqCst);
+        COLD.store(false, SeqCst);
         *SWAP.lock().unwrap_or_else(PoisonError::into_inner) = None;
         THREADS.set(usize::MAX);
     }
