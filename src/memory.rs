@@ -29,14 +29,6 @@ pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Res
     vec.try_reserve(additional).map_err(|_| no_room::<T>(what, additional))
 }
 
-/// Room for just `additional` more items.
-pub(crate) fn reserve_exact<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Result<()> {
-    vec.try_reserve_exact(additional).map_err(|_| no_room::<T>(what, additional))?;
-    let room = vec.spare_capacity_mut();
-    advise_huge(room.as_mut_ptr().cast(), size_of_val(room));
-    Ok(())
-}
-
 /// The items of an iterator, `count` at most, or the first error among them.
 pub(crate) fn collect<T>(items: impl Iterator<Item = Result<T>>, count: usize, what: &str) -> Result<Vec<T>> {
     let mut vec = vec_with_capacity(count, what)?;
@@ -75,7 +67,10 @@ pub(crate) fn concat(pieces: &[&[u8]], what: &str) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// A vector's spare room on its way to being filled, from its start on.
+/// A vector's spare room on its way to being filled, from its start on. Two of
+/// them are filled by two threads: on one cache line they would cost each thread
+/// three times the work, in waiting for the other.
+#[repr(align(128))]
 pub(crate) struct Filler<'a, T> {
     room: &'a mut [MaybeUninit<T>],
     len: usize,
@@ -102,12 +97,13 @@ impl Filler<'_, u8> {
         self.put_start(bytes, bytes.len())
     }
 
-    /// Adds the first `len` of the bytes. All of them are moved, which takes
-    /// neither a loop nor a call where their number is known when compiling;
-    /// so there must be room for all.
+    /// Adds the first `len` of the bytes. All of them are moved where there is
+    /// room for them, which takes neither a loop nor a call where their number
+    /// is known when compiling.
     #[inline(always)]
     pub(crate) fn put_start(&mut self, bytes: &[u8], len: usize) -> Option<()> {
-        let place = self.room.get_mut(self.len..)?.get_mut(..bytes.len())?;
+        let rest = self.room.get_mut(self.len..)?;
+        let Some(place) = rest.get_mut(..bytes.len()) else { return self.put_last(bytes.get(..len)?) };
         // SAFETY: source and place are equally long, and what is borrowed
         // mutably overlaps nothing.
         unsafe { place.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
@@ -115,25 +111,16 @@ impl Filler<'_, u8> {
         self.len = self.len.wrapping_add(len.min(bytes.len()));
         Some(())
     }
-}
 
-/// Appends what `fill` puts into the room that the vector has. `None` if it
-/// says so, and then nothing is appended.
-#[inline(always)]
-pub(crate) fn append<T>(vec: &mut Vec<T>, fill: impl FnOnce(&mut Filler<'_, T>) -> Option<()>) -> Option<()> {
-    let room = vec.spare_capacity_mut();
-    let start = room.as_ptr();
-    let mut filler = Filler { room, len: 0 };
-    fill(&mut filler)?;
-    if start != filler.room.as_ptr() {
-        return None;
+    /// The same where just they fit.
+    #[cold]
+    fn put_last(&mut self, bytes: &[u8]) -> Option<()> {
+        bytes.iter().try_for_each(|byte| {
+            self.room.get_mut(self.len)?.write(*byte);
+            self.len = self.len.saturating_add(1);
+            Some(())
+        })
     }
-    let added = filler.len;
-    let len = vec.len().saturating_add(added);
-    // SAFETY: that many items behind the vector's end have been written, as
-    // this is the filler from above.
-    unsafe { vec.set_len(len) };
-    Some(())
 }
 
 /// A vector filled by two threads at once: the first `middle` items by one, the

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::error::Result;
-use crate::memory;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{self, Filler};
 
 /// Threads that mostly wait for a disk or a network. 200 shards are open after
 /// the time of four reads.
@@ -62,6 +62,31 @@ pub(crate) fn both<'a>(first: Piece<'a>, second: Piece<'a>) -> Result<()> {
     results.into_iter().collect()
 }
 
+/// One result for each of the items, by two threads where they are many: `make`
+/// is given the number of the first of its items.
+pub(crate) fn halves<'a, T: Sync, U: Send>(
+    items: &'a [T],
+    what: &str,
+    make: &(impl Fn(usize, &'a [T], &mut Filler<'_, U>) -> Result<()> + Sync),
+) -> Result<Vec<U>> {
+    let mut made = memory::vec_with_capacity(items.len(), what)?;
+    let middle = if items.len() < WORTH_A_THREAD { 0 } else { items.len() / 2 };
+    let (first, second) = items.split_at_checked(middle).unwrap_or_default();
+    let mut result = Ok(());
+    let whole = memory::fill(&mut made, middle, |before, behind| {
+        result = match middle {
+            0 => make(0, items, behind),
+            _ => both(&mut || make(0, first, before), &mut || make(middle, second, behind)),
+        };
+        Some(())
+    });
+    result?;
+    match whole {
+        Some(()) if made.len() == items.len() => Ok(made),
+        _ => Err(Error::new(ErrorKind::Internal, "results are missing")),
+    }
+}
+
 /// `work` on so many threads at once, the calling one among them, or on as many
 /// as the system gives.
 pub(crate) fn on_threads(count: usize, work: &(dyn Fn() + Sync)) {
@@ -103,7 +128,6 @@ pub(crate) fn cores() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, ErrorKind};
 
     #[test]
     fn both_are_done_and_the_first_error_wins() {

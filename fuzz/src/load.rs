@@ -70,7 +70,8 @@ pub fn load(data: &[u8]) {
         .collect();
 
     let manner = match script.below(3) {
-        0 => Manner::Short(1 + usize::from(script.byte())),
+        // Short, but not so short that one load takes seconds.
+        0 => Manner::Short((1 + usize::from(script.byte())).max(size / 256)),
         _ => Manner::Whole,
     };
     let reader = Reader { max_parallel: script.below(3), ..Reader::new(bytes.clone()).manner(manner) };

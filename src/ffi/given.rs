@@ -12,8 +12,8 @@ use super::save::{
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{self, Filler};
-use crate::parallel::{self, WORTH_A_THREAD};
+use crate::memory::Filler;
+use crate::parallel;
 use crate::record::{st_metadata, st_tensor};
 use crate::writer::{self, Durability, MetadataEntry, NewTensor, Order, Overwrite, SaveOptions};
 
@@ -89,31 +89,18 @@ unsafe fn new_tensors<'a>(
     source: Option<&Checkpoint>,
     with_data: bool,
 ) -> Result<Vec<NewTensor<'a>>> {
-    let mut tensors = memory::vec_with_capacity(records.len(), "tensors")?;
-    let part = |from: usize, records: &'a [st_tensor], tensors: &mut Filler<'_, NewTensor<'a>>| {
+    let new = |from: usize, records: &'a [st_tensor], tensors: &mut Filler<'_, NewTensor<'a>>| {
         for (batch, numbers) in records.chunks(BATCH).zip((from..).step_by(BATCH)) {
             // SAFETY: the caller's promise.
             unsafe { touch_names(batch) };
             for (record, number) in batch.iter().zip(numbers..) {
                 // SAFETY: as above.
-                let room = tensors.push(unsafe { new_tensor(record, number, source, with_data)? });
-                room.ok_or_else(|| Error::new(ErrorKind::Internal, "more tensors than records"))?;
+                tensors.push(unsafe { new_tensor(record, number, source, with_data)? }).unwrap_or(());
             }
         }
         Ok(())
     };
-    let middle = if records.len() < WORTH_A_THREAD { 0 } else { records.len() / 2 };
-    let (first, second) = records.split_at(middle);
-    let mut result = Ok(());
-    memory::fill(&mut tensors, middle, |first_tensors, second_tensors| {
-        let mut second = || part(middle, second, second_tensors);
-        result = match middle {
-            0 => second(),
-            _ => parallel::both(&mut || part(0, first, first_tensors), &mut second),
-        };
-        result.as_ref().ok().copied()
-    });
-    result.map(|()| tensors)
+    parallel::halves(records, "tensors", &new)
 }
 
 /// Reads a byte of each name, in a loop so short that the cache misses overlap.

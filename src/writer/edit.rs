@@ -17,10 +17,11 @@ use super::layout::sorted_metadata;
 use super::stage::{self, Staged};
 use super::system;
 use super::target::Target;
-use super::text::{self, HeaderText, LENGTH_BYTES};
+use super::text::{HeaderText, LENGTH_BYTES};
 use super::{Durability, MetadataEntry, NewTensor, Overwrite};
 use crate::checkpoint::Checkpoint;
 use crate::error::{escaped, Error, ErrorKind, Result};
+use crate::memory;
 use crate::options::{Access, OpenOptions};
 
 /// How metadata may be changed.
@@ -53,20 +54,13 @@ fn edit(path: &Path, metadata: Option<&[MetadataEntry<'_>]>, options: &EditOptio
     let open = OpenOptions { access: Access::Read, ..OpenOptions::default() };
     let checkpoint = Checkpoint::open_file(&target.path, &open)?;
     let start = checkpoint.shards().first().map_or(0, |shard| shard.data_offset());
-    let header = || header(&checkpoint, metadata.as_deref());
+    let (tensors, ends) = tensors(&checkpoint)?;
+    let text = HeaderText::new(metadata.as_deref(), &tensors, &ends)?;
     let file = checkpoint.file_of(0)?.ok_or_else(|| Error::new(ErrorKind::Internal, "a file without a file"))?;
-    let fitting = header()?.finish_at(start)?;
     let block = block_size(&file)?;
-    let moved = match &fitting {
-        Ok(_) => 0,
-        Err(needed) => needed.saturating_sub(start).checked_next_multiple_of(block).unwrap_or(u64::MAX),
-    };
+    let moved = text.end().saturating_sub(start).checked_next_multiple_of(block).unwrap_or(u64::MAX);
     if let Some(mut staged) = clone(&file, target, start, moved, block)? {
-        let new = match fitting {
-            Ok(new) => new,
-            Err(_) => header()?.finish_at(start.saturating_add(moved))?.map_err(|needed| no_room(needed, start))?,
-        };
-        staged.write_at(&new, 0)?;
+        staged.write_at(&text.write(start.saturating_add(moved), 0)?, 0)?;
         staged.settle(options.sync)?;
         staged.publish(Overwrite::Replace)?;
         return match options.sync {
@@ -74,7 +68,9 @@ fn edit(path: &Path, metadata: Option<&[MetadataEntry<'_>]>, options: &EditOptio
             Durability::Unsynced => Ok(()),
         };
     }
-    let new = fitting.map_err(|needed| no_room(needed, start))?;
+    if text.end() > start {
+        return Err(no_room(text.end(), start));
+    }
     if !options.in_place {
         let text = format!(
             "the file system can't share blocks, and overwriting the header in place was not allowed: it would fit, in the {} bytes there are",
@@ -82,24 +78,20 @@ fn edit(path: &Path, metadata: Option<&[MetadataEntry<'_>]>, options: &EditOptio
         );
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
-    overwrite(path, &file, &new, options.sync)
+    overwrite(path, &file, &text.write(start, 0)?, options.sync)
 }
 
-/// The file's header with other metadata.
-fn header(checkpoint: &Checkpoint, metadata: Option<&[MetadataEntry<'_>]>) -> Result<HeaderText> {
+/// The file's tensors, and where they end.
+fn tensors(checkpoint: &Checkpoint) -> Result<(Vec<NewTensor<'_>>, Vec<u64>)> {
     let start = checkpoint.shards().first().map_or(0, |shard| shard.data_offset());
-    let tensors = checkpoint.tensors().iter().map(|record| {
+    let records = || checkpoint.tensors().iter();
+    let tensors = records().map(|record| {
         let name = std::str::from_utf8(record.name()).unwrap_or_default();
         NewTensor::new(name, record.dtype(), record.shape())
     });
-    let tensors: Vec<_> = tensors.collect::<Result<_>>()?;
-    let room = tensors.iter().map(text::entry_room).fold(0, usize::saturating_add);
-    let mut text = HeaderText::new(metadata, room)?;
-    for (tensor, record) in tensors.iter().zip(checkpoint.tensors()) {
-        let begin = record.offset().saturating_sub(start);
-        text.push(tensor, begin, begin.saturating_add(record.size()));
-    }
-    Ok(text)
+    let ends = records().map(|record| Ok(record.offset().saturating_sub(start).saturating_add(record.size())));
+    let (count, what) = (records().len(), "tensors");
+    Ok((memory::collect(tensors, count, what)?, memory::collect(ends, count, what)?))
 }
 
 fn no_room(needed: u64, start: u64) -> Error {

@@ -2,27 +2,32 @@
 //! What goes where: which file, which byte, under which header.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::order;
 use super::tensor::NewTensor;
-use super::text::{self, HeaderText};
+use super::text::HeaderText;
 use super::{MetadataEntry, Order, SaveOptions};
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::memory;
-use crate::parallel::{self, WORTH_A_THREAD};
 use crate::sort;
 
 /// Where the format puts the data at least.
 const ALIGNMENT: u64 = 8;
 /// A huge page: nobody has a use for more.
 const LARGEST_ALIGNMENT: u64 = 2 << 20;
-/// How many tensors are gathered at once.
-const BATCH: usize = 64;
 
 /// Where every tensor goes.
-pub(super) struct Layout {
+pub(super) struct Layout<'a> {
     pub(super) files: Vec<FileLayout>,
-    /// Tensors by name, as the index lists them.
+    /// Tensors as they follow one another, from file to file: those that were
+    /// given where they were in order, so that many are not copied for nothing.
+    tensors: Cow<'a, [NewTensor<'a>]>,
+    /// Under which number each of them was given.
+    order: Vec<u32>,
+    /// Numbers of tensors by name, as the index lists them.
     pub(super) by_name: Vec<u32>,
     /// Bytes of all tensors.
     pub(super) data_size: u64,
@@ -32,8 +37,8 @@ pub(super) struct Layout {
 pub(super) struct FileLayout {
     /// Length field and header.
     pub(super) header: Vec<u8>,
-    /// Tensors as they follow one another.
-    pub(super) tensors: Vec<u32>,
+    /// Which tensors of all it has.
+    tensors: Range<usize>,
     /// Where each of them ends, from the start of the data.
     pub(super) ends: Vec<u64>,
 }
@@ -46,7 +51,11 @@ impl FileLayout {
 
     /// Bytes in all.
     pub(super) fn size(&self) -> u64 {
-        self.start().saturating_add(self.ends.last().copied().unwrap_or(0))
+        self.start().saturating_add(self.data_size())
+    }
+
+    fn data_size(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
     }
 }
 
@@ -58,23 +67,24 @@ pub(super) struct Place {
     pub(super) offset: u64,
 }
 
-impl Layout {
+impl<'a> Layout<'a> {
     /// Lays tensors out, and refuses what could not be read back. `source`:
-    /// where the bytes are that tensors lack; `None`: they come later.
+    /// where the bytes are that tensors lack; `None`: they come later. `whole`:
+    /// headers get room for the data behind them.
     pub(super) fn new(
-        tensors: &[NewTensor<'_>],
+        given: &'a [NewTensor<'a>],
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
         source: Option<Option<&Checkpoint>>,
+        whole: bool,
     ) -> Result<Self> {
         let alignment = checked_alignment(options.alignment)?;
         let metadata = metadata.map(sorted_metadata).transpose()?;
         // Everything that is asked of all tensors in one pass: they are many
         // megabytes, and their names by themselves fit into a processor's cache.
-        let mut names = memory::vec_with_capacity(tensors.len(), "the order of tensors")?;
-        let (mut room, mut dtypes, mut without) = (0_usize, 0, None);
-        names.extend(tensors.iter().map(|tensor| {
-            room = room.saturating_add(text::entry_room(tensor));
+        let mut names = memory::vec_with_capacity(given.len(), "the order of tensors")?;
+        let (mut dtypes, mut without) = (0, None);
+        names.extend(given.iter().map(|tensor| {
             dtypes |= order::bit(tensor.dtype);
             if source.is_some_and(|source| tensor.lacks_data(source)) {
                 without = without.or(Some(tensor));
@@ -86,34 +96,38 @@ impl Layout {
             return Err(tensor.no_data());
         }
         let order = match options.order {
-            Order::Reference => order::reference(&by_name, tensors, dtypes)?,
-            Order::Given => {
-                let mut given = memory::vec_with_capacity(by_name.len(), "the order of tensors")?;
-                given.extend((0..).take(by_name.len()));
-                given
-            }
+            Order::Reference => order::reference(&by_name, given, dtypes)?,
+            Order::Given => order::given(given.len())?,
         };
-        let mut this = Self { files: Vec::new(), by_name, data_size: 0 };
-        for shard in split(order, tensors, options.max_shard_size)? {
-            if shard.len() != tensors.len() {
-                let in_shard = shard.iter().filter_map(|index| order::tensor(tensors, *index));
-                room = in_shard.map(text::entry_room).fold(0, usize::saturating_add);
-            }
-            let text = HeaderText::new(metadata.as_deref(), room)?;
-            let file = file(text, room, shard, tensors, options.header_reserve, alignment)?;
-            this.data_size = this.data_size.saturating_add(file.size().saturating_sub(file.start()));
-            this.files.push(file);
+        let tensors = order::ordered(given, &order)?;
+        let mut this = Self { files: Vec::new(), tensors, order, by_name, data_size: 0 };
+        for tensors in split(&this.tensors, options.max_shard_size)? {
+            let in_file = this.tensors.get(tensors.clone()).unwrap_or_default();
+            let ends = ends(in_file)?;
+            let text = HeaderText::new(metadata.as_deref(), in_file, &ends)?;
+            let start = text.end().checked_add(options.header_reserve);
+            let start = start.and_then(|end| end.checked_next_multiple_of(alignment)).unwrap_or(u64::MAX);
+            let size = ends.last().copied().unwrap_or(0);
+            let behind = if whole { usize::try_from(size).unwrap_or(usize::MAX) } else { 0 };
+            let header = text.write(start, behind)?;
+            this.data_size = this.data_size.saturating_add(size);
+            this.files.push(FileLayout { header, tensors, ends });
         }
         Ok(this)
     }
 
+    /// The tensors of one of the files, as they follow one another.
+    pub(super) fn tensors(&self, file: &FileLayout) -> &[NewTensor<'a>] {
+        self.tensors.get(file.tensors.clone()).unwrap_or_default()
+    }
+
     /// For each tensor as given, where it goes.
     pub(super) fn places(&self) -> Result<Vec<Place>> {
-        let mut places = memory::vec_with_capacity(self.by_name.len(), "places of tensors")?;
-        places.resize(self.by_name.len(), Place::default());
+        let mut places = memory::vec_with_capacity(self.order.len(), "places of tensors")?;
+        places.resize(self.order.len(), Place::default());
         for (number, file) in self.files.iter().enumerate() {
             let mut offset = file.start();
-            for (index, end) in file.tensors.iter().zip(&file.ends) {
+            for (index, end) in self.order.get(file.tensors.clone()).unwrap_or_default().iter().zip(&file.ends) {
                 if let Some(place) = usize::try_from(*index).ok().and_then(|index| places.get_mut(index)) {
                     *place = Place { file: number, offset };
                 }
@@ -124,59 +138,14 @@ impl Layout {
     }
 }
 
-fn file(
-    mut text: HeaderText,
-    room: usize,
-    shard: Vec<u32>,
-    tensors: &[NewTensor<'_>],
-    reserve: u64,
-    alignment: u64,
-) -> Result<FileLayout> {
-    let middle = if shard.len() < WORTH_A_THREAD { shard.len() } else { shard.len() / 2 };
-    let (first, second) = shard.split_at_checked(middle).unwrap_or_default();
-    let mut ends = memory::vec_with_capacity(shard.len(), "the order of tensors")?;
-    if second.is_empty() {
-        entries(&mut text, 0, first, tensors, &mut ends)?;
-    } else {
-        let sizes = first.iter().filter_map(|index| order::tensor(tensors, *index)).map(|tensor| tensor.size);
-        let begin = sizes.fold(0, u64::saturating_add);
-        let mut rest = HeaderText::rest(room)?;
-        let mut more = memory::vec_with_capacity(second.len(), "the order of tensors")?;
-        parallel::both(&mut || entries(&mut text, 0, first, tensors, &mut ends), &mut || {
-            entries(&mut rest, begin, second, tensors, &mut more)
-        })?;
-        text.join(rest)?;
-        ends.append(&mut more);
-    }
-    Ok(FileLayout { header: text.finish(reserve, alignment)?, tensors: shard, ends })
-}
-
-/// The text of tensors that follow one another from `begin` on, and where they end.
-fn entries(
-    text: &mut HeaderText,
-    begin: u64,
-    indices: &[u32],
-    tensors: &[NewTensor<'_>],
-    ends: &mut Vec<u64>,
-) -> Result<()> {
-    let mut end = begin;
-    let mut batch = Vec::with_capacity(BATCH);
-    for indices in indices.chunks(BATCH) {
-        // Gathered first and their names touched, in loops so short that the
-        // cache misses overlap.
-        batch.clear();
-        batch.extend(indices.iter().filter_map(|index| order::tensor(tensors, *index).copied()));
-        let first = |tensor: &NewTensor<'_>| tensor.name.as_bytes().first().copied();
-        std::hint::black_box(batch.iter().filter_map(first).fold(0, |all, byte| all ^ byte));
-        for tensor in &batch {
-            let begin = end;
-            let fits = |end: &u64| *end <= i64::MAX.unsigned_abs();
-            end = begin.checked_add(tensor.size).filter(fits).ok_or_else(|| too_large(tensor))?;
-            text.push(tensor, begin, end);
-            ends.push(end);
-        }
-    }
-    Ok(())
+/// Where tensors that follow one another end.
+fn ends(tensors: &[NewTensor<'_>]) -> Result<Vec<u64>> {
+    let ends = tensors.iter().scan(0_u64, |end, tensor| {
+        let sum = end.checked_add(tensor.size()).filter(|end| *end <= i64::MAX.unsigned_abs());
+        *end = sum.unwrap_or(0);
+        Some(sum.ok_or_else(|| too_large(tensor)))
+    });
+    memory::collect(ends, tensors.len(), "the order of tensors")
 }
 
 fn too_large(tensor: &NewTensor<'_>) -> Error {
@@ -207,23 +176,17 @@ pub(super) fn sorted_metadata<'a>(entries: &[MetadataEntry<'a>]) -> Result<Vec<M
 
 /// Fills one shard after another up to the limit, as the hub's libraries do. A
 /// tensor larger than the limit has a shard of its own.
-fn split(order: Vec<u32>, tensors: &[NewTensor<'_>], limit: u64) -> Result<Vec<Vec<u32>>> {
-    if limit == 0 {
-        return Ok(vec![order]);
-    }
-    let (mut shards, mut shard, mut held) = (Vec::new(), Vec::new(), 0_u64);
-    for index in order {
-        let size = order::tensor(tensors, index).map_or(0, |tensor| tensor.size);
-        if held.saturating_add(size) > limit && !shard.is_empty() {
-            shards.push(std::mem::take(&mut shard));
-            held = 0;
+fn split(tensors: &[NewTensor<'_>], limit: u64) -> Result<Vec<Range<usize>>> {
+    let (mut shards, mut first, mut held) = (Vec::new(), 0, 0_u64);
+    for (number, tensor) in tensors.iter().enumerate().filter(|_| limit != 0) {
+        if held.saturating_add(tensor.size()) > limit && number != first {
+            memory::reserve(&mut shards, 1, "shards")?;
+            shards.push(first..number);
+            (first, held) = (number, 0);
         }
-        memory::reserve(&mut shard, 1, "shards")?;
-        shard.push(index);
-        held = held.saturating_add(size);
+        held = held.saturating_add(tensor.size());
     }
-    if !shard.is_empty() || shards.is_empty() {
-        shards.push(shard);
-    }
+    memory::reserve(&mut shards, 1, "shards")?;
+    shards.push(first..tensors.len());
     Ok(shards)
 }

@@ -28,7 +28,6 @@ use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
 use layout::Layout;
 use output::Output;
 use transfer::{Meter, Pieces};
@@ -99,11 +98,11 @@ pub fn save(
     source: Option<&Checkpoint>,
     progress: Option<Progress<'_>>,
 ) -> Result<()> {
-    let layout = Layout::new(tensors, metadata, options, Some(source))?;
+    let layout = Layout::new(tensors, metadata, options, Some(source), false)?;
     let output = Output::create(path, &layout, tensors, options)?;
     let mut meter = Meter::new(layout.data_size, progress);
     for (number, file) in layout.files.iter().enumerate() {
-        let pieces = Pieces::of(file, tensors, source);
+        let pieces = Pieces::of(&layout, file, source);
         output.fill(number, &pieces, &mut meter)?;
     }
     meter.finish()?;
@@ -121,20 +120,16 @@ pub fn serialize(
     source: Option<&Checkpoint>,
     progress: Option<Progress<'_>>,
 ) -> Result<Vec<u8>> {
-    let mut layout = Layout::new(tensors, metadata, options, Some(source))?;
+    let mut layout = Layout::new(tensors, metadata, options, Some(source), true)?;
     let [file] = layout.files.as_mut_slice() else {
         let text = format!("max_shard_size makes {} files of it, and a buffer holds one", layout.files.len());
         return Err(Error::new(ErrorKind::Unsupported, text));
     };
-    let size = file.size();
     // The data goes on behind the header, where that is.
     let mut out = std::mem::take(&mut file.header);
-    let what = "the serialized file";
-    let size = usize::try_from(size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
-    let additional = size.saturating_sub(out.len());
-    memory::reserve_exact(&mut out, additional, what)?;
     let mut meter = Meter::new(layout.data_size, progress);
-    Pieces::of(file, tensors, source).append_to(&mut out, &mut meter)?;
+    let pieces = layout.files.first().map(|file| Pieces::of(&layout, file, source));
+    pieces.map_or(Ok(()), |pieces| pieces.append_to(&mut out, &mut meter))?;
     meter.finish()?;
     Ok(out)
 }

@@ -3,11 +3,15 @@
 //! implementation writes them.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 use super::tensor::NewTensor;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
+use crate::memory::{self, Filler};
 use crate::parallel::{self, WORTH_A_THREAD};
+
+const WHAT: &str = "the order of tensors";
 
 /// Indices of the tensors by name. Equal names are an error.
 ///
@@ -15,18 +19,22 @@ use crate::parallel::{self, WORTH_A_THREAD};
 /// walks again and again. Here what a group of names shares is skipped once,
 /// and the next bytes of each are compared as a number.
 pub(super) fn by_name(names: &[&[u8]]) -> Result<Vec<u32>> {
-    let what = "the order of tensors";
-    let count = u32::try_from(names.len());
-    let count = count.map_err(|_| Error::new(ErrorKind::Unsupported, "more than 2^32 tensors"))?;
-    let mut order = memory::vec_with_capacity(names.len(), what)?;
+    let mut order = given(names.len())?;
     if names.is_sorted_by(|a, b| a < b) {
-        order.extend(0..count);
         return Ok(order);
     }
-    let mut keyed = memory::vec_with_capacity(names.len(), what)?;
-    keyed.extend((0..count).map(|index| Keyed { key: 0, index }));
+    let mut keyed = memory::vec_with_capacity(names.len(), WHAT)?;
+    keyed.extend(order.iter().map(|index| Keyed { key: 0, index: *index }));
     sort(&mut keyed, names)?;
-    order.extend(keyed.iter().map(|one| one.index));
+    order.iter_mut().zip(&keyed).for_each(|(place, one)| *place = one.index);
+    Ok(order)
+}
+
+/// Indices of the tensors as they were given.
+pub(super) fn given(count: usize) -> Result<Vec<u32>> {
+    let mut order = memory::vec_with_capacity(count, WHAT)?;
+    let count = u32::try_from(count);
+    order.extend(0..count.map_err(|_| Error::new(ErrorKind::Unsupported, "more than 2^32 tensors"))?);
     Ok(order)
 }
 
@@ -39,6 +47,9 @@ struct Keyed {
 }
 
 const KEY_BYTES: usize = 7;
+
+/// Names that are compared to guess what all have in common.
+const FEW: usize = 16;
 
 impl Keyed {
     #[inline]
@@ -107,10 +118,7 @@ fn sort_groups(groups: &mut Vec<Group<'_>>, names: &[&[u8]]) -> Result<()> {
 /// Sorts by the next bytes that are not the same in all names, and adds the
 /// groups in which these are equal.
 fn sort_once<'a>((group, depth): Group<'a>, names: &[&[u8]], groups: &mut Vec<Group<'a>>) -> Result<()> {
-    let depth = depth.saturating_add(shared(group, names, depth));
-    for one in group.iter_mut() {
-        *one = Keyed::new(name(names, one.index), depth, one.index);
-    }
+    let depth = set_keys(group, names, depth);
     group.sort_unstable_by_key(|one| one.key);
     for equal in group.chunk_by_mut(|a, b| a.key == b.key) {
         match equal {
@@ -126,27 +134,42 @@ fn name<'a>(names: &[&'a [u8]], index: u32) -> &'a [u8] {
     usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
 }
 
-/// How many bytes behind `depth` all names of the group have in common.
-fn shared(group: &[Keyed], names: &[&[u8]], depth: usize) -> usize {
-    let Some(first) = group.first() else { return 0 };
+/// Makes each key of the bytes behind those that all names of the group have in
+/// common, and returns where they begin.
+fn set_keys(group: &mut [Keyed], names: &[&[u8]], depth: usize) -> usize {
+    let Some(first) = group.first() else { return depth };
     let first = name(names, first.index);
-    let mut shared = 0_usize;
+    // What a few have in common all have, as a rule: then one pass does.
+    let few = group.iter().step_by(group.len().div_ceil(FEW).max(1));
+    let mut at = few.map(|one| differ_at(first, name(names, one.index), depth)).min().unwrap_or(depth);
     loop {
-        let at = depth.saturating_add(shared);
-        let expected = word(first, at);
-        // Zeros behind a name's end may look like its bytes.
-        let (mut differ, mut shortest) = (0, 8);
-        for one in group {
+        let shared = first.get(depth..at);
+        let mut until = at;
+        for one in group.iter_mut() {
             let name = name(names, one.index);
-            differ |= word(name, at) ^ expected;
-            shortest = shortest.min(name.len().saturating_sub(at));
+            if name.get(depth..at) != shared {
+                until = until.min(differ_at(first, name, depth));
+            }
+            *one = Keyed::new(name, at, one.index);
         }
-        let equal = shortest.min((differ.leading_zeros() / 8) as usize);
-        shared = shared.saturating_add(equal);
+        if until == at {
+            return at;
+        }
+        at = until;
+    }
+}
+
+/// Where two names that are equal before `from` first differ, or one ends.
+fn differ_at(one: &[u8], other: &[u8], from: usize) -> usize {
+    let (mut at, end) = (from, one.len().min(other.len()));
+    while at < end {
+        let equal = (word(one, at) ^ word(other, at)).leading_zeros() / 8;
+        at = at.saturating_add(equal as usize);
         if equal < 8 {
-            return shared;
+            break;
         }
     }
+    at.min(end)
 }
 
 fn given_twice(equal: &[Keyed], names: &[&[u8]]) -> Error {
@@ -161,13 +184,12 @@ fn given_twice(equal: &[Keyed], names: &[&[u8]]) -> Error {
 /// dtypes ascend just as the reference's own do.
 /// `used` has the bits of all dtypes that occur.
 pub(super) fn reference(by_name: &[u32], tensors: &[NewTensor<'_>], used: u32) -> Result<Vec<u32>> {
-    let what = "the order of tensors";
-    let mut order = memory::vec_with_capacity(by_name.len(), what)?;
+    let mut order = memory::vec_with_capacity(by_name.len(), WHAT)?;
     if used.is_power_of_two() {
         order.extend_from_slice(by_name);
         return Ok(order);
     }
-    let mut dtypes = memory::vec_with_capacity(by_name.len(), what)?;
+    let mut dtypes = memory::vec_with_capacity(by_name.len(), WHAT)?;
     dtypes.extend(by_name.iter().map(|index| tensor(tensors, *index).map_or(0, |tensor| bit(tensor.dtype))));
     for dtype in Dtype::ALL.iter().rev().map(|dtype| bit(*dtype)).filter(|dtype| used & dtype != 0) {
         order.extend(by_name.iter().zip(&dtypes).filter(|(_, of)| **of == dtype).map(|(index, _)| *index));
@@ -180,8 +202,20 @@ pub(super) fn bit(dtype: Dtype) -> u32 {
     1_u32.checked_shl(dtype as u32).unwrap_or(0)
 }
 
-/// The tensor of this index.
-pub(super) fn tensor<'a, 'b>(tensors: &'b [NewTensor<'a>], index: u32) -> Option<&'b NewTensor<'a>> {
+/// The tensors in this order.
+pub(super) fn ordered<'a>(tensors: &'a [NewTensor<'a>], order: &[u32]) -> Result<Cow<'a, [NewTensor<'a>]>> {
+    if order.iter().zip(0..).all(|(index, place)| *index == place) {
+        return Ok(Cow::Borrowed(tensors));
+    }
+    let copy = |_, order: &[u32], ordered: &mut Filler<'_, NewTensor<'a>>| {
+        let found = order.iter().filter_map(|index| tensor(tensors, *index));
+        found.for_each(|tensor| ordered.push(*tensor).unwrap_or(()));
+        Ok(())
+    };
+    parallel::halves(order, WHAT, &copy).map(Cow::Owned)
+}
+
+fn tensor<'a, 'b>(tensors: &'b [NewTensor<'a>], index: u32) -> Option<&'b NewTensor<'a>> {
     usize::try_from(index).ok().and_then(|index| tensors.get(index))
 }
 

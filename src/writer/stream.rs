@@ -50,7 +50,7 @@ impl Writer {
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
     ) -> Result<Self> {
-        let layout = Layout::new(tensors, metadata, options, None)?;
+        let layout = Layout::new(tensors, metadata, options, None, false)?;
         let output = Output::create(path, &layout, tensors, options)?;
         for (number, file) in layout.files.iter().enumerate() {
             output.file(number)?.write_at(&file.header, 0)?;
@@ -58,7 +58,7 @@ impl Writer {
         let mut expected = memory::vec_with_capacity(tensors.len(), "tensors to be written")?;
         expected.extend(tensors.iter().zip(layout.places()?).map(|(tensor, place)| Expected {
             name: tensor.name.into(),
-            size: tensor.size,
+            size: tensor.size(),
             place,
             written: Mutex::default(),
         }));

@@ -10,27 +10,30 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::Tensor;
 
 /// A tensor to be written. Its shape's size fits, and fills whole bytes.
+///
+/// One cache line: a header of many tensors is mostly the reading of these.
 #[derive(Clone, Copy, Debug)]
 pub struct NewTensor<'a> {
     pub(super) name: &'a str,
-    /// Whether the name is surely its own spelling in JSON.
-    pub(super) plain: bool,
-    pub(super) dtype: Dtype,
     pub(super) shape: &'a [i64],
-    pub(super) size: u64,
     pub(super) data: Data<'a>,
+    pub(super) dtype: Dtype,
+    /// Bytes of its entry in a header but for the offsets, where its name is
+    /// its own spelling in JSON; 0: it may not be.
+    entry: u32,
 }
 
-/// Where a tensor's bytes come from.
+/// A tensor's bytes, and how many they are.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Data<'a> {
     /// They are handed over later, or there are none.
-    Later,
+    Later(u64),
     Memory(&'a [u8]),
     /// In a file of the source checkpoint.
     File {
-        shard: usize,
+        shard: u32,
         offset: u64,
+        size: u64,
     },
 }
 
@@ -52,13 +55,33 @@ impl<'a> NewTensor<'a> {
             Some(size) if name != "__metadata__" => size,
             _ => return Err(refusal(name, dtype, shape)),
         };
-        Ok(Self { name, plain, dtype, shape, size, data: Data::Later })
+        let entry = if plain { text::entry_len(name.len(), dtype, shape) } else { 0 };
+        Ok(Self { name, shape, data: Data::Later(size), dtype, entry: u32::try_from(entry).unwrap_or(0) })
+    }
+
+    /// Whether its name is surely its own spelling in JSON.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.entry != 0
+    }
+
+    /// Bytes of its entry in a header but for the offsets.
+    #[inline]
+    pub(super) fn entry_len(&self) -> usize {
+        match self.entry {
+            0 => text::entry_len(text::spelled_len(self.name), self.dtype, self.shape),
+            len => len as usize,
+        }
     }
 
     /// Its bytes: what dtype and shape take.
     #[must_use]
+    #[inline]
     pub fn size(&self) -> u64 {
-        self.size
+        match self.data {
+            Data::Memory(bytes) => bytes.len() as u64,
+            Data::Later(size) | Data::File { size, .. } => size,
+        }
     }
 
     /// The same tensor with its bytes.
@@ -76,15 +99,16 @@ impl<'a> NewTensor<'a> {
     ///
     /// # Errors
     /// `SizeMismatch`, and `InvalidArgument` for a record that is not `source`'s.
-    pub fn with_source(self, source: &Checkpoint, record: &Tensor) -> Result<Self> {
+    pub fn with_source(mut self, source: &Checkpoint, record: &Tensor) -> Result<Self> {
         self.require_size(record.size())?;
         source.require_own(record)?;
-        Ok(Self { data: Data::File { shard: record.shard(), offset: record.offset() }, ..self })
+        self.data = Data::File { shard: record.shard, offset: record.offset(), size: record.size() };
+        Ok(self)
     }
 
     #[inline]
     pub(crate) fn require_size(&self, size: u64) -> Result<()> {
-        match size == self.size {
+        match size == self.size() {
             true => Ok(()),
             false => Err(self.other_size(size)),
         }
@@ -92,15 +116,15 @@ impl<'a> NewTensor<'a> {
 
     #[cold]
     fn other_size(&self, size: u64) -> Error {
-        let text =
-            format!("has {size} bytes, but {} of shape {:?} takes {}", self.dtype.name(), Shape(self.shape), self.size);
+        let (dtype, shape, takes) = (self.dtype.name(), Shape(self.shape), self.size());
+        let text = format!("has {size} bytes, but {dtype} of shape {shape:?} takes {takes}");
         Error::tensor(ErrorKind::SizeMismatch, self.name.as_bytes(), text)
     }
 
     /// Whether its bytes are nowhere.
     pub(super) fn lacks_data(&self, source: Option<&Checkpoint>) -> bool {
         match self.data {
-            Data::Later => self.size != 0,
+            Data::Later(size) => size != 0,
             Data::Memory(_) => false,
             Data::File { .. } => source.is_none(),
         }
@@ -109,7 +133,7 @@ impl<'a> NewTensor<'a> {
     /// The error for that.
     #[cold]
     pub(super) fn no_data(&self) -> Error {
-        let text = format!("has no data for its {} bytes, and there is no source to read them from", self.size);
+        let text = format!("has no data for its {} bytes, and there is no source to read them from", self.size());
         Error::tensor(ErrorKind::InvalidArgument, self.name.as_bytes(), text)
     }
 }

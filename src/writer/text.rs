@@ -8,16 +8,23 @@ use super::MetadataEntry;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, Filler};
+use crate::parallel::{self, WORTH_A_THREAD};
 
 /// What readers accept, the reference among them.
 const LARGEST_HEADER: u64 = 100_000_000;
 /// The length field.
 pub(super) const LENGTH_BYTES: usize = 8;
-/// All of an entry but its name, shape and the name's escapes.
-const ENTRY_BYTES: usize = 100;
-/// The longest escape, and the longest number with its comma.
+/// What stands between the parts of a tensor's entry.
+const BEFORE_DTYPE: &[u8] = b"\":{\"dtype\":\"";
+const BEFORE_SHAPE: &[u8] = b"\",\"shape\":[";
+const BEFORE_OFFSETS: &[u8] = b"],\"data_offsets\":[";
+const BEHIND_OFFSETS: &[u8] = b"]},";
+/// More than what stands between texts in metadata and in an index.
+const BETWEEN: usize = 32;
+/// The longest escape.
 const ESCAPE_BYTES: usize = 6;
-const NUMBER_BYTES: usize = 21;
+/// How many tensors' names are touched at once.
+const BATCH: usize = 64;
 /// What eight digits hold, and sixteen, which no file's size takes.
 const EIGHT_DIGITS: u64 = 100_000_000;
 const SIXTEEN_DIGITS: u64 = EIGHT_DIGITS * EIGHT_DIGITS;
@@ -25,171 +32,221 @@ const SIXTEEN_DIGITS: u64 = EIGHT_DIGITS * EIGHT_DIGITS;
 const ASCII: u64 = u64::from_le_bytes([b'0'; 8]);
 const ASCII_ZERO: u64 = b'0' as u64;
 
-/// A file's length field and header text on the way, in memory that was made
-/// long enough before: a growing vector would check its capacity and call
-/// memcpy for each of many short texts, and take three times as long.
-pub(super) struct HeaderText {
-    text: Vec<u8>,
-    /// Where the last tensor ended: the next one usually begins there.
-    last: Number,
-    /// What stands between a name and its shape, for the last tensor's dtype:
-    /// the next one usually has the same.
-    dtype: (Dtype, Short),
-    /// Nothing stands before the next entry.
-    first: bool,
-    /// Something did not fit.
-    overflow: bool,
+/// A file's length field and header text: measured, and then written into one
+/// block of just its size, by two threads where it is long.
+pub(super) struct HeaderText<'a> {
+    /// Room for the length field, and all that stands before the tensors.
+    head: Vec<u8>,
+    first: Run<'a>,
+    second: Run<'a>,
 }
 
-/// The most bytes that an entry's text can take.
-pub(super) fn entry_room(tensor: &NewTensor<'_>) -> usize {
-    let shape = tensor.shape.len().saturating_mul(NUMBER_BYTES);
-    string_room(tensor.name, tensor.plain).saturating_add(shape).saturating_add(ENTRY_BYTES)
+/// Tensors that follow one another in the file.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    tensors: &'a [NewTensor<'a>],
+    /// Where each ends in the data section, and where the first begins.
+    ends: &'a [u64],
+    begin: u64,
+    /// Bytes of their entries.
+    len: usize,
 }
 
-fn string_room(text: &str, plain: bool) -> usize {
-    match plain {
-        true => text.len(),
-        false => text.len().saturating_mul(ESCAPE_BYTES),
-    }
-}
-
-impl HeaderText {
-    /// The rest of a header, for [`Self::join`].
-    pub(super) fn rest(room: usize) -> Result<Self> {
-        let text = memory::vec_with_capacity(room, "header")?;
-        let none = (Dtype::Unknown, Short::of(&[b""]));
-        Ok(Self { text, last: Number::of(0), dtype: none, first: false, overflow: false })
-    }
-
-    /// Adds the rest of the header.
-    pub(super) fn join(&mut self, rest: Self) -> Result<()> {
-        memory::reserve(&mut self.text, rest.text.len(), "header")?;
-        self.text.extend_from_slice(&rest.text);
-        self.overflow |= rest.overflow;
-        Ok(())
-    }
-
-    /// Begins a header; `metadata` is in its final order. `room` is for all
-    /// entries that will be pushed.
-    pub(super) fn new(metadata: Option<&[MetadataEntry<'_>]>, room: usize) -> Result<Self> {
-        let entries = metadata.unwrap_or_default().iter();
-        let for_metadata =
-            entries.map(|(key, value)| string_room(key, false).saturating_add(string_room(value, false)));
-        let for_metadata =
-            for_metadata.fold(0_usize, |all, entry| all.saturating_add(entry).saturating_add(ENTRY_BYTES));
-        let room = room.saturating_add(for_metadata).saturating_add(LENGTH_BYTES).saturating_add(ENTRY_BYTES);
-        let mut this = Self { first: metadata.is_none(), ..Self::rest(room)? };
-        let begin = |out: &mut Filler<'_, u8>| {
-            out.put(&[0; LENGTH_BYTES])?;
-            out.put(b"{")?;
-            let Some(entries) = metadata else { return Some(()) };
-            out.put(b"\"__metadata__\":{")?;
+impl<'a> HeaderText<'a> {
+    /// The header of tensors in the file's order, each of which ends at one of
+    /// `ends` in the data section. `metadata` is in its final order.
+    pub(super) fn new(
+        metadata: Option<&[MetadataEntry<'_>]>,
+        tensors: &'a [NewTensor<'a>],
+        ends: &'a [u64],
+    ) -> Result<Self> {
+        let mut head = vec![0; LENGTH_BYTES];
+        head.push(b'{');
+        if let Some(entries) = metadata {
+            head.extend_from_slice(b"\"__metadata__\":{");
             for (number, (key, value)) in entries.iter().enumerate() {
-                if number != 0 {
-                    out.put(b",")?;
-                }
-                put_string(out, key, false)?;
-                out.put(b":")?;
-                put_string(out, value, false)?;
+                let room = spelled_len(key).saturating_add(spelled_len(value)).saturating_add(BETWEEN);
+                memory::reserve(&mut head, room, "header")?;
+                head.extend_from_slice(if number == 0 { b"" } else { b"," });
+                push_string(&mut head, key);
+                head.push(b':');
+                push_string(&mut head, value);
             }
-            out.put(b"}")
-        };
-        this.overflow = memory::append(&mut this.text, begin).is_none();
-        Ok(this)
-    }
-
-    /// Adds a tensor whose bytes are at `begin..end` of the data section.
-    pub(super) fn push(&mut self, tensor: &NewTensor<'_>, begin: u64, end: u64) {
-        if self.dtype.0 != tensor.dtype {
-            let name = tensor.dtype.name().as_bytes();
-            self.dtype = (tensor.dtype, Short::of(&[b":{\"dtype\":\"", name, b"\",\"shape\":["]));
+            head.extend_from_slice(if tensors.is_empty() { b"}" } else { b"}," });
         }
-        let begin = if self.last.value == begin { self.last } else { Number::of(begin) };
-        self.last = Number::of(end);
-        let first = std::mem::replace(&mut self.first, false);
-        let entry = |out: &mut Filler<'_, u8>| {
-            if !first {
-                out.put(b",")?;
-            }
-            put_string(out, tensor.name, tensor.plain)?;
-            self.dtype.1.put(out)?;
-            for (number, dimension) in tensor.shape.iter().enumerate() {
-                if number != 0 {
-                    out.put(b",")?;
-                }
-                Number::of(dimension.unsigned_abs()).put(out)?;
-            }
-            out.put(b"],\"data_offsets\":[")?;
-            begin.put(out)?;
-            out.put(b",")?;
-            self.last.put(out)?;
-            out.put(b"]}")
-        };
-        self.overflow |= memory::append(&mut self.text, entry).is_none();
+        let middle = if tensors.len() < WORTH_A_THREAD { 0 } else { tensors.len() / 2 };
+        let (first, second) = tensors.split_at_checked(middle).unwrap_or_default();
+        let (first_ends, second_ends) = ends.split_at_checked(middle).unwrap_or_default();
+        let begin = first_ends.last().copied().unwrap_or(0);
+        Ok(Self { head, first: Run::new(first, first_ends, 0), second: Run::new(second, second_ends, begin) })
     }
 
-    /// Ends the header: spaces for `reserve` bytes more and until the data
-    /// begins at a multiple of `alignment`, then the length field.
-    pub(super) fn finish(mut self, reserve: u64, alignment: u64) -> Result<Vec<u8>> {
-        self.close();
-        let end = self.text.len() as u64;
-        let start = end.checked_add(reserve).and_then(|end| end.checked_next_multiple_of(alignment));
-        self.pad_to(start.unwrap_or(u64::MAX))
+    /// Where the text ends, from the file's start: the data can't begin before.
+    pub(super) fn end(&self) -> u64 {
+        // The last entry needs no comma behind it, which leaves a byte for what
+        // ends the text.
+        let entries = self.first.len.saturating_add(self.second.len).max(1);
+        self.head.len().saturating_add(entries) as u64
     }
 
-    /// Ends the header with the data at `start`, if it fits; else says where
-    /// the data would have to start at least.
-    pub(super) fn finish_at(mut self, start: u64) -> Result<Result<Vec<u8>, u64>> {
-        self.close();
-        let end = self.text.len() as u64;
-        if end > start {
-            return Ok(Err(end));
-        }
-        self.pad_to(start).map(Ok)
-    }
-
-    fn pad_to(mut self, start: u64) -> Result<Vec<u8>> {
-        if self.overflow {
-            return Err(Error::new(ErrorKind::Internal, "a header is longer than was reckoned"));
-        }
+    /// Length field and text, with spaces until the data begins at `start`,
+    /// and room for `behind` bytes more.
+    pub(super) fn write(&self, start: u64, behind: usize) -> Result<Vec<u8>> {
         let length = start.saturating_sub(LENGTH_BYTES as u64);
         let end = usize::try_from(start).ok().filter(|_| length <= LARGEST_HEADER);
         let Some(end) = end else {
             let text = format!("the header would have {length} bytes, and readers accept {LARGEST_HEADER}");
             return Err(Error::new(ErrorKind::HeaderTooLarge, text));
         };
-        let padding = end.saturating_sub(self.text.len());
-        memory::reserve(&mut self.text, padding, "header")?;
-        self.text.resize(end, b' ');
-        if let Some(field) = self.text.first_chunk_mut() {
+        let mut out = memory::vec_with_capacity(end.saturating_add(behind), "header")?;
+        let until_second = self.head.len().saturating_add(self.first.len);
+        let written = memory::fill(&mut out, until_second, |before, behind| {
+            let mut first = || before.put(&self.head).and_then(|()| self.first.put(before)).ok_or_else(other_length);
+            let mut second = || self.second.put(behind).ok_or_else(other_length);
+            match self.first.tensors {
+                [] => first().and_then(|()| second()).ok(),
+                _ => parallel::both(&mut first, &mut second).ok(),
+            }
+        });
+        if let ([], Some(())) = (self.second.tensors, written) {
+            out.push(b' ');
+        }
+        if written.is_none() || out.len() as u64 != self.end() || out.len() > end {
+            return Err(other_length());
+        }
+        if let Some(last) = out.last_mut() {
+            *last = b'}';
+        }
+        out.resize(end, b' ');
+        if let Some(field) = out.first_chunk_mut() {
             *field = length.to_le_bytes();
         }
-        Ok(self.text)
+        Ok(out)
+    }
+}
+
+fn other_length() -> Error {
+    Error::new(ErrorKind::Internal, "a header is not as long as was reckoned")
+}
+
+impl<'a> Run<'a> {
+    fn new(tensors: &'a [NewTensor<'a>], ends: &'a [u64], begin: u64) -> Self {
+        let mut digits = Digits::default();
+        let mut before = digits.of(begin);
+        let entries = tensors.iter().zip(ends).map(|(tensor, end)| {
+            let begin = std::mem::replace(&mut before, digits.of(*end));
+            tensor.entry_len().saturating_add(begin).saturating_add(before)
+        });
+        let len = entries.fold(0, usize::saturating_add);
+        Self { tensors, ends, begin, len }
     }
 
-    fn close(&mut self) {
-        self.overflow |= memory::append(&mut self.text, |out| out.put(b"}")).is_none();
+    /// Their entries, each with a comma behind it.
+    fn put(&self, out: &mut Filler<'_, u8>) -> Option<()> {
+        let mut begin = Number::of(self.begin);
+        let mut dtype = (Dtype::Unknown, Short::of(&[]));
+        for (tensors, ends) in self.tensors.chunks(BATCH).zip(self.ends.chunks(BATCH)) {
+            // Names are touched first, in a loop so short that the cache misses
+            // overlap.
+            let first = |tensor: &NewTensor<'_>| tensor.name.as_bytes().first().copied();
+            std::hint::black_box(tensors.iter().filter_map(first).fold(0, |all, byte| all ^ byte));
+            for (tensor, end) in tensors.iter().zip(ends) {
+                if dtype.0 != tensor.dtype {
+                    let name = tensor.dtype.name().as_bytes();
+                    dtype = (tensor.dtype, Short::of(&[BEFORE_DTYPE, name, BEFORE_SHAPE]));
+                }
+                out.put(b"\"")?;
+                match tensor.is_plain() {
+                    true => out.put(tensor.name.as_bytes())?,
+                    false => put_spelled(out, tensor.name)?,
+                }
+                dtype.1.put(out)?;
+                for (number, dimension) in tensor.shape.iter().enumerate() {
+                    if number != 0 {
+                        out.put(b",")?;
+                    }
+                    Number::of(dimension.unsigned_abs()).put(out)?;
+                }
+                out.put(BEFORE_OFFSETS)?;
+                begin.put(out)?;
+                out.put(b",")?;
+                begin = Number::of(*end);
+                begin.put(out)?;
+                out.put(BEHIND_OFFSETS)?;
+            }
+        }
+        Some(())
+    }
+}
+
+/// Bytes of a tensor's entry but for the digits of its offsets, with the comma
+/// behind it; `name`: those of the name as it is spelled.
+#[inline]
+pub(super) fn entry_len(name: usize, dtype: Dtype, shape: &[i64]) -> usize {
+    let commas = shape.len().saturating_sub(1);
+    let fixed = const { BEFORE_DTYPE.len() + BEFORE_SHAPE.len() + BEFORE_OFFSETS.len() + BEHIND_OFFSETS.len() + 2 };
+    let digits =
+        |dimension: &i64| dimension.unsigned_abs().checked_ilog10().map_or(1, |log| (log as usize).saturating_add(1));
+    let shape = shape.iter().map(digits).fold(commas, usize::saturating_add);
+    name.saturating_add(dtype.name().len()).saturating_add(shape).saturating_add(fixed)
+}
+
+/// Counts the digits of numbers that ascend.
+#[derive(Default)]
+struct Digits {
+    count: usize,
+    /// The first number with more.
+    more_from: u64,
+}
+
+impl Digits {
+    #[inline]
+    fn of(&mut self, number: u64) -> usize {
+        while number >= self.more_from {
+            self.count = self.count.saturating_add(1);
+            self.more_from = self.more_from.max(1).saturating_mul(10);
+        }
+        self.count
     }
 }
 
 /// A JSON string with the escapes that serde_json writes, and no others.
-#[inline(always)]
-fn put_string(out: &mut Filler<'_, u8>, text: &str, plain: bool) -> Option<()> {
-    out.put(b"\"")?;
-    if plain {
-        out.put(text.as_bytes())?;
-    } else {
-        put_escaped(out, text)?;
-    }
-    out.put(b"\"")
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    text.bytes().for_each(|byte| out.extend_from_slice(spelled(byte, &mut [0; ESCAPE_BYTES])));
+    out.push(b'"');
 }
 
 #[cold]
-fn put_escaped(out: &mut Filler<'_, u8>, text: &str) -> Option<()> {
-    let mut escaped = Vec::new();
-    text.bytes().for_each(|byte| push_escaped(&mut escaped, byte));
-    out.put(&escaped)
+fn put_spelled(out: &mut Filler<'_, u8>, text: &str) -> Option<()> {
+    text.bytes().try_for_each(|byte| out.put(spelled(byte, &mut [0; ESCAPE_BYTES])))
+}
+
+pub(super) fn spelled_len(text: &str) -> usize {
+    text.bytes().map(|byte| spelled(byte, &mut [0; ESCAPE_BYTES]).len()).fold(0, usize::saturating_add)
+}
+
+/// A byte of a string, as serde_json spells it.
+fn spelled(byte: u8, place: &mut [u8; ESCAPE_BYTES]) -> &[u8] {
+    let hex = |digit: u8| if digit < 10 { digit | b'0' } else { digit.wrapping_sub(10).wrapping_add(b'a') };
+    match byte {
+        b'"' => b"\\\"",
+        b'\\' => b"\\\\",
+        0x08 => b"\\b",
+        0x0C => b"\\f",
+        b'\n' => b"\\n",
+        b'\r' => b"\\r",
+        b'\t' => b"\\t",
+        0..0x20 => {
+            *place = [b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xF)];
+            place
+        }
+        _ => {
+            let [place, ..] = place;
+            *place = byte;
+            std::slice::from_ref(place)
+        }
+    }
 }
 
 /// A text of a few bytes, and zeros behind it.
@@ -212,19 +269,20 @@ impl Short {
     }
 }
 
-/// A number and its digits, the first one lowest.
+/// A number and its digits: the first eight, and those behind them, each with
+/// the first one lowest.
 #[derive(Clone, Copy)]
 struct Number {
     value: u64,
-    digits: u128,
-    len: u32,
+    digits: [u64; 2],
+    len: usize,
 }
 
 impl Number {
     #[inline(always)]
     fn of(value: u64) -> Self {
         match value {
-            0..10 => Self { value, digits: u128::from(ASCII_ZERO | value), len: 1 },
+            0..10 => Self { value, digits: [ASCII_ZERO | value, 0], len: 1 },
             10..EIGHT_DIGITS => Self::below_eight_digits(value),
             _ => Self::large(value),
         }
@@ -235,27 +293,34 @@ impl Number {
     fn below_eight_digits(value: u64) -> Self {
         let digits = digits(value);
         let zeros = (digits.trailing_zeros() / 8).min(7);
-        Self {
-            value,
-            digits: u128::from((digits | ASCII).wrapping_shr(zeros.saturating_mul(8))),
-            len: 8_u32.saturating_sub(zeros),
-        }
+        let digits = (digits | ASCII).wrapping_shr(zeros.saturating_mul(8));
+        Self { value, digits: [digits, 0], len: 8_usize.saturating_sub(zeros as usize) }
     }
 
     fn large(value: u64) -> Self {
         let first = Self::below_eight_digits((value / EIGHT_DIGITS) % EIGHT_DIGITS);
-        let others = u128::from(digits(value % EIGHT_DIGITS) | ASCII);
-        Self {
-            value,
-            digits: first.digits | others.wrapping_shl(first.len.saturating_mul(8)),
-            len: first.len.saturating_add(8),
-        }
+        let [upper, _] = first.digits;
+        let lower = digits(value % EIGHT_DIGITS) | ASCII;
+        // What the first eight take of the lower ones moves up behind the upper.
+        let bits = 64_u32.saturating_sub(upper.leading_zeros()).next_multiple_of(8);
+        let digits = match first.len {
+            8 => [upper, lower],
+            _ => [upper | lower.wrapping_shl(bits), lower.wrapping_shr(64_u32.wrapping_sub(bits))],
+        };
+        Self { value, digits, len: first.len.saturating_add(8) }
     }
 
     #[inline(always)]
     fn put(&self, out: &mut Filler<'_, u8>) -> Option<()> {
+        // Not both at once: bytes that are read together but were written
+        // separately, as these would be on the stack, stall the processor.
+        let [first, behind] = self.digits.map(u64::to_le_bytes);
         match self.value {
-            0..SIXTEEN_DIGITS => out.put_start(&self.digits.to_le_bytes(), self.len as usize),
+            0..EIGHT_DIGITS => out.put_start(&first, self.len),
+            EIGHT_DIGITS..SIXTEEN_DIGITS => {
+                out.put(&first)?;
+                out.put_start(&behind, self.len.saturating_sub(8))
+            }
             _ => put_large(out, self.value),
         }
     }
@@ -306,20 +371,6 @@ fn plain_in(bytes: [u8; 8]) -> u64 {
     !word & word.wrapping_add(all(0x60)) & not(b'"') & not(b'\\')
 }
 
-fn push_escaped(out: &mut Vec<u8>, byte: u8) {
-    match byte {
-        b'"' => out.extend_from_slice(b"\\\""),
-        b'\\' => out.extend_from_slice(b"\\\\"),
-        0x08 => out.extend_from_slice(b"\\b"),
-        0x0C => out.extend_from_slice(b"\\f"),
-        b'\n' => out.extend_from_slice(b"\\n"),
-        b'\r' => out.extend_from_slice(b"\\r"),
-        b'\t' => out.extend_from_slice(b"\\t"),
-        0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-        _ => out.push(byte),
-    }
-}
-
 /// An index file as Python's `json.dumps(…, indent=2, sort_keys=True)` and a
 /// newline make it, which is what the hub's libraries write. `entries` are
 /// tensor and shard, by tensor.
@@ -330,7 +381,7 @@ pub(super) fn index<'a>(total_size: u64, entries: impl Iterator<Item = (&'a str,
     out.extend_from_slice(b"\n  },\n  \"weight_map\": {");
     for (number, (tensor, shard)) in entries.enumerate() {
         let bytes = tensor.len().saturating_add(shard.len()).saturating_mul(ESCAPE_BYTES);
-        memory::reserve(&mut out, bytes.saturating_add(ENTRY_BYTES), "index")?;
+        memory::reserve(&mut out, bytes.saturating_add(BETWEEN), "index")?;
         out.extend_from_slice(if number == 0 { b"\n    " } else { b",\n    " });
         push_ascii_string(&mut out, tensor);
         out.extend_from_slice(b": ");
@@ -345,7 +396,7 @@ fn push_ascii_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     for c in text.chars() {
         match u8::try_from(c) {
-            Ok(byte) if byte < 0x7F => push_escaped(out, byte),
+            Ok(byte) if byte < 0x7F => out.extend_from_slice(spelled(byte, &mut [0; ESCAPE_BYTES])),
             _ => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
@@ -369,10 +420,44 @@ mod tests {
         }
 
         #[test]
+        fn headers_are_as_long_as_was_reckoned(
+            given in prop::collection::vec(("(.|[\\x00-\\x30\"\\\\]){0,12}", 0_u32..49, any::<i64>()), 0..60),
+            least in prop::sample::select(vec![0, 0, 0, WORTH_A_THREAD]),
+            metadata in prop::option::of(prop::collection::vec((".{0,4}", ".{0,4}"), 0..3)),
+            padding in 0..20_u64,
+        ) {
+            // Shapes reach 2^48 bytes, and so offsets of nearly all lengths.
+            let shapes: Vec<_> = given.iter().map(|(_, bits, size)| [size & ((1 << bits) - 1), 1]).collect();
+            let tensors = given.iter().zip(&shapes).map(|((name, ..), shape)| NewTensor::new(name, Dtype::U8, shape));
+            let tensors: Vec<_> = tensors.map(|tensor| tensor.unwrap()).cycle().take(given.len().max(least)).collect();
+            let sums = tensors.iter().scan(0, |end, tensor| Some(std::mem::replace(end, *end + tensor.size())));
+            let begins: Vec<_> = sums.collect();
+            let ends: Vec<_> = begins.iter().zip(&tensors).map(|(begin, tensor)| begin + tensor.size()).collect();
+
+            let text = |text: &str| serde_json::to_string(text).unwrap();
+            let entries = metadata.iter().map(|entries| {
+                let entries: Vec<_> = entries.iter().map(|(key, value)| text(key) + ":" + &text(value)).collect();
+                format!("\"__metadata__\":{{{}}}", entries.join(","))
+            });
+            let entries = entries.chain(tensors.iter().zip(begins.iter().zip(&ends)).map(|(tensor, (begin, end))| {
+                let (name, size) = (text(tensor.name), tensor.shape[0]);
+                format!("{name}:{{\"dtype\":\"U8\",\"shape\":[{size},1],\"data_offsets\":[{begin},{end}]}}")
+            }));
+            let expected = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+
+            let given = metadata.as_ref().map(|entries| entries.iter().map(|(key, value)| (&**key, &**value)).collect::<Vec<_>>());
+            let header = HeaderText::new(given.as_deref(), &tensors, &ends).unwrap();
+            prop_assert_eq!(header.end(), 8 + expected.len() as u64);
+            let written = header.write(header.end() + padding, 0).unwrap();
+            prop_assert_eq!(&written[..8], (expected.len() as u64 + padding).to_le_bytes());
+            prop_assert_eq!(std::str::from_utf8(&written[8..]).unwrap(), expected + &" ".repeat(padding as usize));
+        }
+
+        #[test]
         fn numbers_are_spelled_as_they_are(bits in 0_u32..64, number in any::<u64>()) {
             let number = number >> bits;
             let mut text = Vec::with_capacity(40);
-            memory::append(&mut text, |out| Number::of(number).put(out)).unwrap();
+            memory::fill(&mut text, 0, |_, out| Number::of(number).put(out)).unwrap();
             prop_assert_eq!(text, number.to_string().into_bytes());
         }
     }

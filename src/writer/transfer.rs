@@ -11,8 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::layout::FileLayout;
-use super::order;
+use super::layout::{FileLayout, Layout};
 use super::stage::Staged;
 use super::system;
 use super::tensor::{Data, NewTensor};
@@ -98,8 +97,8 @@ enum From<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn of(file: &'a FileLayout, tensors: &'a [NewTensor<'a>], source: Option<&'a Checkpoint>) -> Self {
-        Self { file, tensors, source }
+    pub(super) fn of(layout: &'a Layout<'a>, file: &'a FileLayout, source: Option<&'a Checkpoint>) -> Self {
+        Self { file, tensors: layout.tensors(file), source }
     }
 
     /// The header.
@@ -117,18 +116,16 @@ impl<'a> Pieces<'a> {
         };
         let before = first.checked_sub(1).and_then(|before| file.ends.get(before)).copied().unwrap_or(0);
         let mut offset = file.start().saturating_add(before);
-        let following =
-            file.tensors.get(first..).unwrap_or_default().iter().zip(file.ends.get(first..).unwrap_or_default());
-        following.filter_map(move |(index, end)| {
-            let tensor = order::tensor(self.tensors, *index)?;
+        let tensors = self.tensors.get(first..).unwrap_or_default();
+        tensors.iter().zip(file.ends.get(first..).unwrap_or_default()).map(move |(tensor, end)| {
             let from = match tensor.data {
                 Data::Memory(bytes) => From::Memory(bytes),
-                Data::File { shard, offset } => From::File { shard, offset },
-                Data::Later => From::Memory(&[]),
+                Data::File { shard, offset, .. } => From::File { shard: shard as usize, offset },
+                Data::Later(_) => From::Memory(&[]),
             };
-            let piece = Piece { offset, len: tensor.size, from, name: tensor.name };
+            let piece = Piece { offset, len: tensor.size(), from, name: tensor.name };
             offset = file.start().saturating_add(*end);
-            Some(piece)
+            piece
         })
     }
 
