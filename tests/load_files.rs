@@ -39,6 +39,24 @@ fn a_file_that_has_shrunk_is_an_error_and_no_signal() {
     }
 }
 
+/// A tensor that is large enough to be read by several threads is no item of anybody's.
+#[test]
+fn a_large_tensor_that_can_not_be_read_is_told_of_by_its_name() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    for size in [100, 20 << 20] {
+        fs::write(&path, file_of(&["w"], size)).unwrap();
+        let from = open_read(&path).unwrap();
+        let ends = fs::metadata(&path).unwrap().len() - 1;
+        fs::File::options().write(true).open(&path).unwrap().set_len(ends).unwrap();
+        let failure = leaves_nothing(|| from.get("w").err().unwrap());
+        assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", 0), "{}", failure.message);
+        let named = failure.message.contains("m.safetensors: tensor \"w\": reading ");
+        assert!(named && failure.message.ends_with(&format!("the file ends at {ends}")), "{}", failure.message);
+    }
+}
+
 #[test]
 fn a_file_that_can_not_be_looked_at_is_read_all_the_same() {
     let _alone = alone();
