@@ -124,7 +124,7 @@ const SHARDS: usize = 90;
 fn many_shards(folder: &Path) -> Vec<PathBuf> {
     let paths: Vec<_> = (0..SHARDS).map(|i| folder.join(format!("{i:02}.safetensors"))).collect();
     // Some are long enough to be read past the page cache, the others are not.
-    let size = |i: usize| if i % 3 == 0 { 100_000 } else { 40 };
+    let size = |i: usize| if i % 3 == 0 { 300_000 } else { 40 };
     for (i, path) in paths.iter().enumerate() {
         fs::write(path, file_of(&[format!("a{i}"), format!("b{i}")], size(i))).unwrap();
     }
@@ -157,13 +157,13 @@ fn many_shards_are_loaded_with_few_descriptors() {
     for open in [open_read, open_map] {
         SLOW_TO_OPEN.store(true, SeqCst);
         let from: Handle = open(folder.path().to_path_buf()).unwrap();
-        SLOW_TO_OPEN.store(false, SeqCst);
         assert!(descriptors() < 10, "they are kept open");
         for io in [ST_IO_CACHED, ST_IO_DIRECT, ST_IO_AUTO] {
             for threads in [0, 1, 4, 64] {
                 load_shards(&from, io, threads).unwrap_or_else(|failure| panic!("{io}, {threads}: {failure:?}"));
             }
         }
+        SLOW_TO_OPEN.store(false, SeqCst);
         // Where others have them all, that is told.
         let taken = all_descriptors();
         let mut place = [0; 40];
@@ -196,12 +196,14 @@ fn a_pipe_that_takes_a_files_place_is_not_waited_for() {
     }
     let made = made();
     // One that is seen in time is not opened at all: that would let its writer go on.
-    let pipe = made.path.with_extension("first");
+    let folder = made.path.parent().unwrap();
+    let pipe = folder.join("pipe.safetensors");
     make_pipe(&pipe);
-    let touched = made.path.with_extension("touched");
-    *SWAP.lock().unwrap() = Some((c_path(&touched), c_path(&pipe)));
-    for open in [open_read, open_map] {
-        assert_eq!(open(pipe.clone()).err().unwrap().status(), "ST_ERROR_IO");
+    *SWAP.lock().unwrap() = Some((c_path(folder.join("other")), c_path(&pipe)));
+    for (open, path) in [(open_read as fn(_) -> _, &*pipe), (open_map, &*pipe), (open_read, folder), (open_map, folder)]
+    {
+        let opened: Result<Handle, Failure> = open(path.to_path_buf());
+        assert_eq!(opened.err().unwrap().status(), "ST_ERROR_IO");
     }
     assert!(SWAP.lock().unwrap().is_some(), "it was opened");
     for open in [open_read, open_map] {
