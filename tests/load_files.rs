@@ -39,12 +39,13 @@ fn a_file_that_has_shrunk_is_an_error_and_no_signal() {
     }
 }
 
-/// A tensor that is large enough to be read by several threads is no item of anybody's.
+/// A tensor that is large enough to be read by several threads is no item of anybody's,
+/// and what its file is called does nothing to a terminal.
 #[test]
 fn a_large_tensor_that_can_not_be_read_is_told_of_by_its_name() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("m.safetensors");
+    let path = folder.path().join("m\u{1b}[2J.safetensors");
     for size in [100, 20 << 20] {
         fs::write(&path, file_of(&["w"], size)).unwrap();
         let from = open_read(&path).unwrap();
@@ -52,7 +53,7 @@ fn a_large_tensor_that_can_not_be_read_is_told_of_by_its_name() {
         fs::File::options().write(true).open(&path).unwrap().set_len(ends).unwrap();
         let failure = leaves_nothing(|| from.get("w").err().unwrap());
         assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", 0), "{}", failure.message);
-        let named = failure.message.contains("m.safetensors: tensor \"w\": reading ");
+        let named = failure.message.contains("m\\u{1b}[2J.safetensors: tensor \"w\": reading ");
         assert!(named && failure.message.ends_with(&format!("the file ends at {ends}")), "{}", failure.message);
     }
 }
