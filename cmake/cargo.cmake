@@ -5,7 +5,9 @@
 
 find_program(SAFETENSORS_CARGO cargo PATHS "$ENV{HOME}/.cargo/bin" DOC "cargo, Rust's build tool")
 if(NOT SAFETENSORS_CARGO)
-  message(FATAL_ERROR "libsafetensors is written in Rust, and cargo was not found. Install Rust 1.85 "
+  file(STRINGS "${PROJECT_SOURCE_DIR}/Cargo.toml" rust_needed REGEX "^rust-version = ")
+  string(REGEX MATCH "[0-9.]+" rust_needed "${rust_needed}")
+  message(FATAL_ERROR "libsafetensors is written in Rust, and cargo was not found. Install Rust ${rust_needed} "
     "or newer (https://rustup.rs), or say where cargo is with -DSAFETENSORS_CARGO=/path/to/cargo.")
 endif()
 set(SAFETENSORS_CARGO_TARGET_DIR "${PROJECT_BINARY_DIR}/cargo" CACHE PATH "Where cargo builds")

@@ -3,7 +3,7 @@
 # installs it from the system's packages on Debian and Ubuntu; elsewhere it says
 # what is missing and how to get it.
 
-rust_needed=1.85
+rust_needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 say() { printf '\n== %s\n' "$*"; }
 

@@ -2,8 +2,8 @@
 //! The binary interface: what the shared library exports and needs, how the
 //! structs are laid out, and that programs compiled against older headers run.
 //!
-//! `tests/abi/<version>/` has the header of each release, with a program of
-//! that time. It comes with the release, and is never edited again.
+//! `tests/abi/<version>/` has the header of each version, with a program of that
+//! time that calls all of it. With its release it is never edited again.
 
 mod common;
 
@@ -13,7 +13,7 @@ use std::mem::{align_of, offset_of, size_of};
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{build_program, compilers, library, root, run, scratch};
+use common::{build_program, cargo_target, compilers, exists, library, root, run, scratch};
 use safetensors::ffi::load::{st_load_item, st_load_options, st_plan, st_sink};
 use safetensors::ffi::open::{st_io, st_open_options, st_resolver};
 use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options};
@@ -133,8 +133,53 @@ fn programs_of_older_headers_run_with_the_library_of_today() {
     for folder in frozen() {
         let program = out.join(folder.file_name().unwrap());
         build_program(&[&folder.join("client.c")], &folder, &program);
-        run(Command::new(program).arg(out.join("written.safetensors")));
+        run(Command::new(&program).arg(out.join("written.safetensors")));
+
+        let header = Header::read(folder.join("safetensors.h").to_str().unwrap());
+        let nm = run(Command::new("nm").args(["-D", "--undefined-only", "-P"]).arg(&program));
+        let called = nm.lines().filter_map(|line| line.split(' ').next()).filter(|name| name.starts_with("st_"));
+        assert_eq!(called.collect::<BTreeSet<_>>(), header.functions().collect(), "called by {}", folder.display());
     }
+}
+
+/// What the compiler made, where the other tests look at what the header says.
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn abidiff_finds_nothing_gone_or_changed() {
+    if !exists("abidiff") || !exists("abidw") {
+        eprintln!("not tried: abidiff and abidw are not installed (the package is abigail-tools)");
+        return;
+    }
+    run(Command::new(env!("CARGO"))
+        .args(["rustc", "--lib", "--crate-type", "cdylib", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(cargo_target())
+        .env("CARGO_PROFILE_DEV_DEBUG", "2")
+        .env_remove("CARGO_BUILD_TARGET"));
+    let library = cargo_target().join("debug/libsafetensors.so");
+    let tool = |name: &str| {
+        let mut command = Command::new(name);
+        command.arg("--suppressions").arg(root().join("tests/abi/opaque.suppr"));
+        command
+    };
+    if std::env::var_os("SAFETENSORS_WRITE_SYMBOLS").is_some() {
+        let options = ["--no-corpus-path", "--no-comp-dir-path", "--no-show-locs", "--no-parameter-names"];
+        let dump = run(tool("abidw").args(options).arg("--no-elf-needed").arg(&library));
+        fs::write(frozen().pop().unwrap().join("library.abi"), anonymous(&dump)).unwrap();
+    }
+    for folder in frozen() {
+        run(tool("abidiff").arg("--no-added-syms").arg(folder.join("library.abi")).arg(&library));
+    }
+}
+
+#[test]
+fn the_newest_frozen_header_has_all_that_is_exported() {
+    let folder = frozen().pop().unwrap();
+    let header = Header::read(folder.join("safetensors.h").to_str().unwrap());
+    let list = read("tests/abi/symbols.txt");
+    let why = format!("what is new has to be in {} and be called by its client.c", folder.display());
+    assert_eq!(header.functions().collect::<BTreeSet<_>>(), list.lines().collect(), "{why}");
 }
 
 #[test]
@@ -158,10 +203,34 @@ fn todays_header_still_says_all_that_older_ones_said() {
     }
 }
 
-/// The folders of released headers.
+/// What abidw says, with numbers for the paths of what was compiled, and without the units that add nothing.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn anonymous(dump: &str) -> String {
+    let mut units = dump.split("  <abi-instr ");
+    let mut text = units.next().unwrap().to_owned();
+    for (number, unit) in units.enumerate() {
+        let (start, content) = unit.split_once(">\n").unwrap();
+        match content.strip_prefix("  </abi-instr>\n") {
+            Some(end) => text.push_str(end),
+            None => {
+                let (_, language) = start.split_once("' language=").unwrap();
+                text.push_str(&format!(
+                    "  <abi-instr address-size='64' path='{number}' language={language}>\n{content}"
+                ));
+            }
+        }
+    }
+    text
+}
+
+/// The folders of frozen headers, by version.
 fn frozen() -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join("tests/abi")).unwrap().map(|entry| entry.unwrap().path());
-    let folders: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    folders.sort_by_key(|path| {
+        let version = path.file_name().unwrap().to_str().unwrap();
+        version.split('.').map(|number| number.parse::<u32>().unwrap()).collect::<Vec<_>>()
+    });
     assert!(!folders.is_empty());
     folders
 }

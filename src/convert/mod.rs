@@ -75,7 +75,7 @@ fn elements_in(dtype: Dtype, bytes: usize) -> Result<usize> {
     };
     match dtype {
         Dtype::F4 => bytes.checked_mul(2).ok_or_else(sub_byte),
-        Dtype::F6E2M3 | Dtype::F6E3M2 if bytes % 3 == 0 => (bytes / 3).checked_mul(4).ok_or_else(sub_byte),
+        Dtype::F6E2M3 | Dtype::F6E3M2 if bytes.is_multiple_of(3) => (bytes / 3).checked_mul(4).ok_or_else(sub_byte),
         Dtype::F6E2M3 | Dtype::F6E3M2 => Err(sub_byte()),
         _ => {
             let size = usize::try_from(dtype.bits() / 8).unwrap_or_default();
@@ -222,7 +222,7 @@ impl Steps {
     fn before_line(&self, dst: &[u8]) -> usize {
         let before = dst.as_ptr().align_offset(64);
         let elements = self.elements(before);
-        let whole = elements.saturating_mul(self.to) == before && elements.saturating_mul(self.from) % 8 == 0;
+        let whole = elements.saturating_mul(self.to) == before && elements.saturating_mul(self.from).is_multiple_of(8);
         if whole && before < dst.len() {
             before
         } else {

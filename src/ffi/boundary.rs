@@ -68,7 +68,7 @@ pub(super) unsafe trait Sized: Copy {
 }
 
 /// No struct of ours will ever be larger; a larger size is garbage.
-const LARGEST_STRUCT: usize = 4096;
+pub(super) const LARGEST_STRUCT: usize = 4096;
 
 /// Reads such a struct from an older, equal or newer caller.
 ///

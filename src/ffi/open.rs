@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::slice;
 use std::sync::Arc;
 
-use super::boundary::{check_tail, guard, null, read_known, read_options, required, required_text, Sized};
+use super::boundary::{
+    check_tail, guard, null, read_known, read_options, required, required_text, Sized, LARGEST_STRUCT,
+};
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Access, OpenOptions, Prefetch};
@@ -365,12 +367,8 @@ impl CallerIo {
             check_tail(io)?;
             this
         };
-        this.checked()
-    }
-
-    fn checked(self) -> Result<Self> {
-        match self.0.read_at {
-            Some(_) => Ok(self),
+        match this.0.read_at {
+            Some(_) => Ok(this),
             None => Err(null("st_io.read_at")),
         }
     }
@@ -442,24 +440,17 @@ impl Resolver for CallerResolver {
     fn open(&self, name: &[u8]) -> Result<Box<dyn ReadAt>> {
         let open = self.0.open.ok_or_else(|| null("st_resolver.open"))?;
         let name = CString::new(name).map_err(|_| Error::new(ErrorKind::InvalidArgument, "a name with NUL"))?;
-        let size = size_of::<st_io>();
-        let mut io = st_io {
-            struct_size: size,
-            size: 0,
-            read_at: None,
-            release: None,
-            user_data: std::ptr::null_mut(),
-            preferred_read: 0,
-            max_parallel: 0,
-        };
-        // SAFETY: the caller's function, filling a struct of the size it is told.
-        call("open", |error| unsafe { open(self.0.user_data, name.as_ptr(), &raw mut io, error) })?;
-        let found = CallerIo(io);
-        if found.0.struct_size != size {
-            let text = format!("open set st_io.struct_size to {}, not {size}", found.0.struct_size);
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        // Zero, and with room behind what this version knows: who was compiled
+        // against another header assigns a struct of another size.
+        let mut room = [0_u64; LARGEST_STRUCT / size_of::<u64>()];
+        let out = room.as_mut_ptr().cast::<st_io>();
+        // SAFETY: the room is larger than the struct, and aligned for it; the
+        // caller's function fills in as much as struct_size then says.
+        unsafe {
+            (*out).struct_size = size_of::<st_io>();
+            call("open", |error| open(self.0.user_data, name.as_ptr(), out, error))?;
+            Ok(Box::new(CallerIo::read(out)?))
         }
-        Ok(Box::new(found.checked()?))
     }
 }
 

@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
             return self.open(shard)?.read(offset, out);
         }
         // Where file and memory happen to agree, blocks go straight to their place.
-        let agree = offset % FILE_BLOCK == 0 && out.as_ptr().align_offset(BLOCK) == 0;
+        let agree = offset.is_multiple_of(FILE_BLOCK) && out.as_ptr().align_offset(BLOCK) == 0;
         let whole = if agree { out.len().saturating_sub(out.len() % BLOCK) } else { 0 };
         let (blocks, mut rest) = out.split_at_mut_checked(whole).ok_or_else(fault)?;
         if whole != 0 {

@@ -159,7 +159,7 @@ fn byte_size(dtype: Dtype, shape: &[i64]) -> Option<u64> {
         bits = bits.checked_mul(u64::try_from(*dimension).ok()?)?;
     }
     bits = bits.checked_mul(u64::from(dtype.bits()))?;
-    (bits % 8 == 0 && dtype != Dtype::Unknown).then_some(bits / 8)
+    (bits.is_multiple_of(8) && dtype != Dtype::Unknown).then_some(bits / 8)
 }
 
 /// Why a tensor can't be written.

@@ -10,7 +10,9 @@
 
 #include "../check.h"
 
-static int released;
+static int released, waited;
+static unsigned char staged[4096];
+static const st_buffer arrived = {staged, sizeof staged};
 
 static st_status read_at(void *user_data, uint64_t offset, void *dst, size_t len, size_t *done, st_error *error) {
     (void)error;
@@ -74,6 +76,106 @@ static int32_t progress(void *user_data, uint64_t done, uint64_t total) {
     return 0;
 }
 
+static int32_t loading(void *user_data, uint64_t done, uint64_t total) {
+    CHECK(done <= total && total == 14);
+    ++*(int *)user_data;
+    return 0;
+}
+
+static st_status chunk(void *user_data, size_t buffer, size_t item, uint64_t offset, size_t size, st_error *error) {
+    (void)error;
+    CHECK(buffer == 0 && item == 0 && offset == 0 && size == 3);
+    memcpy(user_data, arrived.data, size);
+    return ST_OK;
+}
+
+static st_status wait(void *user_data, size_t buffer, st_error *error) {
+    (void)user_data, (void)error;
+    CHECK(buffer == 0);
+    waited++;
+    return ST_OK;
+}
+
+// From the file at the path: whole and converted, every other element, and through a sink.
+static void check_loading(const char *path) {
+    st_error error;
+    st_checkpoint *checkpoint = st_open(path, &error);
+    const st_tensor *x = st_find_tensor(checkpoint, "x");
+    CHECK(x != NULL && strcmp(st_shards(checkpoint, NULL)->path, path) == 0);
+    CHECK(st_prefetch(checkpoint, &x, 1, &error) == ST_OK && st_prefetch(checkpoint, NULL, 0, &error) == ST_OK);
+
+    static const float converted[] = {1.0f, 2.0f, 3.0f};
+    float whole[3] = {0};
+    unsigned char strided[5] = {9, 9, 9, 9, 9};
+    static const unsigned char spread[] = {1, 9, 9, 3, 9};
+    static const int64_t stride = 3;
+    st_range odd = ST_RANGE_ALL;
+    odd.step = 2;
+    st_load_item all = ST_LOAD_ITEM_INIT, some = ST_LOAD_ITEM_INIT;
+    all.tensor = some.tensor = x;
+    all.dtype = ST_DTYPE_F32;
+    all.dst = whole;
+    all.dst_size = sizeof whole;
+    some.ranges = &odd;
+    some.range_count = 1;
+    some.dst = strided;
+    some.dst_size = sizeof strided;
+    some.dst_strides = &stride;
+    const st_load_item items[] = {all, some};
+
+    int told = 0;
+    st_load_options options = ST_LOAD_OPTIONS_INIT;
+    options.threads = 2;
+    options.io = ST_IO_CACHED;
+    options.staging_bytes = 1 << 20;
+    options.drop_cache = 1;
+    options.progress = loading;
+    options.user_data = &told;
+    st_plan plan;
+    CHECK(st_load_plan(checkpoint, items, 2, &options, &plan, &error) == ST_OK);
+    CHECK(plan.bytes == 14 && plan.read_bytes >= 3 && plan.requests >= 1 && plan.shards == 1);
+    CHECK(plan.threads >= 1 && plan.threads <= 2 && plan.staging_bytes <= options.staging_bytes);
+    CHECK(st_load(checkpoint, items, 2, &options, &error) == ST_OK && told > 0);
+    CHECK(memcmp(whole, converted, sizeof whole) == 0 && memcmp(strided, spread, sizeof strided) == 0);
+
+    unsigned char copy[3] = {0};
+    st_load_item item = ST_LOAD_ITEM_INIT;
+    st_sink sink = ST_SINK_INIT;
+    item.tensor = x;
+    sink.buffers = &arrived;
+    sink.buffer_count = 1;
+    sink.chunk = chunk;
+    sink.wait = wait;
+    sink.user_data = copy;
+    st_load_options through = ST_LOAD_OPTIONS_INIT;
+    through.sink = &sink;
+    CHECK(st_load(checkpoint, &item, 1, &through, &error) == ST_OK && waited == 1);
+    CHECK(memcmp(copy, file + DATA_OFFSET, 3) == 0);
+    st_free(checkpoint);
+}
+
+static int32_t report(void *user_data, const st_problem *problem) {
+    CHECK(problem->code == ST_ERROR_DATA_NOT_COVERED && problem->fatal == ST_FATAL_STRICT);
+    CHECK(problem->position == file_size && problem->tensor == NULL && problem->tensor_len == 0);
+    CHECK(strlen(problem->file) == problem->file_len && problem->text[0] != '\0');
+    ++*(int *)user_data;
+    return 0;
+}
+
+// A file with bytes behind its last tensor: one problem, which may be tolerated.
+static void check_validation(const char *path) {
+    FILE *out = fopen(path, "wb");
+    CHECK(out != NULL && fwrite(file, 1, file_size, out) == file_size && fputc(0, out) == 0 && fclose(out) == 0);
+    st_error error;
+    st_open_options options = ST_OPEN_OPTIONS_INIT;
+    int problems = 0;
+    CHECK(st_validate(path, &options, report, &problems, &error) == ST_ERROR_DATA_NOT_COVERED && problems == 1);
+    CHECK(error.code == ST_ERROR_DATA_NOT_COVERED);
+    options.tolerate = ST_TOLERATE_TRAILING_BYTES;
+    CHECK(st_validate(path, &options, report, &problems, &error) == ST_OK && problems == 2);
+    CHECK(remove(path) == 0);
+}
+
 // What is written is what was read, in memory, in a file, and in pieces.
 static void check_writing(const char *path) {
     st_error error;
@@ -101,6 +203,7 @@ static void check_writing(const char *path) {
     st_free(again);
 
     CHECK(st_save(path, all, tensors, metadata, entries, &options, &error) == ST_OK && told > 0);
+    check_loading(path);
     again = st_open_with(path, &open, &error);
     x = st_get_tensor(again, "x", &error);
     CHECK(x != NULL && memcmp(x->data, file + DATA_OFFSET, 3) == 0 && st_shards(again, NULL)->size == buffer.size);
@@ -142,7 +245,7 @@ static void check_conversion(void) {
 
 int main(int argc, char **argv) {
     CHECK(argc == 2); // a path to write to
-    CHECK(st_abi_version() == SAFETENSORS_ABI_VERSION);
+    CHECK(st_abi_version() == SAFETENSORS_ABI_VERSION && st_version()[0] != '\0');
     CHECK(st_dtype_from_name("BF16") == ST_DTYPE_BF16 && st_dtype_bits(ST_DTYPE_BF16) == 16);
     CHECK(strcmp(st_status_name(ST_ERROR_SHARD), "ST_ERROR_SHARD") == 0);
 
@@ -169,6 +272,7 @@ int main(int argc, char **argv) {
     CHECK(released == 3);
 
     check_writing(argv[1]);
+    check_validation(argv[1]);
     check_conversion();
     return 0;
 }

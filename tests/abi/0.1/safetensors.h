@@ -81,6 +81,9 @@
 #define ST_IO_INIT {sizeof(st_io), 0, NULL, NULL, NULL, 0, 0}
 #define ST_RESOLVER_INIT {sizeof(st_resolver), NULL, NULL, NULL}
 #define ST_SAVE_OPTIONS_INIT {sizeof(st_save_options), 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
+#define ST_LOAD_ITEM_INIT {NULL, NULL, 0, 0, 0, NULL, 0, NULL, NULL, {0, 0, 0, 0, 0, 0}}
+#define ST_SINK_INIT {sizeof(st_sink), NULL, 0, NULL, NULL, NULL}
+#define ST_LOAD_OPTIONS_INIT {sizeof(st_load_options), 0, 0, 0, 0, 0, NULL, NULL, NULL}
 #define ST_METADATA_OPTIONS_INIT {sizeof(st_metadata_options), 0, 0}
 
 /* A whole dimension. */
@@ -131,6 +134,16 @@
 // st_open_options.prefetch: mapped files are in memory when opening returns; as _ADVISE for others.
 #define ST_PREFETCH_POPULATE 2
 
+// st_load_options.io: what is in the page cache from there; the rest, on local
+// file systems and in large pieces, past it, so that it is not there later either.
+#define ST_IO_AUTO 0
+
+// Through the page cache, where the next load finds it.
+#define ST_IO_CACHED 1
+
+// Past the page cache (O_DIRECT) where the file system can; else through it.
+#define ST_IO_DIRECT 2
+
 // st_save_options.order: by dtype, widest first, then by name, as the reference implementation writes.
 #define ST_ORDER_REFERENCE 0
 
@@ -148,6 +161,12 @@
 
 // A file that exists stays: ST_ERROR_IO with EEXIST.
 #define ST_OVERWRITE_REFUSE 1
+
+// st_problem.fatal: st_open refuses the file for it.
+#define ST_FATAL_STRICT 1
+
+// st_problem.fatal: st_open_with refuses it also with all ST_TOLERATE_ flags.
+#define ST_FATAL_TOLERANT 2
 
 // One opened set of named tensors. Opaque; made by the st_open functions.
 typedef struct st_checkpoint st_checkpoint;
@@ -328,6 +347,125 @@ typedef struct st_range {
     int64_t step;
 } st_range;
 
+// One thing to load. Zero is the default in every field but the first.
+typedef struct st_load_item {
+    // A record of the checkpoint, or a copy of one.
+    const struct st_tensor *tensor;
+    // Which part of it, as for st_read_slice; NULL where range_count is 0.
+    const struct st_range *ranges;
+    // Ranges; dimensions without one are taken whole.
+    size_t range_count;
+    // ST_DTYPE_AS_STORED, or what to convert to; which, says st_convert.
+    int32_t dtype;
+    // Zero.
+    uint32_t reserved0;
+    // Where the result goes: dense and in C order, or by dst_strides. Not
+    // looked at with a sink; may be NULL for a result without bytes.
+    void *dst;
+    // Bytes at dst; more than needed is fine.
+    size_t dst_size;
+    // For each of the tensor's dimensions the bytes from one element of the
+    // result to the next, in any order of sizes (a transposed result, say), and
+    // leaving room for what lies inside. Elements of less than a byte are packed
+    // in the last dimension, whose stride is 0. Borrowed for the call; NULL: dense.
+    const int64_t *dst_strides;
+    // Yours; not looked at.
+    void *user_data;
+    // Zero.
+    uint64_t reserved[6];
+} st_load_item;
+
+// A block of memory.
+typedef struct st_buffer {
+    // Its first byte.
+    void *data;
+    // Its bytes.
+    size_t size;
+} st_buffer;
+
+// Takes results in pieces, instead of plain destinations: the library fills
+// the caller's buffers in turn, and the caller copies each to where it belongs,
+// a device say, while the next is being filled. Begin with ST_SINK_INIT.
+//
+// Both functions are called on the thread that called st_load, never two at once.
+typedef struct st_sink {
+    // sizeof(st_sink), as set by ST_SINK_INIT.
+    size_t struct_size;
+    // The buffers: buffer_count of them, 4096 bytes or more each, apart from
+    // one another. Borrowed for the call. Results come in pieces as large as
+    // the smallest of them.
+    const struct st_buffer *buffers;
+    // One is enough; with more than there are threads, reading never waits for
+    // the copies, if they are as fast.
+    size_t buffer_count;
+    // buffers[buffer] holds size bytes of the dense result of items[item], from
+    // its byte item_offset on. May start a copy and return. Returns ST_OK, or a
+    // status that ends the load; what it wrote to error is passed on, and that
+    // buffer is not waited for. Required.
+    st_status (*chunk)(void *user_data,
+                       size_t buffer,
+                       size_t item,
+                       uint64_t item_offset,
+                       size_t size,
+                       struct st_error *error);
+    // Returns when the copy out of buffers[buffer] is over: called once for each
+    // chunk, before the buffer is filled again or st_load returns, also when the
+    // load failed. Another status than ST_OK ends the load. NULL: chunk is done
+    // with the buffer when it returns.
+    st_status (*wait)(void *user_data, size_t buffer, struct st_error *error);
+    // Yours; passed to both functions.
+    void *user_data;
+} st_sink;
+
+// How to load. Begin with ST_LOAD_OPTIONS_INIT; zero in any field is the default.
+typedef struct st_load_options {
+    // sizeof(st_load_options), as set by ST_LOAD_OPTIONS_INIT.
+    size_t struct_size;
+    // Most threads at work, the calling one among them; 0: as many as are useful.
+    uint32_t threads;
+    // ST_IO_AUTO, ST_IO_CACHED or ST_IO_DIRECT.
+    int32_t io;
+    // Most bytes of memory that the load takes for staging, 65536 or more; less
+    // memory means fewer threads. 0: 16 MiB.
+    uint64_t staging_bytes;
+    // Not 0: what was read through the page cache is dropped from it, so that a
+    // load does not push out what others have there.
+    uint32_t drop_cache;
+    // Zero.
+    uint32_t reserved0;
+    // Told now and then how many bytes of all results are where they belong, and
+    // at the end that all are. Another result than 0 ends the load with
+    // ST_ERROR_CANCELLED. Called on the thread that called st_load. NULL: none.
+    int32_t (*progress)(void *user_data, uint64_t done, uint64_t total);
+    // Yours; passed to progress.
+    void *user_data;
+    // Takes the results in pieces; NULL: they go to the items' destinations.
+    const struct st_sink *sink;
+} st_load_options;
+
+// What a load would do. As filled in by st_load_plan.
+typedef struct st_plan {
+    // Bytes of all results: the total that progress is told.
+    uint64_t bytes;
+    // Bytes that will be read from the files. (Past the page cache, up to two
+    // blocks of 4 KiB come on top of each read.)
+    uint64_t read_bytes;
+    // Of those, bytes that belong to no item: gaps of at most 4 KiB (64 KiB
+    // through an st_io) between pieces that are fetched together. (Too few are
+    // counted where items pick the same bytes.)
+    uint64_t over_read_bytes;
+    // Reads through the page cache, where none comes back short.
+    uint64_t requests;
+    // Most bytes of memory that staging takes.
+    uint64_t staging_bytes;
+    // Most threads at work, the calling one among them.
+    uint32_t threads;
+    // Files that are read from.
+    uint32_t shards;
+    // Zero.
+    uint64_t reserved[8];
+} st_plan;
+
 // An element type. 0 is none ("as stored"). The numbers never change.
 typedef int32_t st_dtype;
 
@@ -363,14 +501,6 @@ typedef struct st_save_options {
     const struct st_checkpoint *source;
 } st_save_options;
 
-// A block of memory.
-typedef struct st_buffer {
-    // Its first byte.
-    void *data;
-    // Its bytes.
-    size_t size;
-} st_buffer;
-
 // How to change metadata. Begin with ST_METADATA_OPTIONS_INIT; zero in any field is the default.
 typedef struct st_metadata_options {
     // sizeof(st_metadata_options), as set by ST_METADATA_OPTIONS_INIT.
@@ -383,6 +513,32 @@ typedef struct st_metadata_options {
     // ST_SYNC_FULL or ST_SYNC_NONE.
     int32_t sync;
 } st_metadata_options;
+
+// One rule that a file breaks.
+//
+// Borrowed for the call of report.
+typedef struct st_problem {
+    // The rule, as st_open's status.
+    st_status code;
+    // Any of ST_FATAL_*, or'ed.
+    uint32_t fatal;
+    // The byte in the file where it shows: the place in the header's text, the
+    // start of the tensor's entry there, or where bytes are missing or too many.
+    uint64_t position;
+    // Path of the file, NUL-terminated: a shard's, the index's, or what st_validate was given.
+    const char *file;
+    // Bytes in file, without the terminating NUL.
+    size_t file_len;
+    // The tensor it is about, NUL-terminated UTF-8 that may itself contain NUL;
+    // NULL where it is about none.
+    const char *tensor;
+    // Bytes in tensor, without the terminating NUL.
+    size_t tensor_len;
+    // What is wrong, with the numbers: NUL-terminated, safe to print.
+    const char *text;
+    // Zero.
+    uint64_t reserved[4];
+} st_problem;
 
 // Success.
 #define ST_OK 0
@@ -675,7 +831,9 @@ ST_API const struct st_shard *st_shards(const struct st_checkpoint *checkpoint, 
 //
 // The tensor of this name with its bytes: data in the record returned is never
 // NULL. Where nothing is mapped, the first call for a tensor reads it into
-// memory of the checkpoint, 64-byte aligned, where it stays until st_free.
+// memory of the checkpoint, 64-byte aligned, where it stays until st_free; one
+// of 8 MiB or more as st_load does, on several threads and past the page cache
+// where it is not there.
 //
 // name: NUL-terminated UTF-8, borrowed for the call.
 //
@@ -765,6 +923,65 @@ st_status st_slice_shape(const struct st_tensor *tensor,
                          uint64_t *size,
                          struct st_error *error);
 
+// ==== Load ====
+//
+// Fills the caller's own memory with any number of tensors or parts of them,
+// converted on the way: in file order, in large reads, on several threads.
+//
+// items: item_count of them, borrowed for the call. options: borrowed for the
+// call; NULL: all defaults.
+//
+// Before the first byte is read, everything is checked: records, ranges,
+// dtypes, room, and that no two destinations share a byte. Pieces below 64 KiB that
+// lie together are read together, whichever items they belong to: many small
+// tensors, or the columns of one matrix that go to different places. Files are
+// read and never mapped, so one that is cut short is an error and not a signal. An st_io has up to options->threads calls of
+// read_at under way (by default 8, or its max_parallel).
+//
+// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE,
+// ST_ERROR_UNSUPPORTED (a pair of dtypes), ST_ERROR_SUB_BYTE,
+// ST_ERROR_OUT_OF_MEMORY, ST_ERROR_IO, ST_ERROR_CANCELLED, or what read_at or
+// the sink returned; messages name the item, its tensor, its file and the
+// bytes. After an error the contents of the destinations are unspecified; no
+// thread is left, and no buffer that has not been waited for. Since 0.1.
+ST_API
+st_status st_load(const struct st_checkpoint *checkpoint,
+                  const struct st_load_item *items,
+                  size_t item_count,
+                  const struct st_load_options *options,
+                  struct st_error *error);
+
+// What st_load would do with the same arguments, found without reading.
+//
+// plan: receives it, on success only. Takes time in proportion to the pieces
+// that the items' ranges make.
+//
+// Returns as st_load does before the first byte is read. Since 0.1.
+ST_API
+st_status st_load_plan(const struct st_checkpoint *checkpoint,
+                       const struct st_load_item *items,
+                       size_t item_count,
+                       const struct st_load_options *options,
+                       struct st_plan *plan,
+                       struct st_error *error);
+
+// Brings tensors into memory before they are used through a mapping: large
+// reads and filled page tables, in place of a page fault for each 4 KiB.
+// Mapped files are there when this returns; for others the system is asked to
+// read ahead; memory and an st_io have nothing to gain. It is a hint: what the
+// system declines is no error.
+//
+// tensors: count pointers to records of this checkpoint or copies, borrowed
+// for the call; NULL with a count of 0: everything.
+//
+// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_OUT_OF_MEMORY, or
+// ST_ERROR_IO where a mapped file can't be read. Since 0.1.
+ST_API
+st_status st_prefetch(const struct st_checkpoint *checkpoint,
+                      const struct st_tensor *const *tensors,
+                      size_t count,
+                      struct st_error *error);
+
 // Converts elements from one dtype to another.
 //
 // From F64, F32, F16, BF16, every F8, F6 and F4, BOOL and the integers to F32,
@@ -808,13 +1025,16 @@ st_status st_convert(st_dtype from,
 // path: NUL-terminated, in the system's bytes, borrowed for the call. With
 // max_shard_size it ends in NAME.safetensors; where one file is not enough,
 // NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json are written
-// beside it instead, filled in order, the index last.
+// beside it instead, filled in order, the index last. What an older save to
+// the path has left of such files is then removed; if it has shards of the
+// same names, its index is gone before the first of them is replaced.
 // tensors: count records, borrowed for the call; name, name_len (0: up to the
 // NUL), dtype, rank, shape, data and size (0 or what dtype and shape take) are
 // used, and with options->source also shard and offset.
 // metadata: metadata_count entries, borrowed for the call; a key_len or
 // value_len of 0 means up to the NUL; NULL: no metadata, which differs from
-// metadata without entries. options: borrowed for the call; NULL: all defaults.
+// metadata without entries. It is written as given, into every shard; the
+// index has total_size alone. options: borrowed for the call; NULL: all defaults.
 //
 // What could not be read back is refused before anything is written:
 // ST_ERROR_DUPLICATE_KEY (names, metadata keys), ST_ERROR_SHAPE,
@@ -826,8 +1046,9 @@ st_status st_convert(st_dtype from,
 // Returns ST_OK, one of those, ST_ERROR_IO with errno, ST_ERROR_CANCELLED,
 // ST_ERROR_OUT_OF_MEMORY, or what the source's read_at returned. After an
 // error nothing new is left, and an older file is as it was; only where
-// several files were being renamed may some shards be new already, which the
-// message says. Since 0.1.
+// several files were being renamed may some shards be new already, and where
+// nothing but bringing the name to the disk has failed, the file is: the
+// message says so. Since 0.1.
 ST_API
 st_status st_save(const char *path,
                   const struct st_tensor *tensors,
@@ -933,6 +1154,31 @@ st_status st_set_metadata(const char *path,
 //
 // buffer: as it was filled in. Since 0.1.
 ST_API void st_buffer_free(struct st_buffer *buffer);
+
+// ==== Validate ====
+//
+// Tells of everything that is wrong with a file, an index and its shards, or a
+// folder: of every broken rule where st_open stops at the first. Reads headers
+// and no tensors.
+//
+// path, options: as for st_open_with, and what they mean is the same; access
+// and prefetch are of no effect, and tolerate is for the result alone.
+// report: called for one problem after the other, on the calling thread, file
+// by file and within a file in the order in which st_open checks the rules.
+// Another result than 0 ends the call. user_data: passed to report.
+//
+// What lies behind a fault can be hidden by it: behind text that is no JSON the
+// header is not read on, and where offsets are unreadable no holes are told of.
+//
+// Returns what st_open_with with these options would say: ST_OK if there is
+// nothing that it refuses the file for, else the code and message of the first
+// problem that it does. ST_ERROR_CANCELLED where report ended it. Since 0.1.
+ST_API
+st_status st_validate(const char *path,
+                      const struct st_open_options *options,
+                      int32_t (*report)(void *user_data, const struct st_problem *problem),
+                      void *user_data,
+                      struct st_error *error);
 
 // ==== Helpers ====
 //
