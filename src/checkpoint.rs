@@ -121,11 +121,9 @@ impl Checkpoint {
     }
 
     fn build_names(&mut self) -> Result<()> {
-        let hasher = Hasher::default();
-        let mut hashes = memory::vec_with_capacity(self.tensors.len(), "hashes")?;
-        hashes.extend(self.tensors.iter().map(|tensor| hasher.hash(tensor.name())));
-        self.names = Lookup::build(hasher, &self.tensors, &hashes, &mut |first, second| {
-            Err(in_both(second.name(), self.shard_label(first.shard()), self.shard_label(second.shard())))
+        self.names = names_of(&self.tensors, &mut |first, second| {
+            let error = in_both(second.name(), self.shard_label(first.shard()), self.shard_label(second.shard()));
+            Err(error.in_file(&self.label_of(second.shard())))
         })?;
         Ok(())
     }
@@ -282,6 +280,15 @@ impl Checkpoint {
     pub(crate) fn label_of(&self, shard: usize) -> String {
         crate::error::escaped(self.shard_label(shard))
     }
+}
+
+/// The names in several files. `twice` is told of a tensor that has the name of
+/// one before it.
+pub(crate) fn names_of(tensors: &[Tensor], twice: &mut dyn FnMut(&Tensor, &Tensor) -> Result<()>) -> Result<Lookup> {
+    let hasher = Hasher::default();
+    let mut hashes = memory::vec_with_capacity(tensors.len(), "hashes")?;
+    hashes.extend(tensors.iter().map(|tensor| hasher.hash(tensor.name())));
+    Lookup::build(hasher, tensors, &hashes, twice)
 }
 
 /// The error for a tensor that two shards have.

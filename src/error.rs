@@ -281,4 +281,22 @@ mod tests {
         let message = error.message(60);
         assert!(message.len() <= 60 && message.starts_with("...") && message.ends_with("holds 7"));
     }
+
+    #[test]
+    fn cuts_are_between_characters() {
+        for text in ["é".repeat(40), format!("x{}", "é".repeat(40)), "\u{1F600}".repeat(20)] {
+            let error = Error::new(ErrorKind::Shape, text.as_str());
+            for room in 0..=text.len() {
+                let message = error.message(room);
+                assert!(
+                    text.starts_with(&message) && (room.saturating_sub(3)..=room).contains(&message.len()),
+                    "{room}: {message}"
+                );
+            }
+            for times in [1, 2, 3, 5] {
+                let shown = quoted(text.repeat(times).as_bytes());
+                assert!(shown.matches(text.chars().last().unwrap()).count() >= 10, "{shown}");
+            }
+        }
+    }
 }

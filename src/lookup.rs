@@ -174,3 +174,50 @@ impl Lookup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Checkpoint, OpenOptions};
+
+    /// A file of empty tensors.
+    fn opened(names: &[&str]) -> Checkpoint {
+        let entry = |name| format!(r#""{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+        let header = format!("{{{}}}", names.iter().map(entry).collect::<Vec<_>>().join(","));
+        let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        Checkpoint::open_memory(file.leak(), &OpenOptions::default()).unwrap()
+    }
+
+    /// Two names of one length and one hash, as there are among so many.
+    fn alike(hasher: &Hasher) -> [String; 2] {
+        let name = |i: u32| format!("layer.{i:06}");
+        let mut hashes: Vec<_> = (0..400_000).map(|i| (hasher.hash(name(i).as_bytes()), i)).collect();
+        hashes.sort_unstable();
+        let pair = hashes.windows(2).find(|pair| pair[0].0 == pair[1].0).unwrap();
+        [name(pair[0].1), name(pair[1].1)]
+    }
+
+    #[test]
+    fn names_with_one_hash_are_told_apart() {
+        let hasher = Hasher::default();
+        let [first, second] = alike(&hasher);
+        let checkpoint = opened(&[&first, &second]);
+        let hash = hasher.hash(first.as_bytes());
+        let table = |tensors: &[Tensor]| {
+            let hashes = vec![hash; tensors.len()];
+            Lookup::build(hasher.clone(), tensors, &hashes, &mut |_, _| panic!("they differ")).unwrap()
+        };
+        let (both, one) = (checkpoint.tensors(), &checkpoint.tensors()[..1]);
+        let names = table(both);
+        let found = [&first, &second].map(|name| both[names.find(both, name.as_bytes()).unwrap()].name());
+        assert_eq!(found, [first.as_bytes(), second.as_bytes()]);
+        let absent = if one[0].name() == first.as_bytes() { second } else { first };
+        assert_eq!(table(one).find(one, absent.as_bytes()), None);
+    }
+
+    #[test]
+    fn each_table_has_a_key_of_its_own() {
+        let hashes: Vec<_> = (0..4).map(|_| Hasher::default().hash(b"name")).collect();
+        assert!(hashes.iter().any(|hash| *hash != hashes[0]), "whoever knows the key can make names collide");
+    }
+}

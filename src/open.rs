@@ -212,8 +212,10 @@ fn open_files(paths: &[Vec<u8>], options: &OpenOptions) -> Result<Checkpoint> {
 
 /// Opens the shards and reads their headers side by side.
 fn open_parts(paths: &[Vec<u8>], options: &OpenOptions, unopened: fn(Error) -> Error) -> Result<Vec<Part>> {
-    let keep_open = paths.len() <= source::descriptors_to_spare();
-    parallel::map(paths.len(), parallel::WAITING, |number| {
+    let spare = source::descriptors_to_spare();
+    let keep_open = paths.len() <= spare;
+    // Each holds one while it looks at its shard.
+    parallel::map(paths.len(), parallel::WAITING.min(spare.max(1)), |number| {
         let bytes = paths.get(number).ok_or_else(internal)?;
         let path = Path::new(OsStr::from_bytes(bytes));
         let open = || {

@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::checkpoint::{in_both, lacking};
+use crate::checkpoint::{in_both, lacking, names_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::Finding;
 use crate::header::Header;
@@ -20,7 +20,6 @@ use crate::memory;
 use crate::open::{self, Place};
 use crate::options::{Access, OpenOptions};
 use crate::record::Tensor;
-use crate::sort;
 use crate::source::{self, Source};
 
 /// A rule that is broken, and where.
@@ -68,25 +67,25 @@ impl Inspector<'_> {
     /// All files of a folder.
     fn files(&mut self, paths: &[Vec<u8>]) -> Result<()> {
         let headers = self.headers(paths, |error| error)?;
-        let mut tensors =
-            memory::vec_with_capacity(headers.iter().flatten().map(|header| header.tensors.len()).sum(), "tensors")?;
-        tensors.extend(
-            headers
-                .iter()
-                .flatten()
-                .flat_map(|header| header.tensors.iter().map(move |tensor| (tensor, &header.arena))),
-        );
-        let names = sort::sorted(tensors.iter().map(|(tensor, _)| tensor.name()), "names")?;
-        for pair in names.windows(2) {
-            let [(first, one), (again, other)] = pair else { continue };
-            let (Some((one, _)), Some((other, arena))) = (tensors.get(*one), tensors.get(*other)) else { continue };
-            // Those in one file have been told of.
-            if first == again && one.shard != other.shard {
-                let path = |tensor: &Tensor| paths.get(tensor.shard()).map_or(&[][..], Vec::as_slice);
-                let error = in_both(again, path(one), path(other));
-                self.tell(path(other), Finding::new(error, arena.place(other), Some(again)))?;
-            }
+        let count = headers.iter().flatten().map(|header| header.tensors.len()).sum();
+        let mut tensors = memory::vec_with_capacity(count, "tensors")?;
+        for header in headers.iter().flatten() {
+            // Of equal names in one file, which have been told of, the first.
+            let first = |(number, tensor): &(usize, &Tensor)| {
+                header.names.find(&header.tensors, tensor.name()) == Some(*number)
+            };
+            let all = header.tensors.iter().enumerate();
+            tensors.extend(all.filter(first).map(|(_, tensor)| Tensor { reserved: [0; 2], ..*tensor }));
         }
+        let path = |tensor: &Tensor| paths.get(tensor.shard()).map_or(&[][..], Vec::as_slice);
+        let place = |tensor: &Tensor| {
+            let header = headers.get(tensor.shard()).and_then(Option::as_ref);
+            header.map_or(0, |header| header.arena.place(tensor))
+        };
+        names_of(&tensors, &mut |first, again| {
+            let error = in_both(again.name(), path(first), path(again));
+            self.tell(path(again), Finding::new(error, place(again), Some(again.name())))
+        })?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use safetensors::ffi::open::{st_open_options, ST_ACCESS_CALLBACK, ST_ACCESS_MAP,
 use safetensors::{Access, Checkpoint, OpenOptions};
 use support::callbacks::{Files, Manner, Reader};
 use support::corpus::{cases, entry_line, root, Case, Contents, Tensor};
-use support::handle::{self, options, Failure, Handle};
+use support::handle::{self, init_options, options, Failure, Handle};
 use support::{model, reference};
 
 /// What a way to open gave, against the table: all that differs is told at the end.
@@ -168,6 +168,36 @@ fn c_takes_them_from_memory_as_the_table_says() {
     for case in cases().iter().filter(|case| case.is_single()) {
         let bytes = case.bytes();
         report.check_handle(case, ST_ACCESS_MEMORY, handle::open_memory(&bytes, &options(&case.options)));
+    }
+    report.finish();
+}
+
+/// Where there is text behind an entry, it is read in one go, which short
+/// headers never are: white space behind them changes nothing.
+#[test]
+fn room_behind_the_header_changes_nothing() {
+    const ROOM: usize = 200;
+    let mut report = Report::new("st_open_memory, with room");
+    for case in cases().iter().filter(|case| case.is_single() && !case.has_options) {
+        let bytes = case.bytes();
+        let length = bytes.first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
+        let Some(end) = usize::try_from(length).ok().and_then(|length| length.checked_add(8)) else { continue };
+        if end > bytes.len() || end + ROOM > 100_000_000 {
+            continue;
+        }
+        let room = support::file([&bytes[8..end], &[b' '; ROOM]].concat(), &bytes[end..]);
+        let found = handle::open_memory(&room, &options(&case.options));
+        if let Ok(found) = &found {
+            assert_eq!(found.tensors()[..].len(), case.contents.as_ref().map_or(0, |wanted| wanted.tensors.len()));
+            for (tensor, old) in
+                found.tensors().iter().zip(handle::open_memory(&bytes, &init_options()).unwrap().tensors())
+            {
+                assert_eq!((tensor.name(), tensor.shape(), tensor.dtype()), (old.name(), old.shape(), old.dtype()));
+                assert_eq!((tensor.offset() - ROOM as u64, tensor.size()), (old.offset(), old.size()));
+            }
+        }
+        // Offsets are others now, so what is in it has been compared here.
+        report.check(case, found.as_ref().map(|_| case.contents.clone().unwrap_or_default()).map_err(Failure::status));
     }
     report.finish();
 }

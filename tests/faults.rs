@@ -81,6 +81,11 @@ fn of_loading() {
 }
 
 #[test]
+fn of_shards_that_are_opened_anew() {
+    every_fault_of("reopened", 800);
+}
+
+#[test]
 fn of_saving() {
     every_fault_of("save", 500);
 }

@@ -1,20 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Loads while the system fails: reads that are short, interrupted or go wrong,
-//! files that shrink, no threads, no memory, no second descriptor. Errors say what
-//! and where, and nothing is left behind.
-//!
-//! This binary has its own `pread64`, `open64`, `mmap` and `pthread_create`, which the
-//! library then calls; so its tests run one at a time.
+//! no threads, no memory, no second descriptor. Errors say what and where, and
+//! nothing is left behind.
 
 mod support;
+#[path = "load_faults/system.rs"]
+mod system;
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
-use std::ffi::{c_char, c_int, c_void, CStr};
+use std::ffi::c_void;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,236 +18,10 @@ use safetensors::ffi::load::*;
 use safetensors::ffi::open::st_io;
 use safetensors::ffi::status::*;
 use support::callbacks::{say, Manner, Reader};
-use support::handle::{init_io, init_options, open_io, open_map, open_read, Failure, Handle};
+use support::handle::{c_path, init_io, init_options, open_io, open_map, open_read};
 use support::load::{init_load, item_into, load, plan, Progress};
-use support::{file, file_of, pattern};
-
-/// What the system does with reads of files.
-#[derive(Clone, Copy, Debug)]
-enum Reads {
-    Sound,
-    /// At most so many bytes.
-    Short(usize),
-    /// Every second one is interrupted.
-    Interrupted,
-    /// This errno, for the read of this number and those behind it.
-    Fails(usize, c_int),
-}
-
-static READS: Mutex<Reads> = Mutex::new(Reads::Sound);
-/// Threads that read, the reads, and those past the page cache.
-static READERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-static COUNT: AtomicUsize = AtomicUsize::new(0);
-static DIRECT: AtomicUsize = AtomicUsize::new(0);
-static NO_SECOND_DESCRIPTOR: AtomicBool = AtomicBool::new(false);
-static NO_MEMORY: AtomicBool = AtomicBool::new(false);
-thread_local! {
-    /// How many more threads this one may start.
-    static THREADS: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-fn refuse(errno: c_int) {
-    // SAFETY: this thread's own.
-    unsafe { *libc::__errno_location() = errno };
-}
-
-/// # Safety
-/// As pread's manual says.
-#[no_mangle]
-unsafe extern "C" fn pread64(file: c_int, to: *mut c_void, size: usize, at: i64) -> isize {
-    let number = COUNT.fetch_add(1, SeqCst);
-    // SAFETY: numbers in, numbers out.
-    let (thread, flags) = unsafe { (libc::gettid(), libc::fcntl(file, libc::F_GETFL)) };
-    READERS.lock().unwrap_or_else(PoisonError::into_inner).insert(thread);
-    DIRECT.fetch_add(usize::from(flags & libc::O_DIRECT != 0), SeqCst);
-    let reads = *READS.lock().unwrap_or_else(PoisonError::into_inner);
-    let size = match reads {
-        Reads::Short(most) => size.min(most),
-        Reads::Interrupted if number % 2 == 0 => {
-            refuse(libc::EINTR);
-            return -1;
-        }
-        Reads::Fails(from, errno) if number >= from => {
-            refuse(errno);
-            return -1;
-        }
-        _ => size,
-    };
-    // SAFETY: the caller's promise.
-    unsafe { libc::syscall(libc::SYS_pread64, file, to, size, at) as isize }
-}
-
-/// # Safety
-/// As open's manual says.
-#[no_mangle]
-unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if NO_SECOND_DESCRIPTOR.load(SeqCst) && CStr::from_ptr(path).to_bytes().starts_with(b"/proc/self/fd/") {
-            refuse(libc::EACCES);
-            return -1;
-        }
-        libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as c_int
-    }
-}
-
-/// # Safety
-/// As mmap's manual says.
-#[no_mangle]
-unsafe extern "C" fn mmap(
-    at: *mut c_void,
-    size: usize,
-    access: c_int,
-    kind: c_int,
-    file: c_int,
-    from: i64,
-) -> *mut c_void {
-    if NO_MEMORY.load(SeqCst) && file == -1 && size >= 1 << 20 {
-        refuse(libc::ENOMEM);
-        return libc::MAP_FAILED;
-    }
-    // SAFETY: the caller's promise.
-    unsafe { libc::syscall(libc::SYS_mmap, at, size, access, kind, file, from) as *mut c_void }
-}
-
-type Start = extern "C" fn(*mut c_void) -> *mut c_void;
-type Create = unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Start, *mut c_void) -> c_int;
-
-/// # Safety
-/// As pthread_create's manual says.
-#[no_mangle]
-unsafe extern "C" fn pthread_create(
-    thread: *mut libc::pthread_t,
-    attributes: *const libc::pthread_attr_t,
-    start: Start,
-    argument: *mut c_void,
-) -> c_int {
-    let left = THREADS.get();
-    if left == 0 {
-        return libc::EAGAIN;
-    }
-    THREADS.set(left.saturating_sub(usize::from(left != usize::MAX)));
-    // SAFETY: it has this type, and the rest is the caller's promise.
-    unsafe {
-        let real = libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr());
-        std::mem::transmute::<*mut c_void, Create>(real)(thread, attributes, start, argument)
-    }
-}
-
-/// One test at a time, and all as it was when it ends.
-struct Alone {
-    _lock: MutexGuard<'static, ()>,
-}
-
-static ONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> Alone {
-    Alone { _lock: ONE.lock().unwrap_or_else(PoisonError::into_inner) }
-}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        *READS.lock().unwrap_or_else(PoisonError::into_inner) = Reads::Sound;
-        NO_SECOND_DESCRIPTOR.store(false, SeqCst);
-        NO_MEMORY.store(false, SeqCst);
-        THREADS.set(usize::MAX);
-    }
-}
-
-/// Counts from here on, and lets the system do this.
-fn from_now(reads: Reads) {
-    *READS.lock().unwrap() = reads;
-    READERS.lock().unwrap().clear();
-    COUNT.store(0, SeqCst);
-    DIRECT.store(0, SeqCst);
-}
-
-/// The library's threads that are there.
-fn threads() -> usize {
-    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
-    tasks.filter(|task| fs::read(task.path().join("comm")).is_ok_and(|name| name == b"safetensors\n")).count()
-}
-
-fn descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-/// What a load must leave behind: nothing. (The system takes a moment to bury
-/// a thread that has ended.)
-fn leaves_nothing<T>(work: impl FnOnce() -> T) -> T {
-    let before = descriptors();
-    let result = work();
-    let start = Instant::now();
-    while threads() != 0 && start.elapsed() < Duration::from_secs(5) {
-        thread::sleep(Duration::from_micros(50));
-    }
-    assert_eq!((threads(), descriptors()), (0, before), "threads and descriptors");
-    result
-}
-
-const LARGE: usize = 5_000_000;
-const SMALL: usize = 3001;
-
-/// A file of a large tensor, many small ones, and one more large one.
-struct Made {
-    _folder: tempfile::TempDir,
-    path: PathBuf,
-    data: Vec<u8>,
-    sizes: Vec<usize>,
-}
-
-fn made() -> Made {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("m.safetensors");
-    let mut sizes = vec![SMALL; 40];
-    sizes[0] = LARGE;
-    sizes.push(LARGE);
-    let mut begin = 0;
-    let entries = sizes.iter().enumerate().map(|(i, size)| {
-        begin += size;
-        support::entry(&format!("t{i}"), begin - size, begin)
-    });
-    let header = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
-    let data = pattern(sizes.iter().sum());
-    fs::write(&path, file(header, &data)).unwrap();
-    Made { _folder: folder, path, data, sizes }
-}
-
-/// Loads all tensors next to one another, and checks what came.
-fn load_all(from: &Handle, made: &Made, options: &st_load_options) -> Result<(), Failure> {
-    let mut memory = vec![0x77; made.data.len()];
-    let items = split(from, made, &mut memory);
-    let result = leaves_nothing(|| load(from, &items, options));
-    if result.is_ok() {
-        assert!(memory == made.data, "other bytes");
-    }
-    result
-}
-
-fn split(from: &Handle, made: &Made, mut memory: &mut [u8]) -> Vec<st_load_item> {
-    let each = made.sizes.iter().enumerate().map(|(i, size)| {
-        let (now, rest) = std::mem::take(&mut memory).split_at_mut(*size);
-        memory = rest;
-        let name = format!("t{i}");
-        item_into(from.tensors().iter().find(|tensor| tensor.name() == name.as_bytes()).unwrap(), now)
-    });
-    each.collect()
-}
-
-/// The ways to read that there are, through files opened in both ways.
-fn each_way(made: &Made, mut check: impl FnMut(&Handle, st_load_options, &str)) {
-    for from in [open_map(&made.path), open_read(&made.path)] {
-        let from = from.unwrap();
-        for io in [ST_IO_CACHED, ST_IO_DIRECT, ST_IO_AUTO] {
-            for threads in [1, 4] {
-                for staging_bytes in [0, 65536 * 4] {
-                    let options = st_load_options { threads, io, staging_bytes, ..init_load() };
-                    check(&from, options, &format!("io {io}, {threads} threads, {staging_bytes} bytes"));
-                }
-            }
-        }
-    }
-}
+use support::{child, file, file_of, pattern};
+use system::*;
 
 #[test]
 fn short_and_interrupted_reads_are_gone_on_with() {
@@ -282,8 +51,35 @@ fn the_way_past_the_page_cache_is_taken_where_it_is_asked_for() {
     let asked = direct(ST_IO_DIRECT);
     // The system may decline, which is no failure; it declines the file, not single reads.
     assert!(asked == 0 || asked == COUNT.load(SeqCst), "{asked} of {}", COUNT.load(SeqCst));
+    // What is not in the page cache is better read past it, on a disk of this machine.
+    COLD.store(true, SeqCst);
+    assert_eq!(direct(ST_IO_CACHED), 0);
+    assert_eq!(direct(ST_IO_AUTO) != 0, asked != 0);
+    FILE_SYSTEM.store(0x6969, SeqCst);
+    assert_eq!(direct(ST_IO_AUTO), 0, "nfs");
     NO_SECOND_DESCRIPTOR.store(true, SeqCst);
     assert_eq!(direct(ST_IO_DIRECT), 0);
+}
+
+#[test]
+fn what_was_read_is_dropped_from_the_page_cache_where_that_is_asked_for() {
+    let _alone = alone();
+    let made = made();
+    let size = fs::metadata(&made.path).unwrap().len();
+    each_way(&made, |from, options, what| {
+        from_now(Reads::Sound);
+        load_all(from, &made, &options).unwrap();
+        assert_eq!(*DROPPED.lock().unwrap(), [], "{what}");
+        from_now(Reads::Sound);
+        load_all(from, &made, &st_load_options { drop_cache: 1, ..options }).unwrap();
+        let mut dropped = DROPPED.lock().unwrap().clone();
+        dropped.sort_unstable();
+        let start = size - made.data.len() as u64;
+        let end = dropped.iter().fold(start, |end, (from, to)| if *from <= end { end.max(*to) } else { end });
+        assert_eq!((dropped[0].0, end), (start, size), "{what}: {dropped:?}");
+        // In one go as well, as single reads leave behind the pages that they share.
+        assert!(dropped.contains(&(start, size)), "{what}: {dropped:?}");
+    });
 }
 
 #[test]
@@ -317,62 +113,11 @@ fn an_error_of_the_system_names_item_tensor_file_and_bytes() {
 }
 
 #[test]
-fn a_file_that_has_shrunk_is_an_error_and_no_signal() {
-    let _alone = alone();
-    let made = made();
-    let whole = fs::read(&made.path).unwrap();
-    for cut in [1, 4097, LARGE as u64 + 10, whole.len() as u64 - 5000] {
-        each_way(&made, |from, options, what| {
-            let ends = whole.len() as u64 - cut;
-            fs::File::options().write(true).open(&made.path).unwrap().set_len(ends).unwrap();
-            from_now(Reads::Sound);
-            let failure = load_all(from, &made, &options).unwrap_err();
-            assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", 0), "{what}: {}", failure.message);
-            for word in ["item ", "tensor \"t", "m.safetensors", &format!("the file ends at {ends}")] {
-                assert!(failure.message.contains(word), "{what}, {word}: {}", failure.message);
-            }
-            fs::write(&made.path, &whole).unwrap();
-            load_all(from, &made, &options).unwrap();
-        });
-    }
-}
-
-/// Shrinks the file when it is first told of progress.
-unsafe extern "C" fn shrink(user_data: *mut c_void, done: u64, total: u64) -> i32 {
-    // SAFETY: set below.
-    let path = unsafe { &*user_data.cast::<PathBuf>() };
-    if done < total {
-        fs::File::options().write(true).open(path).unwrap().set_len(1 << 20).unwrap();
-    }
-    0
-}
-
-#[test]
-fn a_file_may_shrink_during_the_load() {
-    let _alone = alone();
-    let made = made();
-    let whole = fs::read(&made.path).unwrap();
-    each_way(&made, |from, options, what| {
-        fs::write(&made.path, &whole).unwrap();
-        from_now(Reads::Sound);
-        let options = st_load_options {
-            progress: Some(shrink),
-            user_data: (&raw const made.path).cast_mut().cast(),
-            threads: 1,
-            ..options
-        };
-        let failure = load_all(from, &made, &options).unwrap_err();
-        assert_eq!(failure.status(), "ST_ERROR_IO", "{what}: {}", failure.message);
-        assert!(failure.message.contains("the file ends at 1048576"), "{}", failure.message);
-    });
-}
-
-#[test]
 fn fewer_threads_do_where_the_system_gives_no_more() {
     let _alone = alone();
     let made = made();
     each_way(&made, |from, options, _| {
-        for allowed in [0, 1, 3] {
+        for allowed in 0..4 {
             from_now(Reads::Sound);
             THREADS.set(allowed);
             let result = load_all(from, &made, &options);
@@ -381,6 +126,37 @@ fn fewer_threads_do_where_the_system_gives_no_more() {
             assert!(READERS.lock().unwrap().len() <= allowed + 1);
         }
     });
+}
+
+/// The same as the system has it: a user has so many processes and threads, and no more.
+#[test]
+fn fewer_threads_do_where_the_user_may_have_no_more() {
+    let _alone = alone();
+    if !child::is_child() {
+        let test = "fewer_threads_do_where_the_user_may_have_no_more";
+        return child::succeeds(test, Duration::from_secs(60), || Ok(()));
+    }
+    let made = made();
+    // SAFETY: changes who this process is; it stays allowed to look at itself.
+    unsafe {
+        // Root may have any number, so become somebody who has nothing else.
+        if libc::geteuid() == 0 {
+            let user = 1_900_000_000 + libc::getpid() as u32;
+            assert_eq!(libc::chmod(c_path(&made.path).as_ptr(), 0o644), 0);
+            assert_eq!(libc::chmod(c_path(made.path.parent().unwrap()).as_ptr(), 0o755), 0);
+            assert_eq!(libc::setuid(user), 0);
+            assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
+        }
+    }
+    for most in (1..=4).rev() {
+        child::limit(libc::RLIMIT_NPROC, most).unwrap();
+        each_way(&made, |from, options, what| {
+            from_now(Reads::Sound);
+            load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
+            let used = READERS.lock().unwrap().len();
+            assert!(used as u64 <= most.max(1), "{used} threads where {most} are allowed");
+        });
+    }
 }
 
 #[test]
@@ -395,12 +171,18 @@ fn no_more_threads_are_at_work_than_asked_for() {
         let used = READERS.lock().unwrap().len();
         assert!(used <= asked as usize, "{used} threads of {asked}");
         for max_parallel in [0, 1, 3] {
-            let delay = Duration::from_micros(100);
-            let reader =
-                Reader { preferred_read: 200_000, max_parallel, delay, ..Reader::new(fs::read(&made.path).unwrap()) };
-            let from = open_io(&reader.io(), &init_options()).unwrap();
-            load_all(&from, &made, &options).unwrap();
-            let most = reader.counts.most_under_way.load(SeqCst);
+            let mut most = 0;
+            // On a busy machine threads may happen to come one after another.
+            for delay in [100, 1000, 10_000].map(Duration::from_micros) {
+                let bytes = fs::read(&made.path).unwrap();
+                let reader = Reader { preferred_read: 200_000, max_parallel, delay, ..Reader::new(bytes) };
+                let from = open_io(&reader.io(), &init_options()).unwrap();
+                load_all(&from, &made, &options).unwrap();
+                most = reader.counts.most_under_way.load(SeqCst);
+                if most > 1 || asked == 1 || max_parallel == 1 {
+                    break;
+                }
+            }
             assert!(most <= asked as usize && (max_parallel == 0 || most <= max_parallel), "{most} at once");
             assert!(asked == 1 || max_parallel == 1 || most > 1, "never two at once");
         }
@@ -487,6 +269,10 @@ struct Uneven {
     bytes: Vec<u8>,
     second: u64,
     failed: AtomicBool,
+    /// Then the first fails as well.
+    both: bool,
+    /// Reads of the first.
+    reads: AtomicUsize,
 }
 
 unsafe extern "C" fn uneven(
@@ -506,9 +292,14 @@ unsafe extern "C" fn uneven(
             return ST_ERROR_IO;
         }
         if offset as usize > 1000 {
+            this.reads.fetch_add(1, SeqCst);
             let start = Instant::now();
             while !this.failed.load(SeqCst) && start.elapsed() < Duration::from_secs(5) {
                 thread::yield_now();
+            }
+            if this.both {
+                say(error, c"the first half is gone");
+                return ST_ERROR_IO;
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -518,12 +309,11 @@ unsafe extern "C" fn uneven(
     ST_OK
 }
 
-/// A thread that stops because another has failed does not tell of that as its
-/// own failure, although its request comes first.
-#[test]
-fn the_error_that_ended_the_load_is_the_one_that_is_told() {
-    let _alone = alone();
-    const EACH: usize = 48 << 10;
+const EACH: usize = 48 << 10;
+
+/// Loads both tensors on two threads, a few times; the message of each time, and
+/// how often the first was read.
+fn load_unevenly(both: bool) -> Vec<(String, usize)> {
     // Behind a tensor that keeps the first read apart from the header's.
     let bytes = file(
         format!(
@@ -535,7 +325,7 @@ fn the_error_that_ended_the_load_is_the_one_that_is_told() {
         &pattern(2000 + 2 * EACH),
     );
     let second = (bytes.len() - EACH) as u64;
-    let reader = Uneven { bytes, second, failed: AtomicBool::new(false) };
+    let reader = Uneven { bytes, second, failed: AtomicBool::new(false), both, reads: AtomicUsize::new(0) };
     let io = st_io {
         size: reader.bytes.len() as u64,
         read_at: Some(uneven),
@@ -550,12 +340,56 @@ fn the_error_that_ended_the_load_is_the_one_that_is_told() {
     items.iter_mut().for_each(|item| item.dtype = ST_DTYPE_F32);
     // So little staging that a request takes several reads.
     let options = st_load_options { threads: 2, staging_bytes: 131_072, ..init_load() };
-    for _ in 0..3 {
+    let each = (0..3).map(|_| {
         reader.failed.store(false, SeqCst);
+        reader.reads.store(0, SeqCst);
         let failure = leaves_nothing(|| load(&from, &items, &options)).unwrap_err();
         assert_eq!(failure.status(), "ST_ERROR_IO", "{}", failure.message);
-        assert!(failure.message.contains("item 1, tensor \"b\": the second half is gone"), "{}", failure.message);
+        (failure.message, reader.reads.load(SeqCst))
+    });
+    each.collect()
+}
+
+/// A thread that stops because another has failed does not tell of that as its
+/// own failure, although its request comes first.
+#[test]
+fn the_error_that_ended_the_load_is_the_one_that_is_told() {
+    let _alone = alone();
+    for (message, reads) in load_unevenly(false) {
+        assert!(message.contains("item 1, tensor \"b\": the second half is gone"), "{message}");
+        // Of the first tensor no more was read than what had been begun.
+        assert!(reads < EACH / 1000 * 3 / 4, "{reads} reads of {}", EACH / 1000);
     }
+}
+
+#[test]
+fn of_two_errors_the_first_in_the_file_is_told_whichever_comes_first() {
+    let _alone = alone();
+    for (message, _) in load_unevenly(true) {
+        assert!(message.contains("item 0, tensor \"a\": the first half is gone"), "{message}");
+    }
+}
+
+/// Pages of address space that this process has.
+fn pages() -> usize {
+    fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn loads_and_reads_leave_no_memory_mapped() {
+    let _alone = alone();
+    let made = made();
+    let work = || {
+        let from = open_read(&made.path).unwrap();
+        assert_eq!(from.get("t0").unwrap().data().unwrap(), &made.data[..LARGE]);
+        load_all(&from, &made, &st_load_options { threads: 2, io: ST_IO_DIRECT, ..init_load() }).unwrap();
+    };
+    // What the allocator keeps is there by then.
+    (0..10).for_each(|_| work());
+    let before = pages();
+    (0..30).for_each(|_| work());
+    let more = pages().saturating_sub(before) * 4096;
+    assert!(more < 2 * LARGE, "{more} bytes");
 }
 
 #[test]

@@ -64,9 +64,10 @@ fn a_slow_device_gets_all_whatever_its_buffers() {
         for from in &sources {
             for threads in [1, 3, 8] {
                 for buffers in [&[4096][..], &[100_000], &[8191, 4099], &[30_000; 4], &[5000; 16]] {
-                    let (result, state, _) = into_device(from, threads, buffers, 20, Wrong::default());
+                    let (result, state, progress) = into_device(from, threads, buffers, 20, Wrong::default());
                     result.unwrap();
                     check_results(from, &bytes, &state);
+                    assert!(progress.calls.iter().any(|(done, total)| *done != 0 && done < total), "told on the way");
                     let least = buffers.iter().min().unwrap();
                     assert!(state.chunks.iter().all(|(_, _, size)| size <= least));
                 }

@@ -227,6 +227,22 @@ fn only_tensors_make_a_folder_a_checkpoint() {
 }
 
 #[test]
+fn an_index_has_a_largest_size() {
+    let root = folder();
+    sharded(root.path());
+    let index = root.path().join(INDEX);
+    // The limit holds for headers as well, which are smaller.
+    fs::write(&index, [fs::read(&index).unwrap(), vec![b' '; 500]].concat()).unwrap();
+    let size = fs::metadata(&index).unwrap().len();
+    let open = |most| open_with(root.path(), &st_open_options { max_header_size: most, ..init_options() });
+    open(size).unwrap();
+    let message = fails(open(size - 1), "ST_ERROR_INDEX", 0);
+    for word in [INDEX, &format!("{size} bytes"), &format!("limit of {}", size - 1)] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+}
+
+#[test]
 fn a_file_that_shrinks_is_an_error_and_no_signal() {
     let root = folder();
     let path = root.path().join("m.safetensors");

@@ -308,7 +308,7 @@ fn a_sharded_model_is_judged_file_by_file() {
     let problems = agrees(folder.path(), &OpenOptions::default()).unwrap();
     let told: Vec<_> = problems.iter().map(|problem| (problem.code, problem.text.as_str())).collect();
     let again = |first: &str, name: &str| format!("tensor \"x\": is in \"{first}\" and again in \"{name}\"");
-    let (b, c) = (again("a.safetensors", "b.safetensors"), again("b.safetensors", "c.safetensors"));
+    let (b, c) = (again("a.safetensors", "b.safetensors"), again("a.safetensors", "c.safetensors"));
     let twice = "tensor \"x\": the name stands twice in the header";
     let code = "ST_ERROR_DUPLICATE_KEY";
     assert_eq!(told, [(code, twice), (code, &b), (code, &c)]);

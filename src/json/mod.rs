@@ -21,7 +21,6 @@ const MAX_DEPTH: u32 = 127;
 #[derive(Debug)]
 pub(crate) enum Fault {
     Syntax { at: usize, expected: &'static str },
-    Utf8,
     Other(Error),
 }
 
@@ -175,37 +174,34 @@ impl<'a> Cursor<'a> {
             }
         }
         let span = Span { start, len: self.pos - start };
-        self.pos += 1;
-        if !ascii && std::str::from_utf8(self.get(span)).is_err() {
-            return Err(Fault::Utf8);
+        if !ascii {
+            self.require_utf8(start)?;
         }
+        self.pos += 1;
         Ok(span)
     }
 
     /// The slow half of [`string`](Self::string), from the first backslash on.
+    /// All of it is checked before any of it moves, so that a fault is where it
+    /// was in the file.
     #[cold]
     fn unescape(&mut self, start: usize) -> Result<Span, Fault> {
         let mut write = self.pos;
+        self.pass_string(start)?;
+        let end = self.pos;
+        self.pos = write;
         loop {
             let mut utf8 = [0; 4];
-            let at = self.pos;
             let piece: &[u8] = match self.peek() {
                 b'"' => break,
                 b'\\' => {
                     self.pos += 1;
-                    match self.escape() {
-                        Ok(found) => found.encode_utf8(&mut utf8).as_bytes(),
-                        Err(fault) => return Err(self.broken_off(write, at, fault)),
-                    }
+                    self.escape()?.encode_utf8(&mut utf8).as_bytes()
                 }
-                byte @ 0x20.. => {
+                byte => {
                     self.pos += 1;
                     utf8[0] = byte;
                     &utf8[..1]
-                }
-                _ => {
-                    let fault = self.fault("a closing quote; control characters must be escaped");
-                    return Err(self.broken_off(write, at, fault));
                 }
             };
             // An escape is never shorter than what it stands for.
@@ -214,25 +210,13 @@ impl<'a> Cursor<'a> {
             }
             write += piece.len();
         }
-        self.clear(write, self.pos + 1);
-        self.pos += 1;
-        let span = Span { start, len: write - start };
-        std::str::from_utf8(self.get(span)).map_err(|_| Fault::Utf8)?;
-        Ok(span)
-    }
-
-    /// NUL from a string's new end to where its old text goes on: the name is
-    /// terminated, and a text that is UTF-8 stays so.
-    fn clear(&mut self, from: usize, to: usize) {
-        if let Some(gap) = self.text.get_mut(from..to) {
+        // NUL up to where the text goes on: the name is terminated, and a text that
+        // is UTF-8 stays so.
+        if let Some(gap) = self.text.get_mut(write..end) {
             gap.fill(0);
         }
-    }
-
-    /// A fault at `at`, in a string that has moved up to `write`.
-    fn broken_off(&mut self, write: usize, at: usize, fault: Fault) -> Fault {
-        self.clear(write, at);
-        fault
+        self.pos = end;
+        Ok(Span { start, len: write - start })
     }
 
     /// What stands behind a backslash.
@@ -271,9 +255,8 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
-    /// A string whose opening quote has been taken: checked, and left as it is.
-    fn pass_string(&mut self) -> Result<(), Fault> {
-        let start = self.pos;
+    /// A string that begins at `start`, from here on: checked, and left as it is.
+    fn pass_string(&mut self, start: usize) -> Result<(), Fault> {
         loop {
             self.pos += plain_len(self.rest());
             match self.peek() {
@@ -286,9 +269,13 @@ impl<'a> Cursor<'a> {
                 _ => return Err(self.fault("a closing quote; control characters must be escaped")),
             }
         }
-        std::str::from_utf8(self.get(self.span_from(start))).map_err(|_| Fault::Utf8)?;
+        self.require_utf8(start)?;
         self.pos += 1;
         Ok(())
+    }
+
+    fn require_utf8(&self, start: usize) -> Result<(), Fault> {
+        std::str::from_utf8(self.get(self.span_from(start))).map(|_| ()).map_err(|_| self.fault("UTF-8"))
     }
 
     /// Any value, checked and passed over, `depth` levels deep already. No
@@ -318,7 +305,7 @@ impl<'a> Cursor<'a> {
                 }
                 b'"' => {
                     self.pos += 1;
-                    self.pass_string()?;
+                    self.pass_string(self.pos)?;
                 }
                 b't' if self.take_literal(b"true") => {}
                 b'f' if self.take_literal(b"false") => {}
@@ -349,7 +336,7 @@ impl<'a> Cursor<'a> {
 
     fn key(&mut self) -> Result<(), Fault> {
         self.expect(b'"', "a key in quotes")?;
-        self.pass_string()?;
+        self.pass_string(self.pos)?;
         self.skip_space();
         self.expect(b':', "a colon")
     }
@@ -389,17 +376,15 @@ impl<'a> Cursor<'a> {
     /// other faults, wherever they are.
     #[cold]
     pub(crate) fn error(&self, fault: Fault, what: &str) -> (Error, usize) {
-        if let Fault::Other(error) = fault {
-            return (error, self.pos);
+        let (at, expected) = match fault {
+            Fault::Syntax { at, expected } => (at, expected),
+            Fault::Other(error) => return (error, self.pos),
+        };
+        if let Err(utf8) = std::str::from_utf8(self.text) {
+            return (not_utf8(what, utf8.valid_up_to()), utf8.valid_up_to());
         }
-        match (std::str::from_utf8(self.text), fault) {
-            (Err(utf8), _) => (not_utf8(what, utf8.valid_up_to()), utf8.valid_up_to()),
-            (Ok(_), Fault::Syntax { at, expected }) => {
-                let text = format!("{what} byte {at} of {}: expected {expected}", self.text.len());
-                (Error::new(ErrorKind::HeaderJson, text), at)
-            }
-            (Ok(_), _) => (Error::new(ErrorKind::HeaderUtf8, format!("{what} is not UTF-8")), self.pos),
-        }
+        let text = format!("{what} byte {at} of {}: expected {expected}", self.text.len());
+        (Error::new(ErrorKind::HeaderJson, text), at)
     }
 }
 

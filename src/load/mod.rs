@@ -402,11 +402,14 @@ fn least_buffer(buffers: &[Memory<'_>]) -> Result<u64> {
 /// Threads worth having for these tasks, and never more than asked for.
 fn threads(checkpoint: &Checkpoint, tasks: &[Task<'_>], asked: usize, total: u64) -> Result<usize> {
     let cores = parallel::cores();
-    let mut useful = 1;
+    let (mut useful, mut opens_anew) = (1, false);
     for task in tasks.iter().filter(|task| task.picked != 0) {
-        useful = useful.max(checkpoint.source(task.tensor.shard())?.useful_threads(cores));
+        let source = checkpoint.source(task.tensor.shard())?;
+        useful = useful.max(source.useful_threads(cores));
+        opens_anew |= source.is_opened_anew();
     }
-    let wanted = if asked == 0 { useful } else { asked.min(MOST_THREADS) };
+    let most = if opens_anew { source::descriptors_to_spare() / DESCRIPTORS } else { MOST_THREADS };
+    let wanted = if asked == 0 { useful } else { asked }.min(most);
     // A reader of the caller's waits for journeys, however little they bring.
     let journeys = tasks
         .iter()
@@ -418,6 +421,10 @@ fn threads(checkpoint: &Checkpoint, tasks: &[Task<'_>], asked: usize, total: u64
     };
     Ok(wanted.min(worth).max(1))
 }
+
+/// The most that a thread has open: a file, the same past the page cache, and
+/// once more to look into that.
+const DESCRIPTORS: usize = 3;
 
 /// More have never been of use.
 const MOST_THREADS: usize = 256;

@@ -118,6 +118,10 @@ impl MappableFile {
         Ok(FileRef::Reopened(file))
     }
 
+    pub(super) fn is_kept_open(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Asks the system to read these bytes ahead; a hint.
     pub(super) fn advise(&self, offset: u64, len: u64) {
         if let Ok(file) = self.file() {

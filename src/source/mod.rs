@@ -150,6 +150,11 @@ impl Source {
         }
     }
 
+    /// Whether each who reads from it takes a descriptor for that.
+    pub(crate) fn is_opened_anew(&self) -> bool {
+        matches!(&self.kind, Kind::File(file) if !file.is_kept_open())
+    }
+
     /// Fills `buffer` from `offset` on. Never through the mapping: a file that
     /// has become shorter is an error here.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {

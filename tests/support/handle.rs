@@ -268,6 +268,18 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Why the first shard is accessed the way it is.
+    pub(crate) fn reason(&self) -> &str {
+        // SAFETY: the layout is the header's (path, path_len, size, data_offset, data_size,
+        // two numbers, reason), and the text lives as long as the record.
+        unsafe {
+            let reason = self.shards().as_ptr().cast::<*const c_char>().add(6).read();
+            CStr::from_ptr(reason).to_str().unwrap()
+        }
+    }
+}
+
 /// A shard's path as C sees it: the struct's first two fields.
 pub(crate) fn shard_path(shard: &st_shard) -> &[u8] {
     // SAFETY: the layout is the header's, and the path lives as long as the record.
