@@ -239,6 +239,37 @@ fn only_stale_temporaries_of_the_same_path_are_cleared() {
     assert!(others.iter().all(|name| mine(name).exists()));
 }
 
+/// Sets of one path are named one after another: whichever is last, it is
+/// whole, and the others were so before.
+#[test]
+fn saves_to_one_path_at_once_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let index = folder.path().join("m.safetensors.index.json");
+    let same = [1000, 1000, 1000];
+    let other = [1000, 2000, 3000];
+    for limits in [same, other] {
+        for _ in 0..60 {
+            std::thread::scope(|scope| {
+                for (version, limit) in (1..).zip(limits) {
+                    let path = &path;
+                    let options = SaveOptions { max_shard_size: limit, ..unsynced() };
+                    scope.spawn(move || save(path, version, 1000, &options).unwrap());
+                }
+            });
+            let found = listing(folder.path());
+            if index.exists() {
+                version(&index);
+                assert!(!path.exists(), "{found:?}");
+            } else {
+                version(&path);
+                assert_eq!(found.len(), 1, "{found:?}");
+            }
+            assert!(matches!(found.len(), 1 | 3 | 4), "{found:?}");
+        }
+    }
+}
+
 #[test]
 fn a_name_of_255_bytes_is_no_obstacle() {
     let folder = tempfile::tempdir().unwrap();
@@ -322,7 +353,11 @@ fn what_is_no_place_for_a_file_says_so() {
     };
     assert_eq!(errno(&folder.path().join("missing/m.safetensors")), libc::ENOENT);
     assert_eq!(errno(folder.path()), libc::EISDIR);
-    assert_eq!(errno(&folder.path().join("m/")), libc::EISDIR);
+    for name in ["m/", "m/.", "link"] {
+        symlink("m/", folder.path().join("link")).unwrap();
+        assert_eq!(errno(&folder.path().join(name)), libc::EISDIR);
+        fs::remove_file(folder.path().join("link")).unwrap();
+    }
     File::create(folder.path().join("file")).unwrap();
     assert_eq!(errno(&folder.path().join("file/m.safetensors")), libc::ENOTDIR);
     assert_eq!(errno(Path::new("/dev/null")), libc::EINVAL);
