@@ -467,6 +467,32 @@ fn faults_of_the_system_are_errors_or_done_without() {
     }
 }
 
+/// An index that was set aside has no more shards once the first of them is
+/// replaced, and may not come back also where it can't be removed.
+#[test]
+fn an_older_index_never_leads_to_newer_shards() {
+    let (tools, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(library) = faults(tools.path()) else {
+        eprintln!("not tested: there is no C compiler here");
+        return;
+    };
+    let path = folder.path().join("m.safetensors");
+    let index = folder.path().join("m.safetensors.index.json");
+    save(&path, 1, 1000, &SaveOptions { max_shard_size: 2000, ..unsynced() }).unwrap();
+    // Of two shards; the new ones are three, and one of them is there already.
+    fs::copy(folder.path().join("m-00001-of-00002.safetensors"), folder.path().join("m-00001-of-00003.safetensors"))
+        .unwrap();
+    let older = fs::read(&index).unwrap();
+    let fault = format!("unlink:{}", libc::EIO);
+    let status = child("shard", &path).env("LD_PRELOAD", &library).env("FAULT", &fault).status().unwrap();
+    assert!(status.success());
+    assert_eq!(version(&index), 9);
+    let is_older = |name: &std::ffi::OsString| fs::read(folder.path().join(name)).unwrap() == older;
+    assert!(listing(folder.path()).iter().any(is_older), "it was given its name again");
+    save(&path, 2, 1000, &SaveOptions { max_shard_size: 1000, ..unsynced() }).unwrap();
+    assert_eq!((version(&index), listing(folder.path()).len()), (2, 4));
+}
+
 /// Each call that saving makes fails once, whichever of its kind it is: then
 /// the save works all the same or is an error with that number, and nothing is
 /// left behind.

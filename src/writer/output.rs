@@ -185,7 +185,7 @@ impl Output {
         // An index must not outlast a power failure that its shards do not.
         // Where that can't be said, the set is at least whole.
         let synced = sync_folders(self.sync, &self.files);
-        index.publish(self.overwrite)?;
+        index.publish(self.overwrite).map_err(|error| partly_named(&error, count, count))?;
         Ok(synced)
     }
 }

@@ -143,7 +143,7 @@ impl Staged {
         // Locked, it is no stale temporary to another save.
         let held = File::open(&name).ok().filter(|file| system::lock(file) == Lock::Held);
         match system::rename(&name, &path) {
-            Ok(()) => Ok(Some(SetAside { name, path, _held: held })),
+            Ok(()) => Ok(Some(SetAside { name: Some(name), path, _held: held })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("setting the older index aside", &error)),
         }
@@ -172,21 +172,26 @@ impl Drop for Staged {
 /// A file that has lost its name for a while. Dropped, it gets it back; where
 /// the save is killed, it is a stale temporary like others.
 pub(super) struct SetAside {
-    name: PathBuf,
+    /// `None`: it is not to get it back.
+    name: Option<PathBuf>,
     path: PathBuf,
     _held: Option<File>,
 }
 
 impl SetAside {
-    /// Its time is over.
-    pub(super) fn remove(self) {
+    /// Its time is over. Where it can't be removed it is a stale temporary:
+    /// under its name again it would lead to shards that are not its own.
+    pub(super) fn remove(mut self) {
+        self.name = None;
         drop(fs::remove_file(&self.path));
     }
 }
 
 impl Drop for SetAside {
     fn drop(&mut self) {
-        drop(system::rename(&self.path, &self.name));
+        if let Some(name) = &self.name {
+            drop(system::rename(&self.path, name));
+        }
     }
 }
 
