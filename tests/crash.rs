@@ -239,6 +239,37 @@ fn only_stale_temporaries_of_the_same_path_are_cleared() {
     assert!(others.iter().all(|name| mine(name).exists()));
 }
 
+/// Sets of one path are named one after another: whichever is last, it is
+/// whole, and the others were so before.
+#[test]
+fn saves_to_one_path_at_once_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let index = folder.path().join("m.safetensors.index.json");
+    let same = [1000, 1000, 1000];
+    let other = [1000, 2000, 3000];
+    for limits in [same, other] {
+        for _ in 0..60 {
+            std::thread::scope(|scope| {
+                for (version, limit) in (1..).zip(limits) {
+                    let path = &path;
+                    let options = SaveOptions { max_shard_size: limit, ..unsynced() };
+                    scope.spawn(move || save(path, version, 1000, &options).unwrap());
+                }
+            });
+            let found = listing(folder.path());
+            if index.exists() {
+                version(&index);
+                assert!(!path.exists(), "{found:?}");
+            } else {
+                version(&path);
+                assert_eq!(found.len(), 1, "{found:?}");
+            }
+            assert!(matches!(found.len(), 1 | 3 | 4), "{found:?}");
+        }
+    }
+}
+
 #[test]
 fn a_name_of_255_bytes_is_no_obstacle() {
     let folder = tempfile::tempdir().unwrap();
@@ -322,7 +353,11 @@ fn what_is_no_place_for_a_file_says_so() {
     };
     assert_eq!(errno(&folder.path().join("missing/m.safetensors")), libc::ENOENT);
     assert_eq!(errno(folder.path()), libc::EISDIR);
-    assert_eq!(errno(&folder.path().join("m/")), libc::EISDIR);
+    for name in ["m/", "m/.", "link"] {
+        symlink("m/", folder.path().join("link")).unwrap();
+        assert_eq!(errno(&folder.path().join(name)), libc::EISDIR);
+        fs::remove_file(folder.path().join("link")).unwrap();
+    }
     File::create(folder.path().join("file")).unwrap();
     assert_eq!(errno(&folder.path().join("file/m.safetensors")), libc::ENOTDIR);
     assert_eq!(errno(Path::new("/dev/null")), libc::EINVAL);
@@ -430,6 +465,32 @@ fn faults_of_the_system_are_errors_or_done_without() {
         assert_eq!(run("copies", &format!("copy_file_range:{errno}")), 3);
         assert_eq!(run("copies", &format!("copy_file_range:{errno}:2")), 3);
     }
+}
+
+/// An index that was set aside has no more shards once the first of them is
+/// replaced, and may not come back also where it can't be removed.
+#[test]
+fn an_older_index_never_leads_to_newer_shards() {
+    let (tools, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(library) = faults(tools.path()) else {
+        eprintln!("not tested: there is no C compiler here");
+        return;
+    };
+    let path = folder.path().join("m.safetensors");
+    let index = folder.path().join("m.safetensors.index.json");
+    save(&path, 1, 1000, &SaveOptions { max_shard_size: 2000, ..unsynced() }).unwrap();
+    // Of two shards; the new ones are three, and one of them is there already.
+    fs::copy(folder.path().join("m-00001-of-00002.safetensors"), folder.path().join("m-00001-of-00003.safetensors"))
+        .unwrap();
+    let older = fs::read(&index).unwrap();
+    let fault = format!("unlink:{}", libc::EIO);
+    let status = child("shard", &path).env("LD_PRELOAD", &library).env("FAULT", &fault).status().unwrap();
+    assert!(status.success());
+    assert_eq!(version(&index), 9);
+    let is_older = |name: &std::ffi::OsString| fs::read(folder.path().join(name)).unwrap() == older;
+    assert!(listing(folder.path()).iter().any(is_older), "it was given its name again");
+    save(&path, 2, 1000, &SaveOptions { max_shard_size: 1000, ..unsynced() }).unwrap();
+    assert_eq!((version(&index), listing(folder.path()).len()), (2, 4));
 }
 
 /// Each call that saving makes fails once, whichever of its kind it is: then

@@ -40,6 +40,8 @@ static int fails(const char *call) {
 
 int fsync(int fd) { return fails("fsync") ? -1 : REAL(fsync)(fd); }
 
+int unlink(const char *path) { return fails("unlink") ? -1 : REAL(unlink)(path); }
+
 int rename(const char *from, const char *to) { return fails("rename") ? -1 : REAL(rename)(from, to); }
 
 /* Opening a checkpoint or making one; programs open much else. */

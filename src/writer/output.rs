@@ -4,10 +4,10 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::layout::Layout;
-use super::set::{Names, Older};
+use super::set::Names;
 use super::stage::{self, Staged};
 use super::system;
 use super::target::Target;
@@ -25,9 +25,9 @@ pub(super) struct Output {
     files: Vec<Staged>,
     /// Written already.
     index: Option<Staged>,
-    /// What an older save to the same path may have left; `None` where only
-    /// the path itself is to be touched.
-    older: Option<Older>,
+    /// What the names are made from, absolute, as the program may change its
+    /// folder in the meantime; `None` where only the path itself is touched.
+    set: Option<PathBuf>,
     /// What temporaries of this save are called.
     tag: OsString,
     sync: Durability,
@@ -52,7 +52,7 @@ impl Output {
         let mut this = Self {
             files: Vec::new(),
             index: None,
-            older: None,
+            set: None,
             tag: OsString::new(),
             sync: options.sync,
             overwrite: options.overwrite,
@@ -63,9 +63,7 @@ impl Output {
             let names = Names::of(path)?;
             // Whatever it will be, a file or several, it takes the place of both.
             let (plain, index) = (resolve(path)?, resolve(&names.index_path())?);
-            if options.overwrite == Overwrite::Replace {
-                this.older = Some(names.older(path, count)?);
-            }
+            this.set = Some(std::path::absolute(path).map_err(|error| Error::os("resolving the path", &error))?);
             match count {
                 1 => (vec![plain], None),
                 _ => {
@@ -142,15 +140,21 @@ impl Output {
         for file in self.files.iter().chain(&self.index) {
             file.settle(self.sync)?;
         }
+        let set = self.set.take();
+        let names = set.as_deref().map(Names::of).transpose()?;
+        let _turn = names.as_ref().and_then(Names::turn);
+        if names.is_some() {
+            self.files.iter_mut().chain(&mut self.index).for_each(Staged::look_again);
+        }
         let named = self.name_files();
         if named.is_err() {
             self.files.iter_mut().for_each(Staged::withdraw);
         }
         named??;
         sync_folders(self.sync, self.files.iter().chain(&self.index))?;
-        match &self.older {
-            Some(older) => older.remove(self.sync),
-            None => Ok(()),
+        match names {
+            Some(names) if self.overwrite == Overwrite::Replace => names.remove_older(self.files.len(), self.sync),
+            _ => Ok(()),
         }
     }
 
@@ -162,7 +166,7 @@ impl Output {
         // of both: better to none, whatever happens in between.
         let replaced = self.files.iter().any(Staged::replaces);
         let mut aside = match &self.index {
-            Some(index) if replaced && index.replaces() => Some(index.set_aside(&self.tag)?),
+            Some(index) if replaced && index.replaces() => index.set_aside(&self.tag)?,
             _ => None,
         };
         if aside.is_some() {
@@ -181,7 +185,7 @@ impl Output {
         // An index must not outlast a power failure that its shards do not.
         // Where that can't be said, the set is at least whole.
         let synced = sync_folders(self.sync, &self.files);
-        index.publish(self.overwrite)?;
+        index.publish(self.overwrite).map_err(|error| partly_named(&error, count, count))?;
         Ok(synced)
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::stage;
+use super::stage::{self, Turn};
 use super::Durability;
 use crate::error::{escaped, Error, ErrorKind, Result};
 
@@ -45,53 +45,19 @@ impl<'a> Names<'a> {
         self.folder.join([self.stem, INDEX_SUFFIX].concat())
     }
 
-    /// The files of older saves that one of `count` files does not replace.
-    pub(super) fn older(&self, path: &Path, count: usize) -> Result<Older> {
-        // Absolute, as the program may change its folder in the meantime.
-        let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Error::os("resolving the path", &error));
-        let (path, index) = (absolute(path)?, absolute(&self.index_path())?);
-        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-        let mut files = Vec::new();
-        // Where the folder may be written to but not read, they stay.
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if self.count_in(entry.file_name().as_bytes()).is_some_and(|of| of != count || count == 1) {
-                files.push(entry.path());
-            }
-        }
-        Ok(match count {
-            1 => Older { folder, index: Some(index), files },
-            _ => {
-                files.push(path);
-                Older { folder, index: None, files }
-            }
-        })
+    /// Waits until no other save is naming files of this set.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        Turn::wait(self.folder, OsStr::new(&[self.stem, SUFFIX].concat()))
     }
 
-    /// The number of shards that a shard's name tells.
-    fn count_in(&self, name: &[u8]) -> Option<usize> {
-        let name = std::str::from_utf8(name).ok()?.strip_prefix(self.stem)?.strip_suffix(SUFFIX)?;
-        let (number, count) = name.strip_prefix('-')?.split_once("-of-")?;
-        let digits = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-        (digits(number) && digits(count)).then(|| count.parse().ok())?
-    }
-}
-
-/// What older saves to the same path have left.
-pub(super) struct Older {
-    folder: PathBuf,
-    /// An index, where the new save has none.
-    index: Option<PathBuf>,
-    /// Files that are part of the new save by no name.
-    files: Vec<PathBuf>,
-}
-
-impl Older {
-    /// Removes it, once the new files have their names. The index first: by it
-    /// a loader would find the older tensors, or miss them.
-    pub(super) fn remove(&self, sync: Durability) -> Result<()> {
-        if let Some(index) = &self.index {
-            match fs::remove_file(index) {
-                Ok(()) if sync == Durability::Synced => stage::sync_folder(&self.folder)?,
+    /// Removes the files of older saves that one of `count` files has not
+    /// replaced, once the new ones have their names. The index first: by it a
+    /// loader would find the older tensors, or miss them.
+    pub(super) fn remove_older(&self, count: usize, sync: Durability) -> Result<()> {
+        if count == 1 {
+            let index = self.index_path();
+            match fs::remove_file(&index) {
+                Ok(()) if sync == Durability::Synced => stage::sync_folder(self.folder)?,
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -100,7 +66,23 @@ impl Older {
                 }
             }
         }
-        self.files.iter().for_each(|file| drop(fs::remove_file(file)));
+        // Where the folder may be written to but not read, they stay.
+        for entry in fs::read_dir(self.folder).into_iter().flatten().flatten() {
+            if self.count_in(entry.file_name().as_bytes()).is_some_and(|of| of != count || count == 1) {
+                drop(fs::remove_file(entry.path()));
+            }
+        }
+        if count != 1 {
+            drop(fs::remove_file(self.folder.join([self.stem, SUFFIX].concat())));
+        }
         Ok(())
+    }
+
+    /// The number of shards that a shard's name tells.
+    fn count_in(&self, name: &[u8]) -> Option<usize> {
+        let name = std::str::from_utf8(name).ok()?.strip_prefix(self.stem)?.strip_suffix(SUFFIX)?;
+        let (number, count) = name.strip_prefix('-')?.split_once("-of-")?;
+        let digits = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        (digits(number) && digits(count)).then(|| count.parse().ok())?
     }
 }

@@ -69,9 +69,11 @@ impl Staged {
         let Some(existing) = &self.target.existing else { return Ok(()) };
         let made = self.file.metadata().map_err(|error| self.failed("reading the temporary file's mode", &error))?;
         let (owner, group) = (existing.uid(), existing.gid());
-        // Only the superuser may give files away; for others the writer owns it.
+        // Only the superuser may give files away; for others the writer owns
+        // it, in the same group if the writer is in it.
         if (made.uid(), made.gid()) != (owner, group) {
-            drop(std::os::unix::fs::fchown(&self.file, Some(owner), Some(group)));
+            let given = std::os::unix::fs::fchown(&self.file, Some(owner), Some(group));
+            drop(given.or_else(|_| std::os::unix::fs::fchown(&self.file, None, Some(group))));
         }
         let mode = Permissions::from_mode(existing.mode() & 0o777);
         self.file.set_permissions(mode).map_err(|error| self.failed("keeping the existing file's mode", &error))
@@ -128,12 +130,23 @@ impl Staged {
         self.target.existing.is_some()
     }
 
+    /// Looks again for the file that this one replaces: another save may have
+    /// made or removed it in the meantime.
+    pub(super) fn look_again(&mut self) {
+        self.target.existing = fs::symlink_metadata(&self.target.path).ok();
+    }
+
     /// Puts the file that this one will replace under a temporary's name.
-    pub(super) fn set_aside(&self, tag: &OsStr) -> Result<SetAside> {
-        let aside = SetAside { name: self.target.path.clone(), path: self.target.folder.join(temporary_name(tag)) };
-        let renamed = system::rename(&aside.name, &aside.path);
-        renamed.map_err(|error| self.failed("setting the older index aside", &error))?;
-        Ok(aside)
+    /// `None`: it is gone already.
+    pub(super) fn set_aside(&self, tag: &OsStr) -> Result<Option<SetAside>> {
+        let (name, path) = (self.target.path.clone(), self.target.folder.join(temporary_name(tag)));
+        // Locked, it is no stale temporary to another save.
+        let held = File::open(&name).ok().filter(|file| system::lock(file) == Lock::Held);
+        match system::rename(&name, &path) {
+            Ok(()) => Ok(Some(SetAside { name: Some(name), path, _held: held })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("setting the older index aside", &error)),
+        }
     }
 
     /// Takes the name away again from a file that replaced nothing.
@@ -159,20 +172,78 @@ impl Drop for Staged {
 /// A file that has lost its name for a while. Dropped, it gets it back; where
 /// the save is killed, it is a stale temporary like others.
 pub(super) struct SetAside {
-    name: PathBuf,
+    /// `None`: it is not to get it back.
+    name: Option<PathBuf>,
     path: PathBuf,
+    _held: Option<File>,
 }
 
 impl SetAside {
-    /// Its time is over.
-    pub(super) fn remove(self) {
+    /// Its time is over. Where it can't be removed it is a stale temporary:
+    /// under its name again it would lead to shards that are not its own.
+    pub(super) fn remove(mut self) {
+        self.name = None;
         drop(fs::remove_file(&self.path));
     }
 }
 
 impl Drop for SetAside {
     fn drop(&mut self) {
-        drop(system::rename(&self.path, &self.name));
+        if let Some(name) = &self.name {
+            drop(system::rename(&self.path, name));
+        }
+    }
+}
+
+/// A save's turn to give several files their names, and to remove others: two
+/// that did so at once would leave a mixture. It is a lock on a temporary whose
+/// number is known, so that what a killed save leaves of it is cleared like
+/// others. Dropped, the next one has it.
+pub(super) struct Turn {
+    file: File,
+    path: PathBuf,
+}
+
+impl Turn {
+    /// Waits for it. `None` where there are no locks, or where the folder does
+    /// not take the file: then saves to one path at a time are the caller's care.
+    pub(super) fn wait(folder: &Path, tag: &OsStr) -> Option<Self> {
+        let path = folder.join(numbered_name(tag, 0));
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        for _ in 0..MOST_TRIES {
+            let mut options = File::options();
+            let options = options.read(true).write(true).create(true).truncate(false).mode(0o666).custom_flags(flags);
+            let file = options.open(&path).ok()?;
+            if !file.metadata().is_ok_and(|found| found.is_file()) {
+                return None;
+            }
+            if !system::wait_for_lock(&file) {
+                drop(fs::remove_file(&path));
+                return None;
+            }
+            // The one before has removed the file to which it let others wait.
+            if is_at(&file, &path) {
+                return Some(Self { file, path });
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+        // Closing is not enough where the program has forked in the meantime.
+        system::unlock(&self.file);
+    }
+}
+
+/// Whether the path still leads to this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(file), Ok(there)) => identity(file) == identity(there),
+        _ => false,
     }
 }
 
@@ -197,8 +268,11 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
 
 /// Nobody can know the next one: keyed by the system's random numbers.
 fn temporary_name(tag: &OsStr) -> OsString {
-    let random = RandomState::new().build_hasher().finish();
-    let name = [&prefix(tag), format!("{random:016x}").as_bytes(), SUFFIX].concat();
+    numbered_name(tag, RandomState::new().build_hasher().finish())
+}
+
+fn numbered_name(tag: &OsStr, number: u64) -> OsString {
+    let name = [&prefix(tag), format!("{number:016x}").as_bytes(), SUFFIX].concat();
     OsString::from_vec(name)
 }
 
@@ -233,7 +307,7 @@ fn clear_if_stale(path: &Path) {
         return;
     }
     // Still the one that was locked, and not one that took its name.
-    if fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (found.dev(), found.ino())) {
+    if is_at(&file, path) {
         drop(fs::remove_file(path));
     }
 }

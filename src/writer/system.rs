@@ -49,6 +49,18 @@ pub(super) fn lock(file: &File) -> Lock {
     }
 }
 
+/// Waits until nobody else has the lock; false where there are no locks.
+pub(super) fn wait_for_lock(file: &File) -> bool {
+    // SAFETY: the descriptor is open.
+    retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } == 0).is_ok()
+}
+
+/// Gives the lock up, also for copies of the descriptor.
+pub(super) fn unlock(file: &File) {
+    // SAFETY: the descriptor is open.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
+}
+
 /// Sets room for `size` bytes aside where the file system can: no space is an
 /// error now and not in the middle, and blocks follow one another. (Elsewhere
 /// the length is not set either: FAT would write zeros up to it.)

@@ -26,18 +26,21 @@ pub(super) struct Target {
 impl Target {
     /// Follows `path` to the file that a write would reach.
     pub(super) fn resolve(path: &Path, overwrite: Overwrite) -> Result<Self> {
+        let mut asked = path.to_owned();
         let mut path = std::path::absolute(path).map_err(|error| Error::os("resolving the path", &error))?;
-        // A slash at the end asks for a folder, and std drops it from names.
-        if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
-            return Err(is_folder());
-        }
         for _ in 0..MOST_LINKS {
+            let bytes = asked.as_os_str().as_bytes();
+            // These ask for a folder, and std drops them from names.
+            if bytes.ends_with(b"/") || bytes.ends_with(b"/.") || path.file_name().is_none() {
+                return Err(is_folder());
+            }
             let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
             let existing = match fs::symlink_metadata(&path) {
                 Ok(found) if found.is_symlink() => {
                     let link =
                         fs::read_link(&path).map_err(|error| Error::os("following the symbolic link", &error))?;
-                    path = folder.join(link);
+                    path = folder.join(&link);
+                    asked = link;
                     continue;
                 }
                 Ok(found) => Some(found),
