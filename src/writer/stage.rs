@@ -130,7 +130,8 @@ impl Staged {
 
     /// Puts the file that this one will replace under a temporary's name.
     pub(super) fn set_aside(&self, tag: &OsStr) -> Result<SetAside> {
-        let aside = SetAside { name: self.target.path.clone(), path: self.target.folder.join(temporary_name(tag)) };
+        let path = self.target.folder.join(temporary_name(tag));
+        let aside = SetAside { name: self.target.path.clone(), path, over: false };
         let renamed = system::rename(&aside.name, &aside.path);
         renamed.map_err(|error| self.failed("setting the older index aside", &error))?;
         Ok(aside)
@@ -161,18 +162,22 @@ impl Drop for Staged {
 pub(super) struct SetAside {
     name: PathBuf,
     path: PathBuf,
+    over: bool,
 }
 
 impl SetAside {
-    /// Its time is over.
-    pub(super) fn remove(self) {
-        drop(fs::remove_file(&self.path));
+    /// Its time is over: it does not come back, be it that it can't be removed.
+    pub(super) fn remove(mut self) {
+        self.over = true;
     }
 }
 
 impl Drop for SetAside {
     fn drop(&mut self) {
-        drop(system::rename(&self.path, &self.name));
+        drop(match self.over {
+            true => fs::remove_file(&self.path),
+            false => system::rename(&self.path, &self.name),
+        });
     }
 }
 
