@@ -437,6 +437,11 @@ fn faults_of_the_system_are_errors_or_done_without() {
     ] {
         assert_eq!(run("fails", &format!("{call}:{errno}")), 1);
     }
+    // A name that may not outlast a power failure is an error, and in place.
+    let mut replace = child("replace", &path);
+    let status = replace.env("LD_PRELOAD", &library).env("FAULT", format!("fsync:{}:2:1", libc::EIO)).status().unwrap();
+    assert_eq!((status.code(), version(&path)), (Some(libc::EIO), 9));
+    save(&path, 1, 1000, &unsynced()).unwrap();
     assert_eq!(run("fails late", &format!("pwrite:{}:3", libc::ENOSPC)), 1);
     assert_eq!(run("fails unsynced", &format!("close:{}", libc::EDQUOT)), 1);
     // A write past the page cache may be declined although opening so was not.

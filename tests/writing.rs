@@ -271,6 +271,10 @@ fn the_largest_header_is_read_back() {
     let bytes = writer::serialize(&[tensor], None, &SaveOptions::default(), None, None).unwrap();
     assert_eq!(bytes.len(), 100_000_008);
     assert_eq!(Checkpoint::open_memory(bytes.leak(), &OpenOptions::default()).unwrap().tensors().len(), 1);
+    let name = name + "xxxx";
+    let tensor = NewTensor::new(&name, Dtype::U8, &[0]).unwrap();
+    let result = writer::serialize(&[tensor], None, &SaveOptions::default(), None, None);
+    assert_eq!(refusal(result), ErrorKind::HeaderTooLarge);
 }
 
 /// Large enough for every way of writing: gathered, straight, past the cache.
