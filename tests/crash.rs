@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use safetensors::ffi::save::{st_save, st_save_options};
+use safetensors::ffi::status::ST_OK;
 use safetensors::writer::{self, Durability, EditOptions, Overwrite, SaveOptions};
 use safetensors::{Checkpoint, Dtype, Error, ErrorKind, NewTensor, OpenOptions, Writer};
 
@@ -63,6 +65,18 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
         NewTensor::new(name, record.dtype(), record.shape()).unwrap().with_source(&source, record).unwrap()
     });
     writer::save(to, &records.collect::<Vec<_>>(), None, &unsynced(), Some(&source), None)
+}
+
+/// Saves through the export, with options that are all zero.
+fn exported_save(path: &Path) {
+    // SAFETY: numbers, null pointers and no function.
+    let zero: st_save_options = unsafe { std::mem::zeroed() };
+    let options = st_save_options { struct_size: size_of::<st_save_options>(), ..zero };
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+    let (none, no_metadata, no_error) = (std::ptr::null(), std::ptr::null(), std::ptr::null_mut());
+    // SAFETY: as the header demands; a count of 0 goes with null.
+    let status = unsafe { st_save(path.as_ptr(), none, 0, no_metadata, 0, &raw const options, no_error) };
+    assert_eq!(status, ST_OK);
 }
 
 /// Ends the child with what became of it: 0, or the errno.
@@ -119,6 +133,13 @@ fn the_child() {
         "make" => {
             let refuse = SaveOptions { overwrite: Overwrite::Refuse, ..unsynced() };
             verdict(save(&path.with_file_name("new.safetensors"), 9, 1000, &refuse))
+        }
+        // From C, where zero stands for what is synced.
+        "exported" => exported_save(&path),
+        "shrink" => verdict(save(&path, 9, 1000, &SaveOptions { max_shard_size: 1 << 20, ..synced })),
+        "overwrite" => {
+            let options = EditOptions { in_place: true, ..EditOptions::default() };
+            verdict(writer::set_metadata(&path, Some(&[("k", "v")]), &options))
         }
         "shard" => verdict(save(&path, 9, 1000, &SaveOptions { max_shard_size: 1000, ..synced })),
         "edit" => verdict(writer::set_metadata(&path, Some(&[("k", "v")]), &EditOptions::default())),
@@ -451,6 +472,11 @@ fn faults_of_the_system_are_errors_or_done_without() {
     ] {
         assert_eq!(run("fails", &format!("{call}:{errno}")), 1);
     }
+    // A name that may not outlast a power failure is an error, and in place.
+    let mut replace = child("replace", &path);
+    let status = replace.env("LD_PRELOAD", &library).env("FAULT", format!("fsync:{}:2:1", libc::EIO)).status().unwrap();
+    assert_eq!((status.code(), version(&path)), (Some(libc::EIO), 9));
+    save(&path, 1, 1000, &unsynced()).unwrap();
     assert_eq!(run("fails late", &format!("pwrite:{}:3", libc::ENOSPC)), 1);
     assert_eq!(run("fails unsynced", &format!("close:{}", libc::EDQUOT)), 1);
     // A write past the page cache may be declined although opening so was not.
@@ -573,6 +599,98 @@ fn any_call_may_fail_once() {
         let fired: Vec<_> = fired_by.iter().filter(|(of, _)| *of == what).map(|(_, call)| *call).collect();
         assert!(fired.len() >= expected, "{what} came by {fired:?} only");
     }
+}
+
+/// What a save does to files and folders, as (call, path, more), in order.
+fn calls(library: &Path, log: &Path, path: &Path, what: &str, environment: &[(&str, &str)]) -> Vec<[String; 3]> {
+    let mut child = child(what, path);
+    child.env("LD_PRELOAD", library).env("FAULT_LOG", log).envs(environment.iter().copied());
+    assert!(child.status().unwrap().success(), "{what}");
+    let text = fs::read_to_string(log).unwrap();
+    fs::remove_file(log).unwrap();
+    let parts = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+    text.lines().map(parts).collect()
+}
+
+/// What a power failure leaves depends on the order of these calls alone: bytes
+/// before their name, shards' names before the index's, and at last the folder.
+#[test]
+fn nothing_is_named_before_it_is_on_the_disk() {
+    let (tools, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(library) = faults(tools.path()) else {
+        eprintln!("not tested: there is no C compiler here");
+        return;
+    };
+    let (path, log) = (folder.path().join("m.safetensors"), tools.path().join("log"));
+    let index = path.with_extension("safetensors.index.json").into_os_string().into_string().unwrap();
+    let is_temporary = |name: &str| name.ends_with(SUFFIX);
+    let here = folder.path().to_str().unwrap();
+    for what in ["exported", "replace", "edit", "overwrite", "shard", "shard", "shrink"] {
+        if what != "shrink" && !Path::new(&index).exists() {
+            save(&path, 1, 1000, &SaveOptions { header_reserve: 100, ..unsynced() }).unwrap();
+        }
+        let clone: &[(&str, &str)] = if what == "edit" { &[("CLONE", "1")] } else { &[] };
+        let replaces_shards = Path::new(&index).exists() && what == "shard";
+        let calls = calls(&library, &log, &path, what, clone);
+        let context = format!("{what}: {calls:#?}");
+        let all = |call: &str, of: &str| {
+            let found = calls.iter().enumerate().filter(|(_, [name, path, _])| name == call && path == of);
+            found.map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        let folder_synced = all("fsync", here);
+        let synced_between = |from: usize, to: usize| folder_synced.iter().any(|at| (from..to).contains(at));
+
+        for [call, path, _] in &calls {
+            if call == "pwrite" {
+                assert!(all("fsync", path).last() > all("pwrite", path).last(), "{path} in {context}");
+            }
+        }
+        let renamed = calls.iter().enumerate().filter(|(_, [call, ..])| call == "rename");
+        let (named, aside): (Vec<_>, Vec<_>) = renamed.partition(|(_, [_, from, _])| is_temporary(from));
+        for (at, [_, from, to]) in &named {
+            assert!(all("fsync", from).last().is_some_and(|synced| synced < at), "{from} in {context}");
+            // A full disk is an error before anything is written; an index is small.
+            let room = all("fallocate", from).first().is_some_and(|room| *room < all("pwrite", from)[0]);
+            assert!(room || what == "edit" || *to == index, "{from} in {context}");
+        }
+        if let Some((last, [.., to])) = named.last() {
+            assert!(synced_between(*last, calls.len()), "{context}");
+            if what == "shard" {
+                assert_eq!((named.len(), to), (4, &index), "{context}");
+                assert!(synced_between(named[2].0, *last), "{context}");
+            }
+        }
+        assert_eq!(aside.len(), usize::from(replaces_shards), "{context}");
+        for (at, [_, from, _]) in &aside {
+            assert!(*from == index && synced_between(*at, named[0].0), "{context}");
+        }
+        if what == "shrink" {
+            let gone = all("unlink", &index)[0];
+            let shards = calls.iter().position(|[call, path, _]| call == "unlink" && path.contains("-of-")).unwrap();
+            assert!(named[0].0 < gone && synced_between(gone, shards), "{context}");
+        }
+        // The older file may be for its owner's eyes only.
+        for [call, path, how] in calls.iter().filter(|[call, ..]| call == "create") {
+            let private = matches!(what, "exported" | "replace" | "edit");
+            assert!(how == "private" || (how == "readable" && !private), "{call} {path} in {context}");
+        }
+    }
+}
+
+/// Whoever owned the older file owns the new one, where the writer may give
+/// files away.
+#[test]
+fn the_owner_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, 1, 10, &unsynced()).unwrap();
+    if std::os::unix::fs::chown(&path, Some(65533), Some(65532)).is_err() {
+        eprintln!("not tested: files can't be given away here");
+        return;
+    }
+    save(&path, 2, 10, &unsynced()).unwrap();
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!((version(&path), found.uid(), found.gid()), (2, 65533, 65532));
 }
 
 /// The names in a folder.

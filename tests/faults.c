@@ -4,7 +4,9 @@
  * FAULT names ("fsync:5", the errno behind the colon; "fsync:5:2": from its
  * second call on; "fsync:5:2:1": only the second one), and then makes the file
  * that FAULT_FIRED names. "short" is a pwrite or copy_file_range that does a
- * part. CLONE=1 copies where the file system can't share blocks.
+ * part. CLONE=1 copies where the file system can't share blocks. What is done
+ * to files and folders is written down, line by line, in the file that
+ * FAULT_LOG names.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -38,11 +40,37 @@ static int fails(const char *call) {
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-int fsync(int fd) { return fails("fsync") ? -1 : REAL(fsync)(fd); }
+static void note(const char *call, const char *path, const char *more) {
+    const char *log = getenv("FAULT_LOG");
+    if (!log) return;
+    int error = errno, fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (dprintf(fd, "%s\t%s\t%s\n", call, path, more) < 0) abort();
+    REAL(close)(fd);
+    errno = error;
+}
 
-int unlink(const char *path) { return fails("unlink") ? -1 : REAL(unlink)(path); }
+static void note_of(const char *call, int fd) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    path[length < 0 ? 0 : length] = 0;
+    note(call, path, "");
+}
 
-int rename(const char *from, const char *to) { return fails("rename") ? -1 : REAL(rename)(from, to); }
+int fsync(int fd) {
+    note_of("fsync", fd);
+    return fails("fsync") ? -1 : REAL(fsync)(fd);
+}
+
+int rename(const char *from, const char *to) {
+    note("rename", from, to);
+    return fails("rename") ? -1 : REAL(rename)(from, to);
+}
+
+int unlink(const char *path) {
+    note("unlink", path, "");
+    return fails("unlink") ? -1 : REAL(unlink)(path);
+}
 
 /* Opening a checkpoint or making one; programs open much else. */
 int open64(const char *path, int flags, ...) {
@@ -50,12 +78,16 @@ int open64(const char *path, int flags, ...) {
     va_start(arguments, flags);
     mode_t mode = va_arg(arguments, mode_t);
     va_end(arguments);
+    if (flags & O_CREAT) note("create", path, !(flags & O_EXCL) ? "shared" : mode & 077 ? "readable" : "private");
     return strstr(path, ".safetensors") && fails("open") ? -1 : REAL(open64)(path, flags, mode);
 }
 
 int fchmod(int fd, mode_t mode) { return fails("fchmod") ? -1 : REAL(fchmod)(fd, mode); }
 
-int fchown(int fd, uid_t owner, gid_t group) { return fails("fchown") ? -1 : REAL(fchown)(fd, owner, group); }
+int fchown(int fd, uid_t owner, gid_t group) {
+    note_of("fchown", fd);
+    return fails("fchown") ? -1 : REAL(fchown)(fd, owner, group);
+}
 
 int fcntl(int fd, int command, ...) {
     va_list arguments;
@@ -80,6 +112,7 @@ static size_t shortened(size_t size) { return size > 1 && fails("short") ? size 
 
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
     size = shortened(size);
+    note_of("pwrite", fd);
     return fails("pwrite") ? -1 : REAL(pwrite64)(fd, data, size, at);
 }
 
@@ -88,6 +121,7 @@ int flock(int fd, int how) { return fails("flock") ? -1 : REAL(flock)(fd, how); 
 
 int fallocate64(int fd, int mode, off64_t at, off64_t size);
 int fallocate64(int fd, int mode, off64_t at, off64_t size) {
+    note_of("fallocate", fd);
     return fails("fallocate") ? -1 : REAL(fallocate64)(fd, mode, at, size);
 }
 

@@ -57,7 +57,9 @@ impl Owned {
                 None => shape.push(4),
             }
         }
-        let bytes = (0..total(&shape) / 8).map(|i| (i as u8).wrapping_mul(31) ^ seed).collect();
+        // Without a period, so that bytes from the wrong place are others.
+        let byte = |i: u64| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8 ^ seed;
+        let bytes = (0..total(&shape) / 8).map(byte).collect();
         Self { name: name.to_owned(), dtype, shape, bytes }
     }
 
@@ -271,6 +273,10 @@ fn the_largest_header_is_read_back() {
     let bytes = writer::serialize(&[tensor], None, &SaveOptions::default(), None, None).unwrap();
     assert_eq!(bytes.len(), 100_000_008);
     assert_eq!(Checkpoint::open_memory(bytes.leak(), &OpenOptions::default()).unwrap().tensors().len(), 1);
+    let name = name + "xxxx";
+    let tensor = NewTensor::new(&name, Dtype::U8, &[0]).unwrap();
+    let result = writer::serialize(&[tensor], None, &SaveOptions::default(), None, None);
+    assert_eq!(refusal(result), ErrorKind::HeaderTooLarge);
 }
 
 /// Large enough for every way of writing: gathered, straight, past the cache.

@@ -205,16 +205,19 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Waits for it. `None` where there are no locks, or where the folder does
-    /// not take the file: then saves to one path at a time are the caller's care.
+    /// Waits for it. `None` on file systems of a network, which may have no
+    /// locks or wait for another machine, and where the file is another user's,
+    /// who could hold it for ever, or can't be made: then saves to one path at a
+    /// time are the caller's care.
     pub(super) fn wait(folder: &Path, tag: &OsStr) -> Option<Self> {
+        File::open(folder).ok().filter(source::is_local)?;
         let path = folder.join(numbered_name(tag, 0));
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         for _ in 0..MOST_TRIES {
             let mut options = File::options();
             let options = options.read(true).write(true).create(true).truncate(false).mode(0o666).custom_flags(flags);
             let file = options.open(&path).ok()?;
-            if !file.metadata().is_ok_and(|found| found.is_file()) {
+            if !file.metadata().is_ok_and(|found| found.is_file() && found.uid() == system::user()) {
                 return None;
             }
             if !system::wait_for_lock(&file) {

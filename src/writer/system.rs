@@ -49,6 +49,12 @@ pub(super) fn lock(file: &File) -> Lock {
     }
 }
 
+/// For whom this process makes files.
+pub(super) fn user() -> u32 {
+    // SAFETY: no arguments, and it can't fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Waits until nobody else has the lock; false where there are no locks.
 pub(super) fn wait_for_lock(file: &File) -> bool {
     // SAFETY: the descriptor is open.
