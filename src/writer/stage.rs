@@ -215,7 +215,7 @@ impl Turn {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         for _ in 0..MOST_TRIES {
             let mut options = File::options();
-            let options = options.read(true).write(true).create(true).truncate(false).mode(0o666).custom_flags(flags);
+            let options = options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
             let file = options.open(&path).ok()?;
             if !file.metadata().is_ok_and(|found| found.is_file() && found.uid() == system::user()) {
                 return None;
