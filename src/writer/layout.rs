@@ -70,7 +70,7 @@ pub(super) struct Place {
 impl<'a> Layout<'a> {
     /// Lays tensors out, and refuses what could not be read back. `source`:
     /// where the bytes are that tensors lack; `None`: they come later. `whole`:
-    /// headers get room for the data behind them.
+    /// the header gets room for the data behind it, where it is one file.
     pub(super) fn new(
         given: &'a [NewTensor<'a>],
         metadata: Option<&[MetadataEntry<'_>]>,
@@ -101,7 +101,9 @@ impl<'a> Layout<'a> {
         };
         let tensors = order::ordered(given, &order)?;
         let mut this = Self { files: Vec::new(), tensors, order, by_name, data_size: 0 };
-        for tensors in split(&this.tensors, options.max_shard_size)? {
+        let shards = split(&this.tensors, options.max_shard_size)?;
+        let whole = whole && shards.len() == 1;
+        for tensors in shards {
             let in_file = this.tensors.get(tensors.clone()).unwrap_or_default();
             let ends = ends(in_file)?;
             let text = HeaderText::new(metadata.as_deref(), in_file, &ends)?;

@@ -23,6 +23,9 @@ pub struct NewTensor<'a> {
     entry: u32,
 }
 
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<NewTensor<'_>>() == 64);
+
 /// A tensor's bytes, and how many they are.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Data<'a> {

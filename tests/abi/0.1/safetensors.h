@@ -1027,7 +1027,9 @@ st_status st_convert(st_dtype from,
 // NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json are written
 // beside it instead, filled in order, the index last. What an older save to
 // the path has left of such files is then removed; if it has shards of the
-// same names, its index is gone before the first of them is replaced.
+// same names, its index is gone before the first of them is replaced. On local
+// file systems saves to one path at once take turns in this; a loader that has
+// opened the older index just before may still find newer shards.
 // tensors: count records, borrowed for the call; name, name_len (0: up to the
 // NUL), dtype, rank, shape, data and size (0 or what dtype and shape take) are
 // used, and with options->source also shard and offset.
