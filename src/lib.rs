@@ -6,39 +6,33 @@
 //! Rust face is what the C functions, the tests and the benches stand on; it
 //! may change in any release.
 //!
-//! Bytes flow one way, and the modules stand in that order: `source` → `header`
-//! → `index` → `checkpoint` (reading through `slice`) → `convert` → `ffi`; and for
-//! writing tensors → layout → file within `writer`.
+//! Bytes flow one way, and the modules stand in that order: `source` → `format`
+//! → `checkpoint` → `load` (with `convert`) → `ffi`; and for writing tensors →
+//! layout → file within `writer`. All stand on `base` and on the words that the
+//! files beside this one define.
 
-pub mod convert;
 pub mod dtype;
 pub mod error;
-pub mod ffi;
 pub mod options;
 pub mod record;
 
+mod base;
+
 mod checkpoint;
-mod finding;
-mod header;
-mod index;
-mod json;
+pub mod convert;
+mod format;
 pub mod load;
-mod lookup;
-mod memory;
-mod open;
-mod parallel;
-mod slice;
-mod sort;
 mod source;
-mod validate;
 pub mod writer;
 
+pub mod ffi;
+
+pub use checkpoint::open::Resolver;
+pub use checkpoint::validate::{validate, Problem};
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
-pub use open::Resolver;
 pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate};
 pub use record::{Metadata, Range, Tensor};
 pub use source::{Chosen, ReadAt};
-pub use validate::{validate, Problem};
 pub use writer::{NewTensor, SaveOptions, Writer};

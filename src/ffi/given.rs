@@ -9,11 +9,11 @@ use super::save::{
     st_save_options, ST_ORDER_GIVEN, ST_ORDER_REFERENCE, ST_OVERWRITE_REFUSE, ST_OVERWRITE_REPLACE, ST_SYNC_FULL,
     ST_SYNC_NONE,
 };
+use crate::base::memory::Filler;
+use crate::base::parallel;
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::Filler;
-use crate::parallel;
 use crate::record::{st_metadata, st_tensor};
 use crate::writer::{self, Durability, MetadataEntry, NewTensor, Order, Overwrite, SaveOptions};
 

@@ -10,10 +10,10 @@ use super::read::destination_size;
 use super::save::st_buffer;
 use super::slice::all_ranges;
 use super::status::{st_error, st_status, ST_OK};
+use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::{self, Io, Item, LoadOptions, Memory, Sink, SinkBuffers};
-use crate::memory;
 use crate::record::{st_range, st_tensor};
 
 /// st_load_options.io: what is in the page cache from there; the rest, on local

@@ -9,8 +9,8 @@ use super::open::st_checkpoint;
 use super::read::destination;
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::slice::{shape, Slice};
 use crate::record::{st_range, st_tensor};
-use crate::slice::{shape, Slice};
 
 /// Copies part of a tensor into the caller's memory: what the ranges pick,
 /// dense, in C order. Reads the file and never goes through a mapping, as

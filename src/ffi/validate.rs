@@ -8,9 +8,9 @@ use std::path::Path;
 use super::boundary::{guard, null, required_text};
 use super::open::{open_options, st_open_options};
 use super::status::{st_error, st_status, ST_OK};
+use crate::base::memory;
+use crate::checkpoint::validate::{validate, Problem};
 use crate::error::Result;
-use crate::memory;
-use crate::validate::{validate, Problem};
 
 /// st_problem.fatal: st_open refuses the file for it.
 pub const ST_FATAL_STRICT: u32 = 1;

@@ -25,15 +25,15 @@ use self::reader::{Reader, Way};
 use self::shared::{Host, Shared};
 use self::task::Task;
 use self::work::Worker;
+use crate::base::memory;
+use crate::base::parallel;
+use crate::base::sort;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
-use crate::parallel;
+use crate::format::slice::Slice;
 use crate::record::{Range, Tensor};
-use crate::slice::Slice;
-use crate::sort;
 use crate::source;
 
 /// One thing to load.

@@ -11,9 +11,9 @@ use std::collections::BinaryHeap;
 
 use super::target::Layout;
 use super::task::Task;
+use crate::base::memory;
+use crate::base::sort;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::memory;
-use crate::sort;
 
 /// Refuses tasks whose destinations overlap.
 pub(super) fn check(tasks: &[Task<'_>]) -> Result<()> {

@@ -12,11 +12,11 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::task::Task;
+use crate::base::memory;
+use crate::base::sort;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
-use crate::slice::{Reads, Runs, Slice};
-use crate::sort;
+use crate::format::slice::{Reads, Runs, Slice};
 use crate::source::Source;
 
 /// The largest request: some 1 ms of a fast disk or of a memory copy, so that

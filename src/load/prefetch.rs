@@ -2,12 +2,12 @@
 //! Reading ahead of mapped access: page tables are filled before they are used.
 #![forbid(unsafe_code)]
 
+use crate::base::memory;
+use crate::base::parallel;
+use crate::base::sort;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::memory;
-use crate::parallel;
 use crate::record::Tensor;
-use crate::sort;
 
 /// One thread's piece: two threads share a single large tensor.
 const PIECE: u64 = 32 << 20;

@@ -7,9 +7,9 @@ use std::fs::File;
 
 use super::target::scratch;
 use super::Io;
+use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::Aligned;
 use crate::source::{self, FileRef, Probe, Source, BLOCK};
 
 /// Through the page cache: read so much, and work on it while it is in the

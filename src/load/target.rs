@@ -4,9 +4,9 @@
 use std::marker::PhantomData;
 use std::slice;
 
+use crate::base::memory;
+use crate::base::sort;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
-use crate::sort;
 
 /// Memory of the caller's, which several threads fill, each its own part.
 #[derive(Clone, Copy)]

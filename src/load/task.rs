@@ -4,13 +4,13 @@
 
 use super::target::{Layout, Memory};
 use super::Item;
+use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::memory;
+use crate::format::slice::{self, Slice};
 use crate::record::{Range, Tensor};
-use crate::slice::{self, Slice};
 
 /// One item: it can be loaded as it stands.
 pub(super) struct Task<'a> {

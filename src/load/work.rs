@@ -8,11 +8,11 @@ use super::shared::{stopped, Chunk, Host, Shared};
 use super::target::scratch;
 use super::task::Task;
 use super::{Budget, Load};
+use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::Aligned;
-use crate::slice::Runs;
+use crate::format::slice::Runs;
 
 pub(super) struct Worker<'a, 's, 'h> {
     checkpoint: &'a Checkpoint,

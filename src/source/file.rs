@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use memmap2::{Mmap, MmapOptions};
 
 use super::{ended, filesystem};
+use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
 use crate::options::Access;
 
 /// Refuses what is no regular file, before anything is opened: opening a FIFO

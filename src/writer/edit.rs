@@ -19,9 +19,9 @@ use super::system;
 use super::target::Target;
 use super::text::{HeaderText, LENGTH_BYTES};
 use super::{Durability, MetadataEntry, NewTensor, Overwrite};
+use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::error::{escaped, Error, ErrorKind, Result};
-use crate::memory;
 use crate::options::{Access, OpenOptions};
 
 /// How metadata may be changed.

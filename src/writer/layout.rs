@@ -9,10 +9,10 @@ use super::order;
 use super::tensor::NewTensor;
 use super::text::HeaderText;
 use super::{MetadataEntry, Order, SaveOptions};
+use crate::base::memory;
+use crate::base::sort;
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::memory;
-use crate::sort;
 
 /// Where the format puts the data at least.
 const ALIGNMENT: u64 = 8;

@@ -6,10 +6,10 @@
 use std::borrow::Cow;
 
 use super::tensor::NewTensor;
+use crate::base::memory::{self, Filler};
+use crate::base::parallel::{self, WORTH_A_THREAD};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{self, Filler};
-use crate::parallel::{self, WORTH_A_THREAD};
 
 const WHAT: &str = "the order of tensors";
 

@@ -11,8 +11,8 @@ use super::coverage::Coverage;
 use super::layout::{Layout, Place};
 use super::output::Output;
 use super::{MetadataEntry, NewTensor, SaveOptions};
+use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
 
 /// How much is written before the disk is set to work on it.
 const PACE: u64 = 32 << 20;

@@ -5,10 +5,10 @@
 
 use super::tensor::NewTensor;
 use super::MetadataEntry;
+use crate::base::memory::{self, Filler};
+use crate::base::parallel::{self, WORTH_A_THREAD};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{self, Filler};
-use crate::parallel::{self, WORTH_A_THREAD};
 
 /// What readers accept, the reference among them.
 const LARGEST_HEADER: u64 = 100_000_000;

@@ -16,10 +16,10 @@ use super::stage::Staged;
 use super::system;
 use super::tensor::{Data, NewTensor};
 use super::Progress;
+use crate::base::memory::{self, Aligned};
+use crate::base::parallel;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{self, Aligned};
-use crate::parallel;
 use crate::source;
 
 /// One write, and so the time between two calls of a progress function.

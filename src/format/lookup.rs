@@ -12,8 +12,8 @@ use std::slice;
 
 use foldhash::quality::RandomState;
 
+use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
 use crate::record::Tensor;
 
 /// A keyed hash of names.

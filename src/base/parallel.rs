@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use crate::base::memory::{self, Filler};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{self, Filler};
 
 /// Threads that mostly wait for a disk or a network. 200 shards are open after
 /// the time of four reads.

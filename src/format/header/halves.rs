@@ -9,8 +9,8 @@
 #![forbid(unsafe_code)]
 
 use super::parse::{first_half, second_half, Context, Found};
-use crate::memory;
-use crate::parallel;
+use crate::base::memory;
+use crate::base::parallel;
 use crate::record::Tensor;
 
 /// Starting a thread takes about 50 us, the time to parse 50 kB.

@@ -11,13 +11,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::base::memory;
+use crate::checkpoint::open::{self, Place};
 use crate::checkpoint::{in_both, lacking, names_of};
 use crate::error::{Error, ErrorKind, Result};
-use crate::finding::Finding;
-use crate::header::Header;
-use crate::index::Index;
-use crate::memory;
-use crate::open::{self, Place};
+use crate::format::finding::Finding;
+use crate::format::header::Header;
+use crate::format::index::Index;
 use crate::options::{Access, OpenOptions};
 use crate::record::Tensor;
 use crate::source::{self, Source};

@@ -5,19 +5,19 @@
 //! reported, wherever in the text it is. A fault of the JSON ends the pass; what
 //! breaks a later rule waits in `pending` until the text is known to be JSON.
 
+use crate::base::memory::{self, Filler, ShapeArena};
+use crate::base::sort;
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::finding::Finding;
-use crate::lookup::Hasher;
-use crate::memory::{self, Filler, ShapeArena};
+use crate::format::finding::Finding;
+use crate::format::lookup::Hasher;
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
-use crate::sort;
 
 use super::audit::Audit;
 use super::canonical::{self, Entry};
 use super::check::Rank;
-use crate::json::{Cursor, Fault, Span};
+use crate::base::json::{Cursor, Fault, Span};
 
 /// `"":{"dtype":0,"shape":0,"data_offsets":0},` is the least that makes a
 /// record, be it one that is then refused.

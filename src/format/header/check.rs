@@ -5,12 +5,12 @@
 
 use super::parse::{Context, Found};
 use super::{Arena, Header};
+use crate::base::memory;
+use crate::base::sort;
 use crate::error::{Error, ErrorKind, Result};
-use crate::finding::Finding;
-use crate::lookup::Lookup;
-use crate::memory;
+use crate::format::finding::Finding;
+use crate::format::lookup::Lookup;
 use crate::record::Tensor;
-use crate::sort;
 
 /// The rules behind JSON in the order in which they are reported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

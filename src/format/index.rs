@@ -5,12 +5,12 @@
 //! nothing here allocates for one without being able to say so.
 #![forbid(unsafe_code)]
 
+use crate::base::json::{Cursor, Fault, Span};
+use crate::base::memory;
+use crate::base::sort;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::finding::{Finding, Sink};
-use crate::json::{Cursor, Fault, Span};
-use crate::memory;
+use crate::format::finding::{Finding, Sink};
 use crate::record::Metadata;
-use crate::sort;
 
 /// Levels open around the value of an entry of weight_map or metadata.
 const ENTRY_DEPTH: u32 = 2;
@@ -252,7 +252,7 @@ impl Parser<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::stop;
+    use crate::format::finding::stop;
 
     fn parse(text: &str) -> Result<Index> {
         Ok(Index::parse(text.as_bytes().to_vec(), &mut stop)?.unwrap())

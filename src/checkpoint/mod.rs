@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One opened set of named tensors, and reading from it.
 
+pub(crate) mod open;
+pub(crate) mod validate;
+
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::base::memory::{self, Aligned};
+use crate::base::sort;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::header::{Arena, Header};
-use crate::index::Index;
+use crate::format::header::{Arena, Header};
+use crate::format::index::Index;
+use crate::format::lookup::{Hasher, Lookup};
 use crate::load;
-use crate::lookup::{Hasher, Lookup};
-use crate::memory::{self, Aligned};
 use crate::record::{st_shard, Metadata, Range, Tensor};
-use crate::sort;
 use crate::source::{FileRef, Source};
 
 /// An opened checkpoint: whatever lies behind it, one table of tensors.

@@ -10,9 +10,9 @@
     reason = "positions are bounded by the span, numbers by their digits; see each place"
 )]
 
+use crate::base::json::digits::{eight_digits, POWERS};
+use crate::base::memory::ShapeArena;
 use crate::dtype::Dtype;
-use crate::json::digits::{eight_digits, POWERS};
-use crate::memory::ShapeArena;
 
 /// The longest entry that is read this way.
 const SPAN: usize = 128;

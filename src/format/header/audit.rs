@@ -9,11 +9,11 @@
 use super::check::{self, Judge, Rank};
 use super::parse::{self, Context, Found};
 use super::{in_file, read_text, Header};
+use crate::base::json;
+use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
-use crate::finding::{Finding, Sink};
-use crate::json;
-use crate::lookup::Hasher;
-use crate::memory;
+use crate::format::finding::{Finding, Sink};
+use crate::format::lookup::Hasher;
 use crate::options::{Limits, Tolerate};
 use crate::record::Tensor;
 use crate::source::Source;

@@ -7,15 +7,15 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::base::memory;
+use crate::base::parallel;
+use crate::base::sort;
 use crate::checkpoint::{Checkpoint, Part};
 use crate::error::{escaped, quoted, Error, ErrorKind, Result};
-use crate::finding;
-use crate::header::Header;
-use crate::index::Index;
-use crate::memory;
+use crate::format::finding;
+use crate::format::header::Header;
+use crate::format::index::Index;
 use crate::options::OpenOptions;
-use crate::parallel;
-use crate::sort;
 use crate::source::{self, ReadAt, Source};
 
 const FILE_SUFFIX: &[u8] = b".safetensors";

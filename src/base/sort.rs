@@ -3,8 +3,8 @@
 //! code for each type that is sorted, and most of ours sort a few things once.
 #![forbid(unsafe_code)]
 
+use crate::base::memory;
 use crate::error::Result;
-use crate::memory;
 
 /// Rows of numbers, in order.
 #[inline(never)]

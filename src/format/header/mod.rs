@@ -8,9 +8,9 @@ mod check;
 mod halves;
 mod parse;
 
+use crate::base::memory::{self, ShapeArena};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lookup::{Hasher, Lookup};
-use crate::memory::{self, ShapeArena};
+use crate::format::lookup::{Hasher, Lookup};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 use crate::source::Source;

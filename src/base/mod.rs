@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the other rooms are built with: memory that may be refused, threads,
+//! sorting, JSON text. Nothing here knows of tensors.
+
+pub(crate) mod json;
+pub(crate) mod memory;
+pub(crate) mod parallel;
+pub(crate) mod sort;

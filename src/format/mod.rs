@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The format: headers and indexes read and checked, names looked up, slices
+//! of a tensor found in its bytes.
+
+pub(crate) mod finding;
+pub(crate) mod header;
+pub(crate) mod index;
+pub(crate) mod lookup;
+pub(crate) mod slice;
