@@ -4,7 +4,7 @@
 
 package cst
 
-// scripts/bundle-go puts the archive and its header there.
+// bindings/go/bundle puts the archive and its header there.
 
 // #cgo CFLAGS: -I${SRCDIR}/lib/include -DSAFETENSORS_STATIC
 // #cgo linux,amd64 LDFLAGS: ${SRCDIR}/lib/linux_amd64/libsafetensors.a

@@ -3,7 +3,7 @@
 // The cost of the Go package over the C functions that it calls, in one process
 // and in turns.
 //
-//	scripts/bench go [FOLDER]
+//	bindings/go/bench [FOLDER]
 //
 // FOLDER receives a file of 1 GiB for the time of the run.
 package main

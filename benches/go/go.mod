@@ -1,7 +1,0 @@
-module github.com/libsafetensors/libsafetensors/benches/go
-
-go 1.22
-
-require github.com/libsafetensors/libsafetensors/bindings/go v0.1.0
-
-replace github.com/libsafetensors/libsafetensors/bindings/go => ../../bindings/go
