@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One opened set of named tensors, and reading from it.
+//! One opened set of named tensors. What reads them stands above it, in `load`.
 
+pub(crate) mod loaded;
 pub(crate) mod open;
 pub(crate) mod validate;
 
-use std::sync::{Mutex, OnceLock, PoisonError};
-
-use crate::base::memory::{self, Aligned};
+use self::loaded::{Loaded, LoadedTensors};
+use crate::base::memory;
 use crate::base::sort;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::format::header::{Arena, Header};
 use crate::format::index::Index;
 use crate::format::lookup::{Hasher, Lookup};
-use crate::load;
-use crate::record::{st_shard, Metadata, Range, Tensor};
+use crate::record::{st_shard, Metadata, Tensor};
 use crate::source::{FileRef, Source};
 
 /// An opened checkpoint: whatever lies behind it, one table of tensors.
@@ -164,60 +163,18 @@ impl Checkpoint {
         self.tensors.get(self.names.find(&self.tensors, name)?)
     }
 
-    /// The tensor of this name with its bytes: where nothing is mapped, they
-    /// are read once and stay for the checkpoint's life.
-    ///
-    /// # Errors
-    /// `NotFound`, or what went wrong while reading.
-    pub fn get(&self, name: &[u8]) -> Result<&Tensor> {
+    /// The tensor of this name and its place in the table.
+    pub(crate) fn require(&self, name: &[u8]) -> Result<(usize, &Tensor)> {
         let index = self.names.find(&self.tensors, name);
-        let Some((index, tensor)) = index.and_then(|index| Some((index, self.tensors.get(index)?))) else {
-            let error =
-                Error::tensor(ErrorKind::NotFound, name, format!("none of the {} has this name", self.tensors.len()));
-            return Err(error.in_file(&self.label()));
-        };
-        if !tensor.data.is_null() {
-            return Ok(tensor);
-        }
-        self.loaded.get(index, self.tensors.len(), || {
-            let what = "the tensor's bytes";
-            let size = usize::try_from(tensor.size).map_err(|_| Error::out_of_memory(what, usize::MAX))?;
-            let mut bytes = Aligned::zeroed(size, what)?;
-            load::read_whole(self, tensor, bytes.as_mut())?;
-            Ok(Loaded { record: with_data(tensor, bytes.as_ptr()), _bytes: bytes })
+        index.and_then(|index| Some((index, self.tensors.get(index)?))).ok_or_else(|| {
+            let text = format!("none of the {} has this name", self.tensors.len());
+            Error::tensor(ErrorKind::NotFound, name, text).in_file(&self.label())
         })
     }
 
-    /// Copies a tensor's bytes to the start of `buffer`. Never through a
-    /// mapping: a file that shrinks or a disk that fails is an error.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a record that is not this checkpoint's,
-    /// `BufferSize`, or what went wrong while reading.
-    pub fn read(&self, tensor: &Tensor, buffer: &mut [u8]) -> Result<()> {
-        let tensor = self.own(tensor)?;
-        let room = buffer.len();
-        let place = usize::try_from(tensor.size).ok().and_then(|size| buffer.get_mut(..size));
-        let place = place.ok_or_else(|| self.too_small(tensor, tensor.size, room))?;
-        self.read_record(tensor, place)
-    }
-
-    /// Copies the part of a tensor that the ranges pick, one for each dimension
-    /// from the outermost on, to the start of `buffer`: dense, in C order. Never
-    /// through a mapping.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a record that is not this checkpoint's and for
-    /// ranges outside it, `SubByte` where its runs do not fill whole bytes,
-    /// `Unsupported` for unknown dtypes, `BufferSize`, or what went wrong while
-    /// reading.
-    pub fn read_slice(&self, tensor: &Tensor, ranges: &[Range], buffer: &mut [u8]) -> Result<()> {
-        let tensor = self.own(tensor)?;
-        load::read_slice(self, tensor, ranges, buffer)
-    }
-
-    fn read_record(&self, tensor: &Tensor, place: &mut [u8]) -> Result<()> {
-        self.read_bytes(tensor.shard(), tensor.offset, tensor.name(), place)
+    /// The record number `index` with bytes that `load` reads, once for all callers.
+    pub(crate) fn loaded(&self, index: usize, load: impl FnOnce() -> Result<Loaded>) -> Result<&Tensor> {
+        self.loaded.get(index, self.tensors.len(), load)
     }
 
     /// Bytes of a shard's file; `name` is the tensor that an error names.
@@ -235,11 +192,6 @@ impl Checkpoint {
     pub(crate) fn named(&self, shard: usize, name: &[u8], error: &Error) -> Error {
         let named = Error::tensor(error.kind(), name, error.message(usize::MAX));
         named.with_errno(error.os_errno()).in_file(&self.label_of(shard))
-    }
-
-    fn too_small(&self, tensor: &Tensor, size: u64, room: usize) -> Error {
-        let text = format!("its {size} bytes do not fit into a buffer of {room}");
-        Error::tensor(ErrorKind::BufferSize, tensor.name(), text).in_file(&self.label_of(tensor.shard()))
     }
 
     /// A shard's open file, where it is one.
@@ -317,48 +269,6 @@ fn not_ours(tensor: &Tensor) -> Error {
         tensor.shard, tensor.offset, tensor.size
     );
     Error::new(ErrorKind::InvalidArgument, text)
-}
-
-fn with_data(tensor: &Tensor, data: *const u8) -> Tensor {
-    Tensor { data: data.cast(), reserved: [0; 2], ..*tensor }
-}
-
-/// A tensor that was read on request.
-struct Loaded {
-    record: Tensor,
-    _bytes: Aligned,
-}
-
-/// What has been read so far: a slot for each record, from the first one that
-/// is asked for on. Boxed, as callers hold the records' addresses; one lock for
-/// each, so that two threads read two tensors at once and one tensor only once.
-#[derive(Default)]
-struct LoadedTensors(OnceLock<Vec<LoadedSlot>>);
-
-type LoadedSlot = Mutex<Option<Box<Loaded>>>;
-
-impl LoadedTensors {
-    /// The record of number `index` of `count`.
-    fn get(&self, index: usize, count: usize, load: impl FnOnce() -> Result<Loaded>) -> Result<&Tensor> {
-        let slots = match self.0.get() {
-            Some(slots) => slots,
-            None => {
-                let mut slots = memory::vec_with_capacity(count, "a list of what has been read")?;
-                slots.resize_with(count, LoadedSlot::default);
-                self.0.get_or_init(|| slots)
-            }
-        };
-        let slot = slots.get(index).ok_or_else(|| Error::new(ErrorKind::Internal, "a record has no slot"))?;
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = match &mut *slot {
-            Some(loaded) => loaded,
-            none => none.insert(Box::new(load()?)),
-        };
-        let record: *const Tensor = &raw const loaded.record;
-        // SAFETY: a slot once filled is neither emptied nor replaced before
-        // self is dropped, and its box keeps the record where it is.
-        Ok(unsafe { &*record })
-    }
 }
 
 /// Collects the metadata of several files, in their order.

@@ -10,6 +10,7 @@
 mod overlap;
 mod plan;
 mod prefetch;
+mod read;
 mod reader;
 mod shared;
 #[allow(unsafe_code, reason = "several threads fill one caller's memory")]
@@ -32,7 +33,6 @@ use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::slice::Slice;
 use crate::record::{Range, Tensor};
 use crate::source;
 
@@ -183,39 +183,6 @@ pub fn load<'h>(
     let tasks = task::all(checkpoint, items, sink.is_some())?;
     let load = Load::new(checkpoint, &tasks, options, buffers)?;
     load.run(progress, sink, buffers.unwrap_or_default())
-}
-
-/// Reads one whole tensor into memory of the checkpoint's own; on several
-/// threads where they are worth it.
-pub(crate) fn read_whole(checkpoint: &Checkpoint, tensor: &Tensor, buffer: &mut [u8]) -> Result<()> {
-    if tensor.size() < SEVERAL_THREADS {
-        return checkpoint.read_bytes(tensor.shard(), tensor.offset(), tensor.name(), buffer);
-    }
-    let item = Item { tensor, ranges: &[], dtype: None, place: Memory::of(buffer), strides: None };
-    let tasks = [Task::new(checkpoint, &item, false)?];
-    let mut load = Load::new(checkpoint, &tasks, &LoadOptions::default(), None)?;
-    load.numbered = false;
-    load.run(None, None, &[])
-}
-
-/// Reads one part of one tensor, on this thread, through the page cache.
-pub(crate) fn read_slice(checkpoint: &Checkpoint, tensor: &Tensor, ranges: &[Range], buffer: &mut [u8]) -> Result<()> {
-    let item = Item { tensor, ranges, dtype: None, place: Memory::of(buffer), strides: None };
-    // Also where there are no ranges: what can't be cut is refused.
-    let task = Slice::new(checkpoint.own(tensor)?, ranges).and_then(|_| Task::new(checkpoint, &item, false));
-    let task = [task.map_err(|error| error.in_file(&checkpoint.label_of(tensor.shard())))?];
-    let options = LoadOptions { threads: 1, io: Io::Cached, ..LoadOptions::default() };
-    let mut load = Load::new(checkpoint, &task, &options, None)?;
-    load.budget.straight = u64::MAX;
-    // No more than the slice can use.
-    let span = task.iter().map(|task| task.end.saturating_sub(task.start)).sum::<u64>().min(plan::WINDOW);
-    load.budget.window = blocks(span.saturating_add(reader::TWO_BLOCKS).saturating_add(BLOCK));
-    let shared = Shared::new(load.plan()?, &[]);
-    let mut worker = Worker::new(&load, &shared, None);
-    while let Some(taken) = shared.next()? {
-        worker.execute(&taken.request).map_err(|(_, error)| checkpoint.named(tensor.shard(), tensor.name(), &error))?;
-    }
-    Ok(())
 }
 
 /// What [`load`] would do, found without reading.

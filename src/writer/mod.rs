@@ -11,6 +11,7 @@ mod layout;
 mod order;
 mod output;
 mod set;
+mod spelling;
 mod stage;
 mod stream;
 mod system;
@@ -20,9 +21,9 @@ mod text;
 mod transfer;
 
 pub use edit::{set_metadata, EditOptions};
+pub(crate) use spelling::is_plain;
 pub use stream::Writer;
 pub use tensor::NewTensor;
-pub(crate) use text::is_plain;
 
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 //! can be read back.
 #![forbid(unsafe_code)]
 
-use super::text;
+use super::spelling;
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,7 +48,7 @@ impl<'a> NewTensor<'a> {
     /// which no reader would take for a tensor's; `Unsupported` for a dtype
     /// that is not known.
     pub fn new(name: &'a str, dtype: Dtype, shape: &'a [i64]) -> Result<Self> {
-        Self::with_plain(name, text::is_plain(name.as_bytes()), dtype, shape)
+        Self::with_plain(name, spelling::is_plain(name.as_bytes()), dtype, shape)
     }
 
     /// The same where it is known already whether the name is plain.
@@ -58,7 +58,7 @@ impl<'a> NewTensor<'a> {
             Some(size) if name != "__metadata__" => size,
             _ => return Err(refusal(name, dtype, shape)),
         };
-        let entry = if plain { text::entry_len(name.len(), dtype, shape) } else { 0 };
+        let entry = if plain { spelling::entry_len(name.len(), dtype, shape) } else { 0 };
         Ok(Self { name, shape, data: Data::Later(size), dtype, entry: u32::try_from(entry).unwrap_or(0) })
     }
 
@@ -72,7 +72,7 @@ impl<'a> NewTensor<'a> {
     #[inline]
     pub(super) fn entry_len(&self) -> usize {
         match self.entry {
-            0 => text::entry_len(text::spelled_len(self.name), self.dtype, self.shape),
+            0 => spelling::entry_len(spelling::spelled_len(self.name), self.dtype, self.shape),
             len => len as usize,
         }
     }

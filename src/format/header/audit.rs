@@ -6,8 +6,9 @@
 //! for each of those, telling as it goes.
 #![forbid(unsafe_code)]
 
-use super::check::{self, Judge, Rank};
+use super::check::{self, Judge};
 use super::parse::{self, Context, Found};
+use super::rule::{Listener, Rank};
 use super::{in_file, read_text, Header};
 use crate::base::json;
 use crate::base::memory;
@@ -19,7 +20,7 @@ use crate::record::Tensor;
 use crate::source::Source;
 
 /// What the parser is to do with rules that rank behind JSON.
-pub(super) struct Audit<'a> {
+struct Audit<'a> {
     /// The ranks met, one bit each.
     met: u32,
     /// Of this rank all are told.
@@ -32,13 +33,15 @@ impl<'a> Audit<'a> {
     fn new(rank: Option<Rank>, sink: &'a mut Sink<'a>) -> Self {
         Self { met: 0, rank, sink, result: Ok(()) }
     }
+}
 
-    pub(super) fn wants(&mut self, rank: Rank) -> bool {
+impl Listener for Audit<'_> {
+    fn wants(&mut self, rank: Rank) -> bool {
         self.met |= bit(rank);
         self.rank == Some(rank) && self.result.is_ok()
     }
 
-    pub(super) fn tell(&mut self, finding: Finding<'_>) {
+    fn tell(&mut self, finding: Finding<'_>) {
         self.result = (self.sink)(finding);
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::parse::{Context, Found};
+use super::rule::Rank;
 use super::{Arena, Header};
 use crate::base::memory;
 use crate::base::sort;
@@ -11,38 +12,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::finding::Finding;
 use crate::format::lookup::Lookup;
 use crate::record::Tensor;
-
-/// The rules behind JSON in the order in which they are reported.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    /// An entry that is no object with the three fields: not the JSON that a header is.
-    Entry,
-    Duplicate,
-    Limit,
-    Metadata,
-    Dtype,
-    /// The one that tolerance lets pass.
-    UnknownDtype,
-    Shape,
-    Offsets,
-    SubByte,
-    Size,
-}
-
-impl Rank {
-    pub(super) const ALL: &'static [Self] = &[
-        Self::Entry,
-        Self::Duplicate,
-        Self::Limit,
-        Self::Metadata,
-        Self::Dtype,
-        Self::UnknownDtype,
-        Self::Shape,
-        Self::Offsets,
-        Self::SubByte,
-        Self::Size,
-    ];
-}
 
 /// What becomes of broken rules: an error ends the checks.
 pub(super) trait Judge {

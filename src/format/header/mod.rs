@@ -7,6 +7,7 @@ mod canonical;
 mod check;
 mod halves;
 mod parse;
+mod rule;
 
 use crate::base::memory::{self, ShapeArena};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,9 +15,9 @@ use crate::format::lookup::{Hasher, Lookup};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 use crate::source::Source;
-use audit::Audit;
 use check::First;
 use parse::{Context, Found};
+use rule::Listener;
 
 /// The length field.
 const LENGTH_BYTES: u64 = 8;
@@ -77,9 +78,9 @@ fn whole(
     text: &mut [u8],
     tensors: &mut Vec<Tensor>,
     context: Context<'_>,
-    audit: Option<&mut Audit<'_>>,
+    listener: Option<&mut dyn Listener>,
 ) -> Result<Found, (Error, usize)> {
-    memory::fill(tensors, 0, |_, tensors| Some(parse::whole(text, tensors, context, audit)))
+    memory::fill(tensors, 0, |_, tensors| Some(parse::whole(text, tensors, context, listener)))
         .unwrap_or_else(|| Err((Error::new(ErrorKind::Internal, "records are not where they should be"), 0)))
 }
 

@@ -14,9 +14,8 @@ use crate::format::lookup::Hasher;
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 
-use super::audit::Audit;
 use super::canonical::{self, Entry};
-use super::check::Rank;
+use super::rule::{Listener, Rank};
 use crate::base::json::{Cursor, Fault, Span};
 
 /// `"":{"dtype":0,"shape":0,"data_offsets":0},` is the least that makes a
@@ -69,10 +68,10 @@ pub(super) fn whole(
     text: &mut [u8],
     tensors: &mut Filler<'_, Tensor>,
     context: Context<'_>,
-    audit: Option<&mut Audit<'_>>,
+    listener: Option<&mut dyn Listener>,
 ) -> Result<Found, (Error, usize)> {
     let mut parser = Parser::new(text, tensors, context).map_err(|error| (error, 0))?;
-    parser.audit = audit;
+    parser.listener = listener;
     match parser.open().and_then(|()| parser.entries()) {
         Ok(()) => Ok(parser.found),
         Err(fault) => Err(parser.cursor.error(fault, "header")),
@@ -104,7 +103,7 @@ struct Parser<'a, 'b, 'c> {
     /// The text is a first half; whether its end has been met as one.
     continued: bool,
     ended_in_comma: bool,
-    audit: Option<&'a mut Audit<'c>>,
+    listener: Option<&'c mut (dyn Listener + 'c)>,
     found: Found,
 }
 
@@ -131,7 +130,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         };
         let origin = text.as_mut_ptr().cast_const();
         let cursor = Cursor::new(text);
-        Ok(Self { cursor, origin, context, tensors, continued: false, ended_in_comma: false, audit: None, found })
+        Ok(Self { cursor, origin, context, tensors, continued: false, ended_in_comma: false, listener: None, found })
     }
 
     /// Keeps the error, whose place is `at`, unless one that ranks no later is
@@ -153,8 +152,8 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     fn wants(&mut self, rank: Rank) -> bool {
-        match &mut self.audit {
-            Some(audit) => audit.wants(rank),
+        match &mut self.listener {
+            Some(listener) => listener.wants(rank),
             None => self.found.pending.as_ref().is_none_or(|(kept, _)| rank < *kept),
         }
     }
@@ -166,8 +165,8 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
             Some(name) => Error::tensor(kind, name, text),
             None => Error::new(kind, text),
         };
-        match &mut self.audit {
-            Some(audit) => audit.tell(Finding {
+        match &mut self.listener {
+            Some(listener) => listener.tell(Finding {
                 tolerable: rank == Rank::UnknownDtype,
                 ..Finding::new(error, super::in_file(at), name)
             }),
