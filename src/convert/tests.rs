@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every level says what the plain one says; what the plain one says is judged
-//! in tests/convert.rs.
+//! in tests/agreement/convert.rs.
 
 use super::*;
 

@@ -20,7 +20,7 @@ pub(crate) fn folder() -> Option<PathBuf> {
     env::var_os(VARIABLE).map(PathBuf::from)
 }
 
-/// Runs the test of this name in a child process, after `prepare` in it. Panics
+/// Runs the test of this name, which is in a module, in a child process, after `prepare` in it. Panics
 /// with what it said unless it succeeds within the time.
 pub(crate) fn succeeds(test: &str, most: Duration, prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
     succeeds_with(test, most, Path::new("/"), prepare);
@@ -36,7 +36,7 @@ pub(crate) fn succeeds_with(
     let output = run(test, most, folder, prepare);
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{test}: {}\n{}", output.status, String::from_utf8_lossy(&said));
-    assert!(String::from_utf8_lossy(&said).contains("1 passed"), "{test}: no such test");
+    assert!(String::from_utf8_lossy(&said).contains("ok. 1 passed"), "{test}: no such test");
 }
 
 fn run(
@@ -47,7 +47,8 @@ fn run(
 ) -> Output {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(VARIABLE, folder).env("RUST_BACKTRACE", "0");
+    command.args([&format!("::{test}"), "--nocapture", "--test-threads=1"]);
+    command.env(VARIABLE, folder).env("RUST_BACKTRACE", "0");
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: the tests' closures call nothing but setrlimit, setuid and their like.
     unsafe { command.pre_exec(prepare) };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the programs of tests/c and tests/cpp against the headers and the
+//! Compiles the programs of tests/contract/c and tests/cpp against the headers and the
 //! shared library.
 
 use std::env;
@@ -52,11 +52,11 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
-/// Compiles a program of tests/c for one way to run it, without a warning.
+/// Compiles a program of tests/contract/c for one way to run it, without a warning.
 pub(crate) fn compile(compiler: &str, program: &str, way: &str, flags: &[&str]) -> PathBuf {
     let mut command = Command::new(compiler);
     command.arg("-std=c11").args(flags).arg("-D_DEFAULT_SOURCE");
-    link(command.arg(root().join("tests/c").join(format!("{program}.c"))), program, way)
+    link(command.arg(root().join("tests/contract/c").join(format!("{program}.c"))), program, way)
 }
 
 /// Compiles a program of tests/cpp for one way to run it, without a warning.

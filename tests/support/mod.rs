@@ -16,6 +16,7 @@ pub(crate) mod model;
 pub(crate) mod oracle;
 pub(crate) mod plan;
 pub(crate) mod reference;
+pub(crate) mod slice_model;
 pub(crate) mod validation;
 
 pub(crate) use made::*;

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Loads while the system fails: reads that are short, interrupted or go wrong,
+//! no threads, no memory, no second descriptor. Errors say what and where, and
+//! nothing is left behind.
+
+use std::ffi::c_void;
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::callbacks::{say, Manner, Reader};
+use crate::support::handle::{c_path, init_io, init_options, open_io, open_map, open_read};
+use crate::support::load::{init_load, item_into, load, plan, Progress};
+use crate::support::{self, child, file, file_of, pattern};
+use crate::system::*;
+use safetensors::ffi::dtype::ST_DTYPE_F32;
+use safetensors::ffi::load::*;
+use safetensors::ffi::open::st_io;
+use safetensors::ffi::status::*;
+
+#[test]
+fn short_and_interrupted_reads_are_gone_on_with() {
+    let _alone = alone();
+    let made = made();
+    each_way(&made, |from, options, what| {
+        for reads in [Reads::Sound, Reads::Short(100_001), Reads::Short(8192), Reads::Interrupted] {
+            from_now(reads);
+            load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}, {reads:?}: {failure:?}"));
+        }
+    });
+}
+
+#[test]
+fn the_way_past_the_page_cache_is_taken_where_it_is_asked_for() {
+    let _alone = alone();
+    let made = made();
+    let from = open_read(&made.path).unwrap();
+    let direct = |io| {
+        from_now(Reads::Sound);
+        load_all(&from, &made, &st_load_options { io, ..init_load() }).unwrap();
+        DIRECT.load(SeqCst)
+    };
+    assert_eq!(direct(ST_IO_CACHED), 0);
+    // It was written a moment ago.
+    assert_eq!(direct(ST_IO_AUTO), 0);
+    let asked = direct(ST_IO_DIRECT);
+    // The system may decline, which is no failure; it declines the file, not single reads.
+    assert!(asked == 0 || asked == COUNT.load(SeqCst), "{asked} of {}", COUNT.load(SeqCst));
+    // What is not in the page cache is better read past it, on a disk of this machine.
+    COLD.store(true, SeqCst);
+    assert_eq!(direct(ST_IO_CACHED), 0);
+    assert_eq!(direct(ST_IO_AUTO) != 0, asked != 0);
+    FILE_SYSTEM.store(0x6969, SeqCst);
+    assert_eq!(direct(ST_IO_AUTO), 0, "nfs");
+    NO_SECOND_DESCRIPTOR.store(true, SeqCst);
+    assert_eq!(direct(ST_IO_DIRECT), 0);
+}
+
+#[test]
+fn what_was_read_is_dropped_from_the_page_cache_where_that_is_asked_for() {
+    let _alone = alone();
+    let made = made();
+    let size = fs::metadata(&made.path).unwrap().len();
+    each_way(&made, |from, options, what| {
+        from_now(Reads::Sound);
+        load_all(from, &made, &options).unwrap();
+        assert_eq!(*DROPPED.lock().unwrap(), [], "{what}");
+        from_now(Reads::Sound);
+        load_all(from, &made, &st_load_options { drop_cache: 1, ..options }).unwrap();
+        let mut dropped = DROPPED.lock().unwrap().clone();
+        dropped.sort_unstable();
+        let start = size - made.data.len() as u64;
+        let end = dropped.iter().fold(start, |end, (from, to)| if *from <= end { end.max(*to) } else { end });
+        assert_eq!((dropped[0].0, end), (start, size), "{what}: {dropped:?}");
+        // In one go as well, as single reads leave behind the pages that they share.
+        assert!(dropped.contains(&(start, size)), "{what}: {dropped:?}");
+    });
+}
+
+#[test]
+fn an_error_of_the_system_names_item_tensor_file_and_bytes() {
+    let _alone = alone();
+    let made = made();
+    each_way(&made, |from, options, what| {
+        for (first, errno) in [(0, libc::EIO), (1, libc::EIO), (2, libc::ESTALE), (4, libc::ENXIO)] {
+            from_now(Reads::Fails(first, errno));
+            let result = load_all(from, &made, &options);
+            if COUNT.load(SeqCst) <= first {
+                result.unwrap();
+                continue;
+            }
+            let failure = result.unwrap_err();
+            assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", errno), "{what}: {}", failure.message);
+            for word in ["item ", "tensor \"t", "m.safetensors", "reading ", " bytes at "] {
+                assert!(failure.message.contains(word), "{what}, {word}: {}", failure.message);
+            }
+        }
+    });
+    // One thread, in the file's order: the first item is the one.
+    from_now(Reads::Sound);
+    let from = open_read(&made.path).unwrap();
+    from_now(Reads::Fails(0, libc::EIO));
+    let options = st_load_options { threads: 1, io: ST_IO_CACHED, ..init_load() };
+    let failure = load_all(&from, &made, &options).unwrap_err();
+    assert!(failure.message.contains("item 0, tensor \"t0\": "), "{}", failure.message);
+    let start = fs::metadata(&made.path).unwrap().len() - made.data.len() as u64;
+    assert!(failure.message.contains(&format!("reading {LARGE} bytes at {start}")), "{}", failure.message);
+}
+
+#[test]
+fn fewer_threads_do_where_the_system_gives_no_more() {
+    let _alone = alone();
+    let made = made();
+    each_way(&made, |from, options, _| {
+        for allowed in 0..4 {
+            from_now(Reads::Sound);
+            THREADS.set(allowed);
+            let result = load_all(from, &made, &options);
+            THREADS.set(usize::MAX);
+            result.unwrap();
+            assert!(READERS.lock().unwrap().len() <= allowed + 1);
+        }
+    });
+}
+
+/// The same as the system has it: a user has so many processes and threads, and no more.
+#[test]
+fn fewer_threads_do_where_the_user_may_have_no_more() {
+    let _alone = alone();
+    if !child::is_child() {
+        let test = "fewer_threads_do_where_the_user_may_have_no_more";
+        return child::succeeds(test, Duration::from_secs(60), || Ok(()));
+    }
+    let made = made();
+    // SAFETY: changes who this process is; it stays allowed to look at itself.
+    unsafe {
+        // Root may have any number, so become somebody who has nothing else.
+        if libc::geteuid() == 0 {
+            let user = 1_900_000_000 + libc::getpid() as u32;
+            assert_eq!(libc::chmod(c_path(&made.path).as_ptr(), 0o644), 0);
+            assert_eq!(libc::chmod(c_path(made.path.parent().unwrap()).as_ptr(), 0o755), 0);
+            assert_eq!(libc::setuid(user), 0);
+            assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
+        }
+    }
+    for most in (1..=4).rev() {
+        child::limit(libc::RLIMIT_NPROC, most).unwrap();
+        each_way(&made, |from, options, what| {
+            from_now(Reads::Sound);
+            load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
+            let used = READERS.lock().unwrap().len();
+            assert!(used as u64 <= most.max(1), "{used} threads where {most} are allowed");
+        });
+    }
+}
+
+#[test]
+fn no_more_threads_are_at_work_than_asked_for() {
+    let _alone = alone();
+    let made = made();
+    let from = open_read(&made.path).unwrap();
+    for asked in 1..=8 {
+        from_now(Reads::Sound);
+        let options = st_load_options { threads: asked, ..init_load() };
+        load_all(&from, &made, &options).unwrap();
+        let used = READERS.lock().unwrap().len();
+        assert!(used <= asked as usize, "{used} threads of {asked}");
+        for max_parallel in [0, 1, 3] {
+            let mut most = 0;
+            // On a busy machine threads may happen to come one after another.
+            for delay in [100, 1000, 10_000].map(Duration::from_micros) {
+                let bytes = fs::read(&made.path).unwrap();
+                let reader = Reader { preferred_read: 200_000, max_parallel, delay, ..Reader::new(bytes) };
+                let from = open_io(&reader.io(), &init_options()).unwrap();
+                load_all(&from, &made, &options).unwrap();
+                most = reader.counts.most_under_way.load(SeqCst);
+                if most > 1 || asked == 1 || max_parallel == 1 {
+                    break;
+                }
+            }
+            assert!(most <= asked as usize && (max_parallel == 0 || most <= max_parallel), "{most} at once");
+            assert!(asked == 1 || max_parallel == 1 || most > 1, "never two at once");
+        }
+    }
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error() {
+    let _alone = alone();
+    let made = made();
+    let from = open_read(&made.path).unwrap();
+    for threads in [1, 2] {
+        let options = st_load_options { threads, io: ST_IO_CACHED, ..init_load() };
+        let mut memory = vec![0; made.data.len()];
+        let items = split(&from, &made, &mut memory);
+        NO_MEMORY.store(true, SeqCst);
+        let failure = leaves_nothing(|| load(&from, &items, &options)).unwrap_err();
+        NO_MEMORY.store(false, SeqCst);
+        assert_eq!(failure.status(), "ST_ERROR_OUT_OF_MEMORY", "{}", failure.message);
+        assert!(failure.message.contains("item "), "{}", failure.message);
+        // With less there is enough.
+        NO_MEMORY.store(true, SeqCst);
+        let small = load(&from, &items, &st_load_options { staging_bytes: 1 << 20, ..options });
+        NO_MEMORY.store(false, SeqCst);
+        small.unwrap();
+    }
+}
+
+#[test]
+fn a_load_ends_when_progress_says_so() {
+    let _alone = alone();
+    let made = made();
+    each_way(&made, |from, mut options, what| {
+        let mut all = Progress::default();
+        all.listen(&mut options);
+        load_all(from, &made, &options).unwrap();
+        all.check(made.data.len() as u64, true);
+        for call in 0..all.calls.len().min(4) {
+            let mut heard = Progress::cancels_at(call);
+            heard.listen(&mut options);
+            let result = load_all(from, &made, &options);
+            // How often it is told depends on the threads.
+            if heard.calls.len() <= call {
+                result.unwrap();
+                continue;
+            }
+            let failure = result.unwrap_err();
+            assert_eq!((failure.status(), failure.errno), ("ST_ERROR_CANCELLED", 0), "{what}: {}", failure.message);
+            assert!(
+                failure.message.starts_with("the load was stopped by the progress callback"),
+                "{}",
+                failure.message
+            );
+            assert_eq!(heard.calls.len(), call + 1, "not told again");
+            heard.check(made.data.len() as u64, false);
+        }
+    });
+}
+
+#[test]
+fn what_read_at_says_is_passed_on() {
+    let _alone = alone();
+    let made = made();
+    for threads in [1, 5] {
+        for first in [1, 2, 5, 9] {
+            for (status, name) in [(3, "ST_ERROR_IO"), (6, "ST_ERROR_CANCELLED"), (2, "ST_ERROR_OUT_OF_MEMORY")] {
+                let manner = Manner::Fails(first, status, libc::ETIMEDOUT, c"HTTP 503, try later");
+                let reader =
+                    Reader { preferred_read: 1 << 20, ..Reader::new(fs::read(&made.path).unwrap()) }.manner(manner);
+                let from = open_io(&reader.io(), &init_options()).unwrap();
+                let options = st_load_options { threads, ..init_load() };
+                let failure = load_all(&from, &made, &options).unwrap_err();
+                assert_eq!((failure.status(), failure.errno), (name, libc::ETIMEDOUT), "{}", failure.message);
+                for word in ["item ", "tensor \"t", "HTTP 503, try later"] {
+                    assert!(failure.message.contains(word), "{word}: {}", failure.message);
+                }
+            }
+        }
+    }
+}
+
+/// Fails at once in the second tensor; reads of the first take until then.
+struct Uneven {
+    bytes: Vec<u8>,
+    second: u64,
+    failed: AtomicBool,
+    /// Then the first fails as well.
+    both: bool,
+    /// Reads of the first.
+    reads: AtomicUsize,
+}
+
+unsafe extern "C" fn uneven(
+    user_data: *mut c_void,
+    offset: u64,
+    dst: *mut c_void,
+    len: usize,
+    done: *mut usize,
+    error: *mut st_error,
+) -> st_status {
+    // SAFETY: set below, and as the header says.
+    unsafe {
+        let this = &*user_data.cast::<Uneven>();
+        if offset >= this.second {
+            this.failed.store(true, SeqCst);
+            say(error, c"the second half is gone");
+            return ST_ERROR_IO;
+        }
+        if offset as usize > 1000 {
+            this.reads.fetch_add(1, SeqCst);
+            let start = Instant::now();
+            while !this.failed.load(SeqCst) && start.elapsed() < Duration::from_secs(5) {
+                thread::yield_now();
+            }
+            if this.both {
+                say(error, c"the first half is gone");
+                return ST_ERROR_IO;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        dst.cast::<u8>().copy_from_nonoverlapping(this.bytes[offset as usize..][..len].as_ptr(), len);
+        done.write(len);
+    }
+    ST_OK
+}
+
+const EACH: usize = 48 << 10;
+
+/// Loads both tensors on two threads, a few times; the message of each time, and
+/// how often the first was read.
+fn load_unevenly(both: bool) -> Vec<(String, usize)> {
+    // Behind a tensor that keeps the first read apart from the header's.
+    let bytes = file(
+        format!(
+            "{{{},{},{}}}",
+            support::entry("pad", 0, 2000),
+            support::entry("a", 2000, 2000 + EACH),
+            support::entry("b", 2000 + EACH, 2000 + 2 * EACH)
+        ),
+        &pattern(2000 + 2 * EACH),
+    );
+    let second = (bytes.len() - EACH) as u64;
+    let reader = Uneven { bytes, second, failed: AtomicBool::new(false), both, reads: AtomicUsize::new(0) };
+    let io = st_io {
+        size: reader.bytes.len() as u64,
+        read_at: Some(uneven),
+        user_data: (&raw const reader).cast_mut().cast(),
+        preferred_read: 1000,
+        ..init_io()
+    };
+    let from = open_io(&io, &init_options()).unwrap();
+    let mut memory = vec![0; EACH * 8];
+    let (one, other) = memory.split_at_mut(EACH * 4);
+    let mut items = [item_into(&from.tensors()[1], one), item_into(&from.tensors()[2], other)];
+    items.iter_mut().for_each(|item| item.dtype = ST_DTYPE_F32);
+    // So little staging that a request takes several reads.
+    let options = st_load_options { threads: 2, staging_bytes: 131_072, ..init_load() };
+    let each = (0..3).map(|_| {
+        reader.failed.store(false, SeqCst);
+        reader.reads.store(0, SeqCst);
+        let failure = leaves_nothing(|| load(&from, &items, &options)).unwrap_err();
+        assert_eq!(failure.status(), "ST_ERROR_IO", "{}", failure.message);
+        (failure.message, reader.reads.load(SeqCst))
+    });
+    each.collect()
+}
+
+/// A thread that stops because another has failed does not tell of that as its
+/// own failure, although its request comes first.
+#[test]
+fn the_error_that_ended_the_load_is_the_one_that_is_told() {
+    let _alone = alone();
+    for (message, reads) in load_unevenly(false) {
+        assert!(message.contains("item 1, tensor \"b\": the second half is gone"), "{message}");
+        // Of the first tensor no more was read than what had been begun.
+        assert!(reads < EACH / 1000 * 3 / 4, "{reads} reads of {}", EACH / 1000);
+    }
+}
+
+#[test]
+fn of_two_errors_the_first_in_the_file_is_told_whichever_comes_first() {
+    let _alone = alone();
+    for (message, _) in load_unevenly(true) {
+        assert!(message.contains("item 0, tensor \"a\": the first half is gone"), "{message}");
+    }
+}
+
+/// Pages of address space that this process has.
+fn pages() -> usize {
+    fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn loads_and_reads_leave_no_memory_mapped() {
+    let _alone = alone();
+    let made = made();
+    let work = || {
+        let from = open_read(&made.path).unwrap();
+        assert_eq!(from.get("t0").unwrap().data().unwrap(), &made.data[..LARGE]);
+        load_all(&from, &made, &st_load_options { threads: 2, io: ST_IO_DIRECT, ..init_load() }).unwrap();
+    };
+    // What the allocator keeps is there by then.
+    (0..10).for_each(|_| work());
+    let before = pages();
+    (0..30).for_each(|_| work());
+    let more = pages().saturating_sub(before) * 4096;
+    assert!(more < 2 * LARGE, "{more} bytes");
+}
+
+#[test]
+fn tiny_tensors_take_few_reads_and_as_many_as_planned() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.safetensors");
+    let names: Vec<String> = (0..100_000).map(|i| format!("t{i}")).collect();
+    fs::write(&path, file_of(&names, 24)).unwrap();
+    for from in [open_map(&path), open_read(&path)] {
+        let from = from.unwrap();
+        let mut memory = vec![0; 24 * names.len()];
+        let items: Vec<_> =
+            from.tensors().iter().zip(memory.chunks_mut(24)).map(|(tensor, place)| item_into(tensor, place)).collect();
+        for threads in [1, 2, 8] {
+            let options = st_load_options { threads, io: ST_IO_CACHED, ..init_load() };
+            let planned = plan(&from, &items, &options).unwrap();
+            from_now(Reads::Sound);
+            leaves_nothing(|| load(&from, &items, &options)).unwrap();
+            assert_eq!(COUNT.load(SeqCst) as u64, planned.requests);
+            assert!(planned.requests <= 100, "{} reads", planned.requests);
+            assert_eq!((planned.read_bytes, planned.over_read_bytes), (2_400_000, 0));
+        }
+        let expected = pattern(24 * names.len());
+        let offset = from.tensors()[0].offset();
+        assert!(memory
+            .chunks(24)
+            .zip(from.tensors())
+            .all(|(place, tensor)| { place == &expected[(tensor.offset() - offset) as usize..][..24] }));
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What becomes of a load when the system fails? A binary of its own, whose
+//! `system` takes the place of the C library's calls.
+
+#[path = "../../support/mod.rs"]
+mod support;
+
+mod failures;
+mod file_systems;
+mod files;
+mod system;

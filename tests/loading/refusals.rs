@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What st_load, st_load_plan and st_prefetch refuse, and that they do before the
+//! first byte is read; what prefetching brings; and that plans cost no reads.
+
+use std::ffi::c_void;
+use std::fs;
+use std::ptr::{null, null_mut, without_provenance_mut};
+
+use crate::support::callbacks::Reader;
+use crate::support::handle::{init_options, open_io, open_map, open_memory, open_read, ErrorSlot, Failure, Handle};
+use crate::support::load::{init_load, init_sink, item_into, item_of, load, plan};
+use crate::support::{self, child};
+use crate::support::{file, file_of, pattern};
+use safetensors::ffi::dtype::*;
+use safetensors::ffi::load::*;
+use safetensors::ffi::save::st_buffer;
+use safetensors::ffi::status::{st_error, st_status, ST_OK};
+use safetensors::record::{st_range, st_tensor};
+
+const OK: &str = "ST_OK";
+const BAD: &str = "ST_ERROR_INVALID_ARGUMENT";
+const ROOM: &str = "ST_ERROR_BUFFER_SIZE";
+const CANNOT: &str = "ST_ERROR_UNSUPPORTED";
+const SUB_BYTE: &str = "ST_ERROR_SUB_BYTE";
+
+/// A checkpoint of "m" (U8, 4 x 6), "h" (BF16, 2 x 3), "f" (F4, 2 x 4), "z" (U8,
+/// empty), "c" (C64, one), and a reader that counts.
+fn made() -> (Handle, Reader) {
+    let header = r#"{"m":{"dtype":"U8","shape":[4,6],"data_offsets":[0,24]},
+        "h":{"dtype":"BF16","shape":[2,3],"data_offsets":[24,36]},
+        "f":{"dtype":"F4","shape":[2,4],"data_offsets":[36,40]},
+        "z":{"dtype":"U8","shape":[3,0],"data_offsets":[40,40]},
+        "c":{"dtype":"C64","shape":[],"data_offsets":[40,48]}}"#;
+    let reader = Reader::new(file(header, &pattern(48)));
+    let from = open_io(&reader.io(), &init_options()).unwrap();
+    (from, reader)
+}
+
+fn tensor<'a>(from: &'a Handle, name: &str) -> &'a st_tensor {
+    from.tensors().iter().find(|tensor| tensor.name() == name.as_bytes()).unwrap()
+}
+
+/// Loads and plans, which have to agree; a refusal costs no read and writes nothing.
+fn said(from: &Handle, reader: &Reader, items: &[st_load_item], options: &st_load_options) -> (&'static str, String) {
+    let before = reader.counts.reads();
+    let planned = plan(from, items, options).map(|_| ());
+    assert_eq!(reader.counts.reads(), before, "a plan reads nothing");
+    let loaded = load(from, items, options);
+    assert_eq!(loaded, planned);
+    match loaded {
+        Ok(()) => (OK, String::new()),
+        Err(failure) => {
+            assert_eq!(reader.counts.reads(), before, "refused after the first read: {}", failure.message);
+            (failure.status(), failure.message)
+        }
+    }
+}
+
+#[track_caller]
+fn expect(found: &(&str, String), status: &str, words: &[&str]) {
+    assert_eq!(found.0, status, "{}", found.1);
+    assert!(words.iter().all(|word| found.1.contains(word)), "{words:?}: {}", found.1);
+}
+
+/// Destinations for "m" in one piece of memory: start, size and strides of each.
+fn places(given: &[(usize, usize, Option<[i64; 2]>)]) -> (&'static str, String) {
+    let (from, reader) = made();
+    let mut memory = vec![0x77_u8; 400];
+    let start = memory.as_mut_ptr();
+    let items: Vec<_> = given
+        .iter()
+        .map(|(at, size, strides)| st_load_item {
+            dst: start.wrapping_add(*at).cast(),
+            dst_size: *size,
+            dst_strides: strides.as_ref().map_or(null(), |strides| strides.as_ptr()),
+            ..item_of(tensor(&from, "m"))
+        })
+        .collect();
+    let found = said(&from, &reader, &items, &init_load());
+    if found.0 != OK {
+        assert!(memory.iter().all(|byte| *byte == 0x77), "written in spite of a refusal");
+    }
+    found
+}
+
+#[test]
+fn destinations_that_share_a_byte_are_refused() {
+    let words = ["item 0", "item 1", "\"m\"", "overlap"];
+    // Dense: side by side is fine, on top of one another is not.
+    expect(&places(&[(0, 24, None), (24, 24, None)]), OK, &[]);
+    expect(&places(&[(24, 24, None), (0, 24, None)]), OK, &[]);
+    expect(&places(&[(0, 24, None), (23, 24, None)]), BAD, &words);
+    expect(&places(&[(23, 24, None), (0, 24, None)]), BAD, &words);
+    expect(&places(&[(5, 24, None), (5, 24, None)]), BAD, &words);
+    expect(&places(&[(100, 24, None), (0, 24, None), (110, 24, None)]), BAD, &["item 0", "item 2", "overlap"]);
+    // More room than is needed may overlap: it is not written to.
+    expect(&places(&[(0, 300, None), (24, 200, None)]), OK, &[]);
+    // Rows of 6 in places of 12 or 13: two of them interleave.
+    let rows = |at, stride| (at, 300, Some([stride, 1]));
+    expect(&places(&[rows(0, 12), rows(6, 12)]), OK, &[]);
+    expect(&places(&[rows(6, 12), rows(0, 12)]), OK, &[]);
+    expect(&places(&[rows(0, 12), rows(5, 12)]), BAD, &words);
+    expect(&places(&[rows(0, 12), rows(7, 12)]), BAD, &words);
+    expect(&places(&[rows(0, 13), rows(6, 12)]), BAD, &words);
+    expect(&places(&[rows(0, 18), rows(6, 18), rows(12, 18)]), OK, &[]);
+    expect(&places(&[rows(0, 18), rows(12, 18), rows(7, 18)]), BAD, &["item 1", "item 2"]);
+    expect(&places(&[rows(0, 12), rows(0, 12)]), BAD, &words);
+    // A dense one in a hole of a strided one, and one that is too large for it.
+    expect(&places(&[rows(0, 50), (10, 24, None)]), OK, &[]);
+    expect(&places(&[rows(0, 50), (6, 24, None), (76, 24, None)]), OK, &[]);
+    expect(&places(&[rows(0, 50), (27, 24, None)]), BAD, &words);
+    expect(&places(&[(27, 24, None), rows(0, 50)]), BAD, &words);
+    // Columns of single bytes between one another.
+    let columns = |at| (at, 200, Some([2, 10]));
+    expect(&places(&[columns(0), columns(1)]), OK, &[]);
+    expect(&places(&[columns(0), columns(2)]), BAD, &words);
+    // Far apart within a long one: the holes of the first are long over.
+    expect(&places(&[rows(0, 90), rows(300, 6), (100, 24, None), (210, 24, None)]), OK, &[]);
+}
+
+#[test]
+fn strides_have_to_leave_room() {
+    let one = |strides: [i64; 2], size| places(&[(0, size, Some(strides))]);
+    expect(&one([6, 1], 24), OK, &[]);
+    expect(&one([1, 4], 24), OK, &[]);
+    expect(&one([7, 1], 27), OK, &[]);
+    expect(&one([7, 1], 26), ROOM, &["item 0", "\"m\"", "27", "26"]);
+    expect(&one([1, 5], 28), ROOM, &["29", "28"]);
+    expect(&one([1, 5], 29), OK, &[]);
+    for strides in [[5, 1], [0, 1], [6, 0], [1, 3], [1, 1], [2, 2], [1, 0]] {
+        expect(&one(strides, 300), BAD, &["item 0", "\"m\"", "dst_strides"]);
+    }
+    for strides in [[-6, 1], [6, -1], [i64::MIN, 1]] {
+        expect(&one(strides, 300), BAD, &["dst_strides", "below 0"]);
+    }
+    for strides in [[i64::MAX, 1], [i64::MAX / 3, 1], [1, i64::MAX]] {
+        let found = one(strides, 300);
+        assert!([BAD, ROOM].contains(&found.0), "{found:?}");
+    }
+    // A dimension of one needs no stride; one of none has no place at all.
+    let (from, reader) = made();
+    let mut memory = [0_u8; 64];
+    let row = [st_range { start: 1, stop: 2, step: 1 }];
+    let strides = [0_i64, 3];
+    let mut item = item_into(tensor(&from, "m"), &mut memory);
+    (item.ranges, item.range_count, item.dst_strides) = (row.as_ptr(), 1, strides.as_ptr());
+    expect(&said(&from, &reader, &[item], &init_load()), OK, &[]);
+    assert_eq!((memory[0], memory[3], memory[15]), (pattern(48)[6], pattern(48)[7], pattern(48)[11]));
+    let mut nothing = item_into(tensor(&from, "z"), &mut []);
+    nothing.dst_strides = strides.as_ptr();
+    expect(&said(&from, &reader, &[nothing], &init_load()), OK, &[]);
+}
+
+#[test]
+fn elements_below_a_byte_are_packed() {
+    let (from, reader) = made();
+    let mut memory = [0_u8; 64];
+    let strided = |memory: &mut [u8], strides: &[i64; 2], dtype| {
+        let mut item = item_into(tensor(&from, "f"), memory);
+        (item.dst_strides, item.dtype) = (strides.as_ptr(), dtype);
+        said(&from, &reader, &[item], &init_load())
+    };
+    expect(&strided(&mut memory, &[2, 0], 0), OK, &[]);
+    expect(&strided(&mut memory, &[5, 0], 0), OK, &[]);
+    assert_eq!([&memory[..2], &memory[5..7]].concat(), pattern(48)[36..40]);
+    expect(&strided(&mut memory, &[2, 1], 0), BAD, &["dst_strides", "4 bits", "packed"]);
+    expect(&strided(&mut memory, &[1, 0], 0), BAD, &["dst_strides"]);
+    // Converted they are elements like others.
+    expect(&strided(&mut memory, &[4, 8], ST_DTYPE_F32), OK, &[]);
+    let mut item = item_into(tensor(&from, "f"), &mut memory);
+    let odd = [st_range { start: 0, stop: 2, step: 1 }, st_range { start: 0, stop: 3, step: 1 }];
+    (item.ranges, item.range_count) = (odd.as_ptr(), 2);
+    expect(&said(&from, &reader, &[item], &init_load()), SUB_BYTE, &["item 0", "\"f\"", "F4"]);
+}
+
+#[test]
+fn items_are_checked_one_by_one() {
+    let (from, reader) = made();
+    let mut memory = [0_u8; 64];
+    let good = item_into(tensor(&from, "m"), &mut memory);
+    let second = |change: &dyn Fn(&mut st_load_item)| {
+        let mut other = [0_u8; 256];
+        let mut item = item_into(tensor(&from, "h"), &mut other);
+        change(&mut item);
+        said(&from, &reader, &[good, item], &init_load())
+    };
+    expect(&second(&|_| ()), OK, &[]);
+    expect(&second(&|item| item.dst_size = 11), ROOM, &["item 1", "\"h\"", "12 bytes", "11"]);
+    expect(&second(&|item| (item.dst_size, item.dtype) = (23, ST_DTYPE_F32)), ROOM, &["24", "23"]);
+    expect(&second(&|item| (item.dst_size, item.dtype) = (24, ST_DTYPE_F32)), OK, &[]);
+    expect(&second(&|item| item.dst = null_mut()), BAD, &["item 1", "\"h\"", "dst is NULL"]);
+    expect(&second(&|item| item.dst_size = usize::MAX), BAD, &["item 1", "dst_size"]);
+    expect(&second(&|item| item.dst = without_provenance_mut(usize::MAX - 100)), BAD, &["item 1", "dst_size"]);
+    expect(&second(&|item| item.tensor = null()), BAD, &["item 1", "tensor is NULL"]);
+    expect(&second(&|item| item.range_count = 1), BAD, &["item 1", "ranges"]);
+    for (start, stop, step) in [(0, 3, 1), (2, 1, 1), (0, 1, 0), (0, 1, -1), (-3, 1, 1)] {
+        let ranges = [st_range { start, stop, step }];
+        let found = second(&|item| (item.ranges, item.range_count) = (ranges.as_ptr(), 1));
+        expect(&found, BAD, &["item 1", "\"h\"", "dimension 0"]);
+    }
+    let three = [st_range { start: 0, stop: 1, step: 1 }; 3];
+    let found = second(&|item| (item.ranges, item.range_count) = (three.as_ptr(), 3));
+    expect(&found, BAD, &["item 1", "3 ranges", "2 dimensions"]);
+    expect(&second(&|item| item.dtype = 99), BAD, &["item 1", "99"]);
+    expect(&second(&|item| item.dtype = -1), BAD, &["item 1", "-1"]);
+    expect(&second(&|item| item.dtype = ST_DTYPE_I8), CANNOT, &["item 1", "\"h\"", "BF16", "I8"]);
+    expect(&second(&|item| item.dtype = ST_DTYPE_UNKNOWN), CANNOT, &["item 1"]);
+    expect(&second(&|item| (item.tensor, item.dtype) = (tensor(&from, "c"), ST_DTYPE_F32)), CANNOT, &["C64"]);
+    expect(&second(&|item| (item.tensor, item.dtype) = (tensor(&from, "c"), ST_DTYPE_C64)), OK, &[]);
+    expect(&second(&|item| item.reserved0 = 1), CANNOT, &["item 1", "st_load_item"]);
+    for i in 0..6 {
+        expect(&second(&|item| item.reserved[i] = 1), CANNOT, &["item 1", "st_load_item"]);
+    }
+    expect(&second(&|item| item.user_data = without_provenance_mut(5)), OK, &[]);
+    // Nothing to be written needs no place, and goes nowhere.
+    expect(&second(&|item| (item.tensor, item.dst) = (tensor(&from, "z"), null_mut())), OK, &[]);
+    let foreign = file_of(&["h"], 12);
+    let other = open_memory(&foreign, &init_options()).unwrap();
+    expect(&second(&|item| item.tensor = tensor(&other, "h")), BAD, &["item 1", "not one of this"]);
+    // A copy of a record is as good as the record.
+    // SAFETY: plain memory.
+    let copy: st_tensor = unsafe { std::ptr::from_ref(tensor(&from, "h")).read() };
+    expect(&second(&|item| item.tensor = &raw const copy), OK, &[]);
+    expect(&said(&from, &reader, &[], &init_load()), OK, &[]);
+}
+
+#[test]
+fn an_unknown_dtype_is_loaded_whole_and_as_it_is() {
+    let header = r#"{"x":{"dtype":"NEW9","shape":[7],"data_offsets":[0,11]}}"#;
+    let bytes = file(header, &pattern(11));
+    let mut options = init_options();
+    options.tolerate = safetensors::ffi::open::ST_TOLERATE_UNKNOWN_DTYPE;
+    let from = open_memory(&bytes, &options).unwrap();
+    let mut memory = [0_u8; 11];
+    let strides = [1_i64];
+    let range = [st_range { start: 0, stop: 1, step: 1 }];
+    let item = item_into(&from.tensors()[0], &mut memory);
+    load(&from, &[item], &init_load()).unwrap();
+    assert_eq!(memory[..], pattern(11));
+    let status = |item| load(&from, &[item], &init_load()).unwrap_err().status();
+    assert_eq!(status(st_load_item { dtype: ST_DTYPE_F32, ..item }), CANNOT);
+    assert_eq!(status(st_load_item { dst_strides: strides.as_ptr(), ..item }), BAD);
+    assert_eq!(status(st_load_item { ranges: range.as_ptr(), range_count: 1, ..item }), CANNOT);
+}
+
+unsafe extern "C" fn never(_: *mut c_void, _: usize, _: usize, _: u64, _: usize, _: *mut st_error) -> st_status {
+    ST_OK
+}
+
+#[test]
+fn options_and_sinks_are_checked() {
+    let (from, reader) = made();
+    let mut memory = [0_u8; 64];
+    let item = item_into(tensor(&from, "m"), &mut memory);
+    let with = |options: st_load_options| said(&from, &reader, &[item], &options);
+    expect(&with(st_load_options { staging_bytes: 65_535, ..init_load() }), BAD, &["staging_bytes", "65535", "65536"]);
+    expect(&with(st_load_options { staging_bytes: 1, ..init_load() }), BAD, &["staging_bytes"]);
+    expect(&with(st_load_options { staging_bytes: 65_536, ..init_load() }), OK, &[]);
+    expect(&with(st_load_options { staging_bytes: u64::MAX, threads: u32::MAX, ..init_load() }), OK, &[]);
+    expect(&with(st_load_options { io: 3, ..init_load() }), BAD, &["io", "3"]);
+    expect(&with(st_load_options { io: -1, ..init_load() }), BAD, &["io", "-1"]);
+    expect(&with(st_load_options { reserved0: 1, ..init_load() }), CANNOT, &["st_load_options"]);
+    expect(&with(st_load_options { struct_size: 0, ..init_load() }), BAD, &["st_load_options.struct_size"]);
+    expect(&with(st_load_options { struct_size: 1 << 20, ..init_load() }), BAD, &["st_load_options.struct_size"]);
+    // An older caller's, which ends early; what lies behind is not looked at.
+    let old = st_load_options { struct_size: 24, reserved0: 9, ..init_load() };
+    expect(&with(old), OK, &[]);
+    // A newer caller's: zero is the default there, too.
+    #[repr(C)]
+    struct Newer(st_load_options, u64);
+    for (last, status) in [(0, OK), (1, CANNOT)] {
+        let newer = Newer(st_load_options { struct_size: size_of::<Newer>(), ..init_load() }, last);
+        let mut error = ErrorSlot::default();
+        // SAFETY: as long as it says.
+        let found = unsafe { st_load(from.0, &raw const item, 1, (&raw const newer).cast(), error.as_mut()) };
+        assert_eq!(support::handle::status_name(found), status);
+    }
+
+    let mut buffers = [0_u8; 20_000];
+    let start = buffers.as_mut_ptr();
+    let buffer = |at: usize, size| st_buffer { data: start.wrapping_add(at).cast(), size };
+    let sink = |given: &[st_buffer], change: &dyn Fn(&mut st_sink)| {
+        let mut sink =
+            st_sink { buffers: given.as_ptr(), buffer_count: given.len(), chunk: Some(never), ..init_sink() };
+        change(&mut sink);
+        with(st_load_options { sink: &raw const sink, ..init_load() })
+    };
+    let fine = [buffer(0, 4096), buffer(4096, 5000)];
+    expect(&sink(&fine, &|_| ()), OK, &[]);
+    expect(&sink(&[], &|_| ()), BAD, &["no buffers"]);
+    expect(&sink(&fine, &|sink| sink.buffers = null()), BAD, &["st_sink.buffers"]);
+    expect(&sink(&fine, &|sink| sink.chunk = None), BAD, &["st_sink.chunk is NULL"]);
+    expect(&sink(&fine, &|sink| sink.struct_size = 3), BAD, &["st_sink.struct_size"]);
+    expect(&sink(&[buffer(0, 4096), buffer(5000, 4095)], &|_| ()), BAD, &["buffer 1", "4095", "4096"]);
+    expect(&sink(&[st_buffer { data: null_mut(), size: 4096 }], &|_| ()), BAD, &["buffer 0"]);
+    expect(&sink(&[buffer(4095, 4096), buffer(0, 4096)], &|_| ()), BAD, &["overlap"]);
+    expect(&sink(&[buffer(0, 4096), buffer(0, 4096)], &|_| ()), BAD, &["overlap"]);
+    let strides = [6_i64, 1];
+    let strided = st_load_item { dst_strides: strides.as_ptr(), ..item };
+    let given = st_sink { buffers: fine.as_ptr(), buffer_count: 2, chunk: Some(never), ..init_sink() };
+    let options = st_load_options { sink: &raw const given, ..init_load() };
+    expect(&said(&from, &reader, &[strided], &options), BAD, &["item 0", "dst_strides"]);
+}
+
+#[test]
+fn null_where_something_must_be() {
+    let (from, _) = made();
+    let code = |status| support::handle::status_name(status);
+    // SAFETY: NULL is what is tested, and the rest is as the header says.
+    unsafe {
+        let mut error = ErrorSlot::default();
+        assert_eq!(code(st_load(null(), null(), 0, null(), error.as_mut())), BAD);
+        assert!(error.failure().message.contains("checkpoint is NULL"));
+        assert_eq!(code(st_load(from.0, null(), 1, null(), error.as_mut())), BAD);
+        assert!(error.failure().message.contains("items is NULL"));
+        assert_eq!(code(st_load(from.0, null(), 1, null(), null_mut())), BAD);
+        assert_eq!(st_load(from.0, null(), 0, null(), null_mut()), ST_OK);
+        assert_eq!(code(st_load_plan(from.0, null(), 0, null(), null_mut(), error.as_mut())), BAD);
+        assert!(error.failure().message.contains("plan is NULL"));
+        assert_eq!(code(st_prefetch(null(), null(), 0, error.as_mut())), BAD);
+        assert_eq!(code(st_prefetch(from.0, null(), 1, error.as_mut())), BAD);
+        assert!(error.failure().message.contains("tensors"));
+        assert_eq!(code(st_prefetch(from.0, [null()].as_ptr(), 1, error.as_mut())), BAD);
+        assert!(error.failure().message.contains("tensors[0]"));
+    }
+}
+
+#[test]
+fn plans_are_for_what_is_read() {
+    let header = r#"{"w":{"dtype":"BF16","shape":[4096,4096],"data_offsets":[0,33554432]}}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    fs::write(&path, file(header, &pattern(32 << 20))).unwrap();
+    let from = open_read(&path).unwrap();
+    let mut memory = vec![0_u8; 32 << 20];
+    let columns = |start, stop| [st_range { start: 0, stop: i64::MAX, step: 1 }, st_range { start, stop, step: 1 }];
+    let (left, right) = (columns(0, 2048), columns(2048, 4096));
+    let strides = [8192_i64, 2];
+    let (half, whole) = (16_u64 << 20, 32_u64 << 20);
+    let rest = memory.as_mut_ptr().wrapping_add(4096);
+    let one = st_load_item { ranges: left.as_ptr(), range_count: 2, ..item_into(&from.tensors()[0], &mut memory) };
+    let found = plan(&from, &[one], &init_load()).unwrap();
+    assert_eq!((found.bytes, found.shards), (half, 1));
+    // Gaps of 4 KiB are read over, in reads of a megabyte, and none at the end of one.
+    assert_eq!(found.read_bytes, whole - found.requests * 4096);
+    assert_eq!(found.over_read_bytes, found.read_bytes - half);
+    assert!(found.requests <= 33, "{}", found.requests);
+    // Both halves into one matrix: all is read once, and nothing beside it.
+    let one = st_load_item { dst_strides: strides.as_ptr(), ..one };
+    let other = st_load_item { ranges: right.as_ptr(), dst: rest.cast(), dst_size: (32 << 20) - 4096, ..one };
+    let found = plan(&from, &[one, other], &init_load()).unwrap();
+    assert_eq!((found.bytes, found.over_read_bytes), (whole, 0));
+    assert!(found.read_bytes <= whole + whole / 16, "{}", found.read_bytes);
+    load(&from, &[one, other], &init_load()).unwrap();
+    assert!(memory == pattern(32 << 20));
+}
+
+fn prefetch(from: &Handle, tensors: Option<&[&st_tensor]>) -> Result<(), Failure> {
+    let mut error = ErrorSlot::default();
+    let (start, count) = tensors.map_or((null(), 0), |tensors| (tensors.as_ptr().cast(), tensors.len()));
+    // SAFETY: as the header says; a reference is a pointer.
+    match unsafe { st_prefetch(from.0, start, count, error.as_mut()) } {
+        ST_OK => Ok(()),
+        _ => Err(error.failure()),
+    }
+}
+
+/// How many of a mapped tensor's pages this process has in its page table.
+fn pages_there(tensor: &st_tensor) -> (usize, usize) {
+    use std::os::unix::fs::FileExt;
+    let data = tensor.data().unwrap();
+    let (first, last) = (data.as_ptr() as usize / 4096, (data.as_ptr() as usize + data.len() - 1) / 4096);
+    let map = fs::File::open("/proc/self/pagemap").unwrap();
+    let mut entries = vec![0; (last - first + 1) * 8];
+    map.read_exact_at(&mut entries, first as u64 * 8).unwrap();
+    let there = entries.chunks(8).filter(|entry| entry[7] >> 7 == 1).count();
+    (there, last - first + 1)
+}
+
+#[test]
+fn prefetched_pages_are_in_the_page_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    fs::write(&path, file_of(&["a", "b", "c"], 8 << 20)).unwrap();
+    let from = open_map(&path).unwrap();
+    let b = tensor(&from, "b");
+    let (before, all) = pages_there(b);
+    assert!(before < all, "nothing was touched yet");
+    prefetch(&from, Some(&[b])).unwrap();
+    let (there, all) = pages_there(b);
+    assert_eq!(there, all);
+    prefetch(&from, None).unwrap();
+    for tensor in from.tensors() {
+        let (there, all) = pages_there(tensor);
+        assert_eq!(there, all);
+    }
+    prefetch(&from, Some(&[])).unwrap();
+    // Of others there is nothing to have, and no error.
+    prefetch(&open_read(&path).unwrap(), None).unwrap();
+    let (distant, reader) = made();
+    let before = reader.counts.reads();
+    prefetch(&distant, None).unwrap();
+    assert_eq!(reader.counts.reads(), before);
+    let failure = prefetch(&from, Some(&[b, tensor(&distant, "h")])).unwrap_err();
+    assert_eq!(failure.status(), BAD, "{}", failure.message);
+}
+
+#[test]
+fn prefetching_a_file_that_was_cut_short_is_an_error_and_no_signal() {
+    let name = "prefetching_a_file_that_was_cut_short_is_an_error_and_no_signal";
+    if !child::is_child() {
+        return child::succeeds(name, std::time::Duration::from_secs(60), || Ok(()));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    fs::write(&path, file_of(&["a", "b"], 3 << 20)).unwrap();
+    let from = open_map(&path).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+    for tensors in [None, Some(&[tensor(&from, "b")][..])] {
+        let failure = prefetch(&from, tensors).unwrap_err();
+        assert_eq!(failure.status(), "ST_ERROR_IO", "{}", failure.message);
+        assert!(failure.message.contains("m.safetensors"), "{}", failure.message);
+    }
+}

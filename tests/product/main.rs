@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Does the library as it is released install, link and withstand faults?
+
+#[path = "../support/released.rs"]
+mod released;
+
+mod faults;
+mod install;

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Is what was saved right, and is the older file or the new one whole, whatever happens?
+
+mod crash;
+mod files;
