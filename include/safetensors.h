@@ -81,9 +81,11 @@
 #define ST_IO_INIT {sizeof(st_io), 0, NULL, NULL, NULL, 0, 0}
 #define ST_RESOLVER_INIT {sizeof(st_resolver), NULL, NULL, NULL}
 #define ST_SAVE_OPTIONS_INIT {sizeof(st_save_options), 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
-#define ST_LOAD_ITEM_INIT {NULL, NULL, 0, 0, 0, NULL, 0, NULL, NULL, {0, 0, 0, 0, 0, 0}}
-#define ST_SINK_INIT {sizeof(st_sink), NULL, 0, NULL, NULL, NULL}
-#define ST_LOAD_OPTIONS_INIT {sizeof(st_load_options), 0, 0, 0, 0, 0, NULL, NULL, NULL}
+#define ST_LOAD_ITEM_INIT {NULL, NULL, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL, {0, 0, 0}}
+#define ST_TRANSFORM_INIT {sizeof(st_transform), 0, 0, NULL, NULL}
+#define ST_SINK_INIT {sizeof(st_sink), NULL, 0, NULL, NULL, NULL, NULL}
+#define ST_LOAD_OPTIONS_INIT \
+    {sizeof(st_load_options), 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, 0}
 #define ST_METADATA_OPTIONS_INIT {sizeof(st_metadata_options), 0, 0}
 
 /* A whole dimension. */
@@ -143,6 +145,11 @@
 
 // Past the page cache (O_DIRECT) where the file system can; else through it.
 #define ST_IO_DIRECT 2
+
+// Out of the mapping where there is one, else as ST_IO_AUTO: the fastest for
+// files that are in the page cache, and for parts of tensors above all. A file
+// that is cut short raises SIGBUS then, as touching data does. Since 0.2.
+#define ST_IO_MAPPED 3
 
 // st_save_options.order: by dtype, widest first, then by name, as the reference implementation writes.
 #define ST_ORDER_REFERENCE 0
@@ -347,6 +354,34 @@ typedef struct st_range {
     int64_t step;
 } st_range;
 
+// The last step of an item, by the caller, on the library's threads: quantising
+// to an engine's blocks, repacking, hashing, over data that is still in the
+// cache. Begin with ST_TRANSFORM_INIT. Since 0.2.
+typedef struct st_transform {
+    // sizeof(st_transform), as set by ST_TRANSFORM_INIT.
+    size_t struct_size;
+    // Elements that belong together, 1 or more: a block, a row. The result's
+    // elements are whole units.
+    uint64_t unit;
+    // Bytes that a unit becomes; 0: none, and the item's result is empty.
+    uint64_t unit_size;
+    // Turns count elements, from number element of the dense result on, into
+    // count / unit * unit_size bytes at dst. item is the item's number. src is
+    // dense, aligned to 64 bytes, and of the item's dtype; count is a multiple of
+    // unit. Called on several threads at once, in any order, and never for the
+    // same elements twice. Returns ST_OK, or a status that ends the load; what it
+    // wrote to error is passed on. Required.
+    st_status (*run)(void *user_data,
+                     size_t item,
+                     uint64_t element,
+                     size_t count,
+                     const void *src,
+                     void *dst,
+                     struct st_error *error);
+    // Yours; passed to run.
+    void *user_data;
+} st_transform;
+
 // One thing to load. Zero is the default in every field but the first.
 typedef struct st_load_item {
     // A record of the checkpoint, or a copy of one.
@@ -371,8 +406,17 @@ typedef struct st_load_item {
     const int64_t *dst_strides;
     // Yours; not looked at.
     void *user_data;
+    // Instead of tensor and ranges: what a rank holds, zeros included. Borrowed
+    // for the call. Since 0.2.
+    const struct st_part *part;
+    // Instead of tensor: a quantised group, decoded to dtype; ranges are of its
+    // logical shape. Borrowed for the call. Since 0.2.
+    const struct st_group *group;
+    // The last step, by the caller, on the library's threads; not with
+    // dst_strides. Borrowed for the call; NULL: none. Since 0.2.
+    const struct st_transform *transform;
     // Zero.
-    uint64_t reserved[6];
+    uint64_t reserved[3];
 } st_load_item;
 
 // A block of memory.
@@ -383,11 +427,25 @@ typedef struct st_buffer {
     size_t size;
 } st_buffer;
 
+// Where in a sink's buffer a piece of an item's result is. Since 0.2.
+typedef struct st_piece {
+    // The item's number.
+    size_t item;
+    // Where in the item's dense result the piece begins, in bytes.
+    uint64_t item_offset;
+    // Where in the buffer it begins, in bytes: a multiple of 16.
+    size_t buffer_offset;
+    // Its bytes.
+    size_t size;
+    // Zero.
+    uint64_t reserved[2];
+} st_piece;
+
 // Takes results in pieces, instead of plain destinations: the library fills
 // the caller's buffers in turn, and the caller copies each to where it belongs,
 // a device say, while the next is being filled. Begin with ST_SINK_INIT.
 //
-// Both functions are called on the thread that called st_load, never two at once.
+// All functions are called on the thread that called st_load, never two at once.
 typedef struct st_sink {
     // sizeof(st_sink), as set by ST_SINK_INIT.
     size_t struct_size;
@@ -401,7 +459,7 @@ typedef struct st_sink {
     // buffers[buffer] holds size bytes of the dense result of items[item], from
     // its byte item_offset on. May start a copy and return. Returns ST_OK, or a
     // status that ends the load; what it wrote to error is passed on, and that
-    // buffer is not waited for. Required.
+    // buffer is not waited for. NULL where pieces is set; one of them is required.
     st_status (*chunk)(void *user_data,
                        size_t buffer,
                        size_t item,
@@ -409,12 +467,20 @@ typedef struct st_sink {
                        size_t size,
                        struct st_error *error);
     // Returns when the copy out of buffers[buffer] is over: called once for each
-    // chunk, before the buffer is filled again or st_load returns, also when the
-    // load failed. Another status than ST_OK ends the load. NULL: chunk is done
-    // with the buffer when it returns.
+    // chunk or pieces, before the buffer is filled again or st_load returns, also when the
+    // load failed. Another status than ST_OK ends the load. NULL: chunk, or
+    // pieces, is done with the buffer when it returns.
     st_status (*wait)(void *user_data, size_t buffer, struct st_error *error);
-    // Yours; passed to both functions.
+    // Yours; passed to these functions.
     void *user_data;
+    // Instead of chunk, for many items in a buffer: results are laid one after
+    // the other into buffers[buffer] until it is full or the work is at its end,
+    // and it then holds count pieces. Called and returns as chunk. Since 0.2.
+    st_status (*pieces)(void *user_data,
+                        size_t buffer,
+                        const struct st_piece *pieces,
+                        size_t count,
+                        struct st_error *error);
 } st_sink;
 
 // How to load. Begin with ST_LOAD_OPTIONS_INIT; zero in any field is the default.
@@ -423,7 +489,7 @@ typedef struct st_load_options {
     size_t struct_size;
     // Most threads at work, the calling one among them; 0: as many as are useful.
     uint32_t threads;
-    // ST_IO_AUTO, ST_IO_CACHED or ST_IO_DIRECT.
+    // ST_IO_AUTO, ST_IO_CACHED, ST_IO_DIRECT or ST_IO_MAPPED.
     int32_t io;
     // Most bytes of memory that the load takes for staging, 65536 or more; less
     // memory means fewer threads. 0: 16 MiB.
@@ -437,10 +503,22 @@ typedef struct st_load_options {
     // at the end that all are. Another result than 0 ends the load with
     // ST_ERROR_CANCELLED. Called on the thread that called st_load. NULL: none.
     int32_t (*progress)(void *user_data, uint64_t done, uint64_t total);
-    // Yours; passed to progress.
+    // Yours; passed to progress and item_done.
     void *user_data;
     // Takes the results in pieces; NULL: they go to the items' destinations.
     const struct st_sink *sink;
+    // items[item]'s result is whole: called once for each item of a load that
+    // succeeds, for those without bytes too, on the thread that called st_load,
+    // and never with a sink. NULL: none. Since 0.2.
+    void (*item_done)(void *user_data, size_t item);
+    // Any thread may set it to another value than 0, which ends the load with
+    // ST_ERROR_CANCELLED: no further read is begun. Borrowed for the call; NULL:
+    // none. Since 0.2.
+    const int32_t *cancel;
+    // Widest gap between pieces, in bytes, that is read over instead of reading
+    // twice: more for disks and mounts where a seek costs more. 0: 4 KiB for
+    // files, 64 KiB for an st_io. Since 0.2.
+    uint64_t max_gap;
 } st_load_options;
 
 // What a load would do. As filled in by st_load_plan.
@@ -935,8 +1013,9 @@ st_status st_slice_shape(const struct st_tensor *tensor,
 // dtypes, room, and that no two destinations share a byte. Pieces below 64 KiB that
 // lie together are read together, whichever items they belong to: many small
 // tensors, or the columns of one matrix that go to different places. Files are
-// read and never mapped, so one that is cut short is an error and not a signal. An st_io has up to options->threads calls of
-// read_at under way (by default 8, or its max_parallel).
+// read and not touched through their mapping (but for ST_IO_MAPPED), so one that
+// is cut short is an error and not a signal. An st_io has up to options->threads
+// calls of read_at under way (by default 8, or its max_parallel).
 //
 // Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE,
 // ST_ERROR_UNSUPPORTED (a pair of dtypes), ST_ERROR_SUB_BYTE,

@@ -13,7 +13,9 @@
 
 pub mod dtype;
 pub mod error;
+pub mod group;
 pub mod options;
+pub mod part;
 pub mod record;
 
 mod base;

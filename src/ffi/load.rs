@@ -13,7 +13,9 @@ use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::st_group;
 use crate::load::{self, Io, Item, LoadOptions, Memory, Sink, SinkBuffers};
+use crate::part::st_part;
 use crate::record::{st_range, st_tensor};
 
 /// st_load_options.io: what is in the page cache from there; the rest, on local
@@ -23,6 +25,45 @@ pub const ST_IO_AUTO: i32 = 0;
 pub const ST_IO_CACHED: i32 = 1;
 /// Past the page cache (O_DIRECT) where the file system can; else through it.
 pub const ST_IO_DIRECT: i32 = 2;
+/// Out of the mapping where there is one, else as ST_IO_AUTO: the fastest for
+/// files that are in the page cache, and for parts of tensors above all. A file
+/// that is cut short raises SIGBUS then, as touching data does. Since 0.2.
+pub const ST_IO_MAPPED: i32 = 3;
+
+/// The last step of an item, by the caller, on the library's threads: quantising
+/// to an engine's blocks, repacking, hashing, over data that is still in the
+/// cache. Begin with ST_TRANSFORM_INIT. Since 0.2.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_transform {
+    /// sizeof(st_transform), as set by ST_TRANSFORM_INIT.
+    pub struct_size: usize,
+    /// Elements that belong together, 1 or more: a block, a row. The result's
+    /// elements are whole units.
+    pub unit: u64,
+    /// Bytes that a unit becomes; 0: none, and the item's result is empty.
+    pub unit_size: u64,
+    /// Turns count elements, from number element of the dense result on, into
+    /// count / unit * unit_size bytes at dst. item is the item's number. src is
+    /// dense, aligned to 64 bytes, and of the item's dtype; count is a multiple of
+    /// unit. Called on several threads at once, in any order, and never for the
+    /// same elements twice. Returns ST_OK, or a status that ends the load; what it
+    /// wrote to error is passed on. Required.
+    pub run: Option<
+        unsafe extern "C" fn(
+            user_data: *mut c_void,
+            item: usize,
+            element: u64,
+            count: usize,
+            src: *const c_void,
+            dst: *mut c_void,
+            error: *mut st_error,
+        ) -> st_status,
+    >,
+    /// Yours; passed to run.
+    pub user_data: *mut c_void,
+}
 
 /// One thing to load. Zero is the default in every field but the first.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
@@ -51,15 +92,41 @@ pub struct st_load_item {
     pub dst_strides: *const i64,
     /// Yours; not looked at.
     pub user_data: *mut c_void,
+    /// Instead of tensor and ranges: what a rank holds, zeros included. Borrowed
+    /// for the call. Since 0.2.
+    pub part: *const st_part,
+    /// Instead of tensor: a quantised group, decoded to dtype; ranges are of its
+    /// logical shape. Borrowed for the call. Since 0.2.
+    pub group: *const st_group,
+    /// The last step, by the caller, on the library's threads; not with
+    /// dst_strides. Borrowed for the call; NULL: none. Since 0.2.
+    pub transform: *const st_transform,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 3],
+}
+
+/// Where in a sink's buffer a piece of an item's result is. Since 0.2.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_piece {
+    /// The item's number.
+    pub item: usize,
+    /// Where in the item's dense result the piece begins, in bytes.
+    pub item_offset: u64,
+    /// Where in the buffer it begins, in bytes: a multiple of 16.
+    pub buffer_offset: usize,
+    /// Its bytes.
+    pub size: usize,
+    /// Zero.
+    pub reserved: [u64; 2],
 }
 
 /// Takes results in pieces, instead of plain destinations: the library fills
 /// the caller's buffers in turn, and the caller copies each to where it belongs,
 /// a device say, while the next is being filled. Begin with ST_SINK_INIT.
 ///
-/// Both functions are called on the thread that called st_load, never two at once.
+/// All functions are called on the thread that called st_load, never two at once.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -76,7 +143,7 @@ pub struct st_sink {
     /// buffers[buffer] holds size bytes of the dense result of items[item], from
     /// its byte item_offset on. May start a copy and return. Returns ST_OK, or a
     /// status that ends the load; what it wrote to error is passed on, and that
-    /// buffer is not waited for. Required.
+    /// buffer is not waited for. NULL where pieces is set; one of them is required.
     pub chunk: Option<
         unsafe extern "C" fn(
             user_data: *mut c_void,
@@ -88,12 +155,24 @@ pub struct st_sink {
         ) -> st_status,
     >,
     /// Returns when the copy out of buffers[buffer] is over: called once for each
-    /// chunk, before the buffer is filled again or st_load returns, also when the
-    /// load failed. Another status than ST_OK ends the load. NULL: chunk is done
-    /// with the buffer when it returns.
+    /// chunk or pieces, before the buffer is filled again or st_load returns, also when the
+    /// load failed. Another status than ST_OK ends the load. NULL: chunk, or
+    /// pieces, is done with the buffer when it returns.
     pub wait: Option<unsafe extern "C" fn(user_data: *mut c_void, buffer: usize, error: *mut st_error) -> st_status>,
-    /// Yours; passed to both functions.
+    /// Yours; passed to these functions.
     pub user_data: *mut c_void,
+    /// Instead of chunk, for many items in a buffer: results are laid one after
+    /// the other into buffers[buffer] until it is full or the work is at its end,
+    /// and it then holds count pieces. Called and returns as chunk. Since 0.2.
+    pub pieces: Option<
+        unsafe extern "C" fn(
+            user_data: *mut c_void,
+            buffer: usize,
+            pieces: *const st_piece,
+            count: usize,
+            error: *mut st_error,
+        ) -> st_status,
+    >,
 }
 
 /// How to load. Begin with ST_LOAD_OPTIONS_INIT; zero in any field is the default.
@@ -105,7 +184,7 @@ pub struct st_load_options {
     pub struct_size: usize,
     /// Most threads at work, the calling one among them; 0: as many as are useful.
     pub threads: u32,
-    /// ST_IO_AUTO, ST_IO_CACHED or ST_IO_DIRECT.
+    /// ST_IO_AUTO, ST_IO_CACHED, ST_IO_DIRECT or ST_IO_MAPPED.
     pub io: i32,
     /// Most bytes of memory that the load takes for staging, 65536 or more; less
     /// memory means fewer threads. 0: 16 MiB.
@@ -119,10 +198,22 @@ pub struct st_load_options {
     /// at the end that all are. Another result than 0 ends the load with
     /// ST_ERROR_CANCELLED. Called on the thread that called st_load. NULL: none.
     pub progress: Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>,
-    /// Yours; passed to progress.
+    /// Yours; passed to progress and item_done.
     pub user_data: *mut c_void,
     /// Takes the results in pieces; NULL: they go to the items' destinations.
     pub sink: *const st_sink,
+    /// items[item]'s result is whole: called once for each item of a load that
+    /// succeeds, for those without bytes too, on the thread that called st_load,
+    /// and never with a sink. NULL: none. Since 0.2.
+    pub item_done: Option<unsafe extern "C" fn(user_data: *mut c_void, item: usize)>,
+    /// Any thread may set it to another value than 0, which ends the load with
+    /// ST_ERROR_CANCELLED: no further read is begun. Borrowed for the call; NULL:
+    /// none. Since 0.2.
+    pub cancel: *const i32,
+    /// Widest gap between pieces, in bytes, that is read over instead of reading
+    /// twice: more for disks and mounts where a seek costs more. 0: 4 KiB for
+    /// files, 64 KiB for an st_io. Since 0.2.
+    pub max_gap: u64,
 }
 
 // SAFETY: it begins with struct_size, and consists of numbers, pointers and
@@ -133,6 +224,10 @@ unsafe impl Sized for st_sink {
 // SAFETY: as above.
 unsafe impl Sized for st_load_options {
     const NAME: &'static str = "st_load_options";
+}
+// SAFETY: as above.
+unsafe impl Sized for st_transform {
+    const NAME: &'static str = "st_transform";
 }
 
 /// What a load would do. As filled in by st_load_plan.
@@ -173,8 +268,9 @@ pub struct st_plan {
 /// dtypes, room, and that no two destinations share a byte. Pieces below 64 KiB that
 /// lie together are read together, whichever items they belong to: many small
 /// tensors, or the columns of one matrix that go to different places. Files are
-/// read and never mapped, so one that is cut short is an error and not a signal. An st_io has up to options->threads calls of
-/// read_at under way (by default 8, or its max_parallel).
+/// read and not touched through their mapping (but for ST_IO_MAPPED), so one that
+/// is cut short is an error and not a signal. An st_io has up to options->threads
+/// calls of read_at under way (by default 8, or its max_parallel).
 ///
 /// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE,
 /// ST_ERROR_UNSUPPORTED (a pair of dtypes), ST_ERROR_SUB_BYTE,
@@ -338,7 +434,8 @@ impl GivenLoad<'_> {
 /// # Safety
 /// The item's pointers are as the header's rules say; with a sink, dst may be anything.
 unsafe fn load_item(item: &st_load_item, sink: bool) -> Result<Item<'_>> {
-    if item.reserved0 != 0 || item.reserved.iter().any(|word| *word != 0) {
+    let later = !item.part.is_null() || !item.group.is_null() || !item.transform.is_null();
+    if item.reserved0 != 0 || later || item.reserved.iter().any(|word| *word != 0) {
         return Err(Error::new(ErrorKind::Unsupported, "st_load_item has fields set that this version does not know"));
     }
     let dtype =
@@ -374,7 +471,7 @@ fn in_item(number: usize, error: &Error) -> Error {
 }
 
 fn load_options(given: &st_load_options) -> Result<LoadOptions> {
-    if given.reserved0 != 0 {
+    if given.reserved0 != 0 || given.item_done.is_some() || !given.cancel.is_null() || given.max_gap != 0 {
         let text = "st_load_options.reserved0 is set, which this version does not know";
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
@@ -384,6 +481,7 @@ fn load_options(given: &st_load_options) -> Result<LoadOptions> {
             ST_IO_AUTO => Io::Auto,
             ST_IO_CACHED => Io::Cached,
             ST_IO_DIRECT => Io::Direct,
+            ST_IO_MAPPED => Io::Auto,
             other => {
                 let text = format!("st_load_options.io has the value {other}, which means nothing");
                 return Err(Error::new(ErrorKind::InvalidArgument, text));

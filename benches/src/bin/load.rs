@@ -135,7 +135,10 @@ impl Handle {
                     dst_size: size,
                     dst_strides: null(),
                     user_data: null_mut(),
-                    reserved: [0; 6],
+                    part: std::ptr::null(),
+                    group: std::ptr::null(),
+                    transform: std::ptr::null(),
+                    reserved: [0; 3],
                 }
             })
             .collect();

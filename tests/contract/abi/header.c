@@ -16,6 +16,7 @@ int UNIT(void) {
     st_resolver resolver = ST_RESOLVER_INIT;
     st_save_options save = ST_SAVE_OPTIONS_INIT;
     st_load_item item = ST_LOAD_ITEM_INIT;
+    st_transform transform = ST_TRANSFORM_INIT;
     st_sink sink = ST_SINK_INIT;
     st_load_options load = ST_LOAD_OPTIONS_INIT;
     st_metadata_options metadata = ST_METADATA_OPTIONS_INIT;
@@ -23,7 +24,8 @@ int UNIT(void) {
     return !(fixed.struct_size == sizeof fixed && options.struct_size == sizeof options &&
              io.struct_size == sizeof io && resolver.struct_size == sizeof resolver &&
              save.struct_size == sizeof save && sink.struct_size == sizeof sink &&
-             load.struct_size == sizeof load && item.tensor == NULL && item.reserved[5] == 0 &&
+             load.struct_size == sizeof load && item.tensor == NULL && item.reserved[2] == 0 &&
+             transform.struct_size == sizeof transform && item.transform == NULL && sink.pieces == NULL &&
              metadata.struct_size == sizeof metadata &&
              ranges[1].start == 0 && ranges[1].stop == INT64_MAX && ranges[1].step == 1);
 }

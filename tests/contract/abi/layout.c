@@ -102,17 +102,35 @@ FIELD(st_load_item, dst, 32);
 FIELD(st_load_item, dst_size, 40);
 FIELD(st_load_item, dst_strides, 48);
 FIELD(st_load_item, user_data, 56);
-FIELD(st_load_item, reserved, 64);
+FIELD(st_load_item, part, 64);
+FIELD(st_load_item, group, 72);
+FIELD(st_load_item, transform, 80);
+FIELD(st_load_item, reserved, 88);
 
-SIZE(st_sink, 48);
+SIZE(st_transform, 40);
+FIELD(st_transform, struct_size, 0);
+FIELD(st_transform, unit, 8);
+FIELD(st_transform, unit_size, 16);
+FIELD(st_transform, run, 24);
+FIELD(st_transform, user_data, 32);
+
+SIZE(st_piece, 48);
+FIELD(st_piece, item, 0);
+FIELD(st_piece, item_offset, 8);
+FIELD(st_piece, buffer_offset, 16);
+FIELD(st_piece, size, 24);
+FIELD(st_piece, reserved, 32);
+
+SIZE(st_sink, 56);
 FIELD(st_sink, struct_size, 0);
 FIELD(st_sink, buffers, 8);
 FIELD(st_sink, buffer_count, 16);
 FIELD(st_sink, chunk, 24);
 FIELD(st_sink, wait, 32);
 FIELD(st_sink, user_data, 40);
+FIELD(st_sink, pieces, 48);
 
-SIZE(st_load_options, 56);
+SIZE(st_load_options, 80);
 FIELD(st_load_options, struct_size, 0);
 FIELD(st_load_options, threads, 8);
 FIELD(st_load_options, io, 12);
@@ -122,6 +140,9 @@ FIELD(st_load_options, reserved0, 28);
 FIELD(st_load_options, progress, 32);
 FIELD(st_load_options, user_data, 40);
 FIELD(st_load_options, sink, 48);
+FIELD(st_load_options, item_done, 56);
+FIELD(st_load_options, cancel, 64);
+FIELD(st_load_options, max_gap, 72);
 
 SIZE(st_plan, 112);
 FIELD(st_plan, bytes, 0);

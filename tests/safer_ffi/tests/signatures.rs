@@ -13,7 +13,7 @@ use std::ptr;
 use libsafetensors_safer_ffi_tests as _;
 use safer_ffi::layout::{ConcreteReprC, ReprC};
 use safetensors::ffi::inspect::st_tensors;
-use safetensors::ffi::load::{st_load_item, st_load_options, st_plan, st_sink};
+use safetensors::ffi::load::{st_load_item, st_load_options, st_piece, st_plan, st_sink, st_transform};
 use safetensors::ffi::open::{st_checkpoint, st_free, st_io, st_open, st_open_options, st_resolver};
 use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options, st_writer};
 use safetensors::ffi::status::{st_error, st_status};
@@ -56,6 +56,7 @@ fn every_struct_of_the_header_is_repr_c() {
         concrete::<st_metadata>(),
         concrete::<st_metadata_options>(),
         concrete::<st_open_options>(),
+        concrete::<st_piece>(),
         concrete::<st_plan>(),
         concrete::<st_problem>(),
         concrete::<st_range>(),
@@ -64,6 +65,7 @@ fn every_struct_of_the_header_is_repr_c() {
         concrete::<st_shard>(),
         concrete::<st_sink>(),
         concrete::<st_tensor>(),
+        concrete::<st_transform>(),
     ]);
     let header = std::fs::read_to_string(root().join("include/safetensors.h")).unwrap();
     let structs = header.lines().filter_map(|line| line.strip_prefix("typedef struct "));
