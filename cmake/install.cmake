@@ -7,7 +7,8 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-install(FILES include/safetensors.h bindings/cpp/include/safetensors.hpp DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(FILES include/safetensors.h include/safetensors_model.h bindings/cpp/include/safetensors.hpp
+  DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(PROGRAMS "${lib}/${safetensors_file}" DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(FILES "${lib}/${safetensors_soname}" "${lib}/${safetensors_link}" "${lib}/${safetensors_archive}"
   DESTINATION "${CMAKE_INSTALL_LIBDIR}")

@@ -693,6 +693,15 @@ typedef struct st_problem {
 // A shard is missing (os_errno says why), or lacks a tensor that the index maps to it.
 #define ST_ERROR_SHARD 24
 
+// A rank plan is wrong or does not fit the checkpoint; the message begins with the rule's name.
+#define ST_ERROR_PLAN 25
+
+// A quantised group is broken: its members contradict one another.
+#define ST_ERROR_GROUP 26
+
+// A config.json can't be read.
+#define ST_ERROR_CONFIG 27
+
 // As the file has it; where a dtype may be chosen.
 #define ST_DTYPE_AS_STORED 0
 

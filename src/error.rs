@@ -36,6 +36,9 @@ pub enum ErrorKind {
     SubByte = 22,
     Index = 23,
     Shard = 24,
+    Plan = 25,
+    Group = 26,
+    Config = 27,
 }
 
 impl ErrorKind {
@@ -65,6 +68,9 @@ impl ErrorKind {
         Self::SubByte,
         Self::Index,
         Self::Shard,
+        Self::Plan,
+        Self::Group,
+        Self::Config,
     ];
 
     /// The kind with this C number.

@@ -1,53 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The part of a tensor or of a quantised group that a rank holds, in the
-//! layout C sees.
+//! What a process of a parallel job holds of a tensor, as callers see it: the
+//! records of rank plans, in the layout C sees.
+#![allow(non_camel_case_types, reason = "the names are the C names")]
 
 use crate::group::st_group;
 use crate::record::st_tensor;
 
-/// A piece of one dimension: the stored elements from start to stop, then zeros.
+/// A piece of a dimension: the stored indices start to stop - 1, then zeros
+/// indices that are in no file and whose elements have all bits 0.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(non_camel_case_types, reason = "the name is the C name")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct st_interval {
-    /// First stored element.
+    /// First stored index.
     pub start: i64,
-    /// The element after the last; equal to start where the piece is zeros alone.
+    /// The stored index after the last.
     pub stop: i64,
-    /// Zero elements that follow.
+    /// Indices after those whose elements are zero.
     pub zeros: i64,
-    /// Logical elements of the piece's first block that belong to what lies
-    /// before the piece. Not looked at by loading.
+    /// Of block scales, how many logical elements of the first block belong to
+    /// what lies before this piece; 0 elsewhere. Loading does not look at it.
     pub skip: i64,
 }
 
-/// One piece of one dimension; the Rust name of [`st_interval`].
+/// A piece of a dimension; the Rust name of [`st_interval`].
 pub type Interval = st_interval;
 
-/// What a rank holds of one tensor or group.
+/// What one rank holds of a tensor. As filled in by the library, everything it
+/// points to is owned by what returned it.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Debug)]
-#[allow(non_camel_case_types, reason = "the name is the C name")]
 pub struct st_part {
-    /// Which tensor; NULL where it is a part of a group.
+    /// The tensor that it is a part of, owned by the checkpoint; NULL where it is of a group.
     pub tensor: *const st_tensor,
-    /// Which group; NULL where it is a part of a tensor.
+    /// The group that it is a part of; NULL where it is of a tensor.
     pub group: *const st_group,
-    /// Number of dimensions.
+    /// Number of dimensions, as many as the tensor has.
     pub rank: usize,
-    /// rank sizes of the local result.
+    /// rank sizes: the local shape.
     pub shape: *const i64,
-    /// For each dimension its pieces, in the result's order; NULL: all of it.
+    /// For each dimension its pieces in their local order; NULL: all of it.
     pub intervals: *const *const st_interval,
-    /// For each dimension how many pieces; not looked at where it is all of it.
+    /// For each dimension how many pieces; 0 too where intervals has NULL.
     pub interval_counts: *const usize,
     /// Bytes of the local result as stored.
     pub size: u64,
-    /// Bytes that are read for it.
+    /// Bytes that are read for it: those that are not zeros of a padding.
     pub read_size: u64,
-    /// Zero.
+    /// Zero; ignored when given to the library.
     pub reserved: [u64; 4],
 }
 

@@ -40,6 +40,9 @@ const (
 	ErrSubByte         Status = 22 // elements smaller than a byte do not fill whole bytes
 	ErrIndex           Status = 23 // the index is malformed, or a folder has several
 	ErrShard           Status = 24 // a shard is missing, or lacks a tensor of the index
+	ErrPlan            Status = 25 // a rank plan is wrong or does not fit the checkpoint
+	ErrGroup           Status = 26 // a quantised group contradicts itself
+	ErrConfig          Status = 27 // a config.json can't be read
 )
 
 // Faults that are this package's own to find.

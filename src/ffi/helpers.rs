@@ -46,6 +46,9 @@ pub extern "C" fn st_status_name(status: st_status) -> *const c_char {
             ErrorKind::SubByte => c"ST_ERROR_SUB_BYTE",
             ErrorKind::Index => c"ST_ERROR_INDEX",
             ErrorKind::Shard => c"ST_ERROR_SHARD",
+            ErrorKind::Plan => c"ST_ERROR_PLAN",
+            ErrorKind::Group => c"ST_ERROR_GROUP",
+            ErrorKind::Config => c"ST_ERROR_CONFIG",
         },
     };
     name.as_ptr()

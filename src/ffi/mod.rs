@@ -8,10 +8,12 @@ mod boundary;
 pub mod convert;
 pub mod dtype;
 mod given;
+pub mod groups;
 pub mod helpers;
 pub mod inspect;
 pub mod load;
 pub mod open;
+pub mod rank_plan;
 pub mod read;
 #[cfg(feature = "safer-ffi")]
 mod safer;

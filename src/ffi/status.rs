@@ -59,6 +59,12 @@ pub const ST_ERROR_SUB_BYTE: st_status = 22;
 pub const ST_ERROR_INDEX: st_status = 23;
 /// A shard is missing (os_errno says why), or lacks a tensor that the index maps to it.
 pub const ST_ERROR_SHARD: st_status = 24;
+/// A rank plan is wrong or does not fit the checkpoint; the message begins with the rule's name.
+pub const ST_ERROR_PLAN: st_status = 25;
+/// A quantised group is broken: its members contradict one another.
+pub const ST_ERROR_GROUP: st_status = 26;
+/// A config.json can't be read.
+pub const ST_ERROR_CONFIG: st_status = 27;
 
 /// An error: plain memory of the caller's, nothing to free, 512 bytes for ever.
 ///

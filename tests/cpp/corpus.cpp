@@ -44,7 +44,7 @@ std::string decoded(const std::string &text)
 
 st::Status status_of(const std::string &name)
 {
-    for (int code = ST_OK; code <= ST_ERROR_SHARD; code++)
+    for (int code = ST_OK; code <= ST_ERROR_CONFIG; code++)
         if (name == st::name(static_cast<st::Status>(code)))
             return static_cast<st::Status>(code);
     throw std::runtime_error("no such status: " + name);

@@ -140,6 +140,9 @@ enum class Status : st_status {
     sub_byte = ST_ERROR_SUB_BYTE,
     index = ST_ERROR_INDEX,
     shard = ST_ERROR_SHARD,
+    plan = ST_ERROR_PLAN,
+    group = ST_ERROR_GROUP,
+    config = ST_ERROR_CONFIG,
 };
 
 // Element types, spelled as in files.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The header by itself, and twice, before anything else. Compiled as each
+// The headers by themselves, and twice, before anything else. Compiled as each
 // standard of C and C++, into two objects that are linked to one program: with
 // UNIT as `other`, and as `main`. Uses every initialiser.
 
 #include <safetensors.h>
 #include <safetensors.h>
+#include <safetensors_model.h>
 
 int UNIT(void);
 
@@ -20,12 +21,13 @@ int UNIT(void) {
     st_sink sink = ST_SINK_INIT;
     st_load_options load = ST_LOAD_OPTIONS_INIT;
     st_metadata_options metadata = ST_METADATA_OPTIONS_INIT;
+    st_rank_plan_options plan = ST_RANK_PLAN_OPTIONS_INIT;
     static const st_range ranges[2] = {ST_RANGE_ALL, ST_RANGE_ALL};
     return !(fixed.struct_size == sizeof fixed && options.struct_size == sizeof options &&
              io.struct_size == sizeof io && resolver.struct_size == sizeof resolver &&
              save.struct_size == sizeof save && sink.struct_size == sizeof sink &&
              load.struct_size == sizeof load && item.tensor == NULL && item.reserved[2] == 0 &&
              transform.struct_size == sizeof transform && item.transform == NULL && sink.pieces == NULL &&
-             metadata.struct_size == sizeof metadata &&
+             metadata.struct_size == sizeof metadata && plan.struct_size == sizeof plan &&
              ranges[1].start == 0 && ranges[1].stop == INT64_MAX && ranges[1].step == 1);
 }

@@ -4,7 +4,7 @@
 // only. What a released header has here never changes; structs that begin with
 // struct_size may grow behind their last field.
 
-#include <safetensors.h>
+#include <safetensors_model.h>
 
 #if !defined(__LP64__)
 #error "these are the numbers for LP64"
@@ -185,3 +185,45 @@ SIZE(st_metadata_options, 16);
 FIELD(st_metadata_options, struct_size, 0);
 FIELD(st_metadata_options, in_place, 8);
 FIELD(st_metadata_options, sync, 12);
+
+SIZE(st_interval, 32);
+FIELD(st_interval, start, 0);
+FIELD(st_interval, stop, 8);
+FIELD(st_interval, zeros, 16);
+FIELD(st_interval, skip, 24);
+
+SIZE(st_part, 96);
+FIELD(st_part, tensor, 0);
+FIELD(st_part, group, 8);
+FIELD(st_part, rank, 16);
+FIELD(st_part, shape, 24);
+FIELD(st_part, intervals, 32);
+FIELD(st_part, interval_counts, 40);
+FIELD(st_part, size, 48);
+FIELD(st_part, read_size, 56);
+FIELD(st_part, reserved, 64);
+
+SIZE(st_axis, 40);
+FIELD(st_axis, name, 0);
+FIELD(st_axis, rank, 8);
+FIELD(st_axis, size, 16);
+FIELD(st_axis, reserved, 24);
+
+SIZE(st_symbol, 32);
+FIELD(st_symbol, name, 0);
+FIELD(st_symbol, value, 8);
+FIELD(st_symbol, reserved, 16);
+
+SIZE(st_text, 16);
+FIELD(st_text, data, 0);
+FIELD(st_text, size, 8);
+
+SIZE(st_rank_plan_options, 72);
+FIELD(st_rank_plan_options, struct_size, 0);
+FIELD(st_rank_plan_options, plans, 8);
+FIELD(st_rank_plan_options, plan_count, 16);
+FIELD(st_rank_plan_options, config, 24);
+FIELD(st_rank_plan_options, symbols, 40);
+FIELD(st_rank_plan_options, symbol_count, 48);
+FIELD(st_rank_plan_options, groups, 56);
+FIELD(st_rank_plan_options, strict, 64);

@@ -3,6 +3,7 @@
 // A program that uses the library. Each consumer beside it builds it in its own way.
 
 #include <safetensors.h>
+#include <safetensors_model.h>
 
 #include <stdio.h>
 #include <string.h>

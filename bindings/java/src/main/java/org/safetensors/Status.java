@@ -52,9 +52,15 @@ public enum Status {
     /** The index file is malformed, or a folder has several. */
     INDEX(23),
     /** A shard is missing, or lacks a tensor that the index maps to it. */
-    SHARD(24);
+    SHARD(24),
+    /** A rank plan is wrong, or does not fit the checkpoint. */
+    PLAN(25),
+    /** A quantised group contradicts itself. */
+    GROUP(26),
+    /** A config.json can't be read. */
+    CONFIG(27);
 
-    private static final Status[] BY_CODE = new Status[25];
+    private static final Status[] BY_CODE = new Status[28];
 
     static {
         for (Status status : values()) {
