@@ -8,14 +8,7 @@ use std::ffi::{c_char, c_void, CStr, CString};
 use std::mem::{zeroed, MaybeUninit};
 use std::ptr;
 
-use safetensors::ffi::convert::st_convert;
-use safetensors::ffi::helpers::{st_dtype_bits, st_dtype_from_name, st_dtype_name, st_status_name};
-use safetensors::ffi::inspect::{st_find_tensor_n, st_get_metadata, st_metadata_entries, st_shards, st_tensors};
-use safetensors::ffi::open::*;
-use safetensors::ffi::read::{st_get_tensor_n, st_read_tensor};
-use safetensors::ffi::save::*;
-use safetensors::ffi::slice::{st_read_slice, st_slice_shape};
-use safetensors::ffi::status::{st_error, ST_OK};
+use safetensors::ffi::*;
 use safetensors::record::{st_metadata, st_range, st_tensor};
 
 use crate::script::Script;

@@ -9,9 +9,7 @@ use std::mem::zeroed;
 use std::ptr;
 
 use safetensors::convert::{convert, supported};
-use safetensors::ffi::load::*;
-use safetensors::ffi::save::st_buffer;
-use safetensors::ffi::status::*;
+use safetensors::ffi::*;
 use safetensors::record::st_range;
 use safetensors::Dtype;
 

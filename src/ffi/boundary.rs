@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What every export does with what crosses: panics, pointers, struct sizes.
 
-use std::ffi::{c_char, CStr};
 use std::mem::MaybeUninit;
 use std::panic::{self, AssertUnwindSafe};
 use std::slice;
@@ -33,37 +32,12 @@ pub(super) unsafe fn guard<T>(
     })
 }
 
-/// The argument behind a pointer that must not be NULL.
-///
-/// # Safety
-/// `pointer` is null or points to a valid value that outlives `'a`.
-pub(super) unsafe fn required<'a, T>(pointer: *const T, what: &str) -> Result<&'a T> {
-    // SAFETY: the caller's promise.
-    unsafe { pointer.as_ref() }.ok_or_else(|| null(what))
-}
-
-/// The bytes of a C string that must not be NULL.
-///
-/// # Safety
-/// `text` is null or NUL-terminated and outlives `'a`.
-pub(super) unsafe fn required_text<'a>(text: *const c_char, what: &str) -> Result<&'a [u8]> {
-    if text.is_null() {
-        return Err(null(what));
-    }
-    // SAFETY: the caller's promise.
-    Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
-}
-
-pub(super) fn null(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("{what} is NULL"))
-}
-
 /// A struct that starts with `size_t struct_size` and for which all bits zero
 /// is a valid value.
 ///
 /// # Safety
 /// Both of the above hold for the type.
-pub(super) unsafe trait Sized: Copy {
+pub(super) unsafe trait CallerStruct: Copy {
     const NAME: &'static str;
 }
 
@@ -74,7 +48,7 @@ pub(super) const LARGEST_STRUCT: usize = 4096;
 ///
 /// # Safety
 /// `pointer` points to as many readable bytes as its first field says.
-pub(super) unsafe fn read_sized<T: Sized>(pointer: *const T) -> Result<T> {
+pub(super) unsafe fn read_sized<T: CallerStruct>(pointer: *const T) -> Result<T> {
     // SAFETY: the caller's promise.
     unsafe {
         let value = read_known(pointer)?;
@@ -87,7 +61,7 @@ pub(super) unsafe fn read_sized<T: Sized>(pointer: *const T) -> Result<T> {
 ///
 /// # Safety
 /// As for [`read_sized`].
-pub(super) unsafe fn read_known<T: Sized>(pointer: *const T) -> Result<T> {
+pub(super) unsafe fn read_known<T: CallerStruct>(pointer: *const T) -> Result<T> {
     // SAFETY: every such struct begins with its size.
     let size = unsafe { pointer.cast::<usize>().read_unaligned() };
     if size < size_of::<usize>() || size > LARGEST_STRUCT {
@@ -106,7 +80,7 @@ pub(super) unsafe fn read_known<T: Sized>(pointer: *const T) -> Result<T> {
 ///
 /// # Safety
 /// `pointer` has passed [`read_known`].
-pub(super) unsafe fn check_tail<T: Sized>(pointer: *const T) -> Result<()> {
+pub(super) unsafe fn check_tail<T: CallerStruct>(pointer: *const T) -> Result<()> {
     let known = size_of::<T>();
     // SAFETY: every such struct begins with its size, and has as many bytes.
     let tail = unsafe {
@@ -124,7 +98,7 @@ pub(super) unsafe fn check_tail<T: Sized>(pointer: *const T) -> Result<()> {
 ///
 /// # Safety
 /// As for [`read_sized`], or null.
-pub(super) unsafe fn read_options<T: Sized>(pointer: *const T) -> Result<Option<T>> {
+pub(super) unsafe fn read_options<T: CallerStruct>(pointer: *const T) -> Result<Option<T>> {
     if pointer.is_null() {
         return Ok(None);
     }

@@ -4,7 +4,8 @@
 use std::ffi::c_void;
 use std::slice;
 
-use super::boundary::{guard, null};
+use super::arguments::null;
+use super::boundary::guard;
 use super::dtype::st_dtype;
 use super::status::{st_error, st_status, ST_OK};
 use crate::convert;

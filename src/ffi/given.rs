@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What callers give to be written, checked and converted.
 
-use std::ffi::{c_char, c_void, CStr};
-use std::slice;
+use std::ffi::c_void;
 
-use super::boundary::{null, read_options};
-use super::save::{
-    st_save_options, ST_ORDER_GIVEN, ST_ORDER_REFERENCE, ST_OVERWRITE_REFUSE, ST_OVERWRITE_REPLACE, ST_SYNC_FULL,
-    ST_SYNC_NONE,
-};
+use super::arguments::{array_at, given_bytes, given_text, memory_at, most, no_such, st_checkpoint, utf8};
+use super::boundary::{read_options, CallerStruct};
+use super::callbacks::CallerProgress;
 use crate::base::memory::Filler;
 use crate::base::parallel;
 use crate::checkpoint::Checkpoint;
@@ -16,6 +13,61 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{st_metadata, st_tensor};
 use crate::writer::{self, Durability, MetadataEntry, NewTensor, Order, Overwrite, SaveOptions};
+
+/// st_save_options.order: by dtype, widest first, then by name, as the reference implementation writes.
+pub const ST_ORDER_REFERENCE: i32 = 0;
+/// As given.
+pub const ST_ORDER_GIVEN: i32 = 1;
+
+/// st_save_options.sync: files and their names are on the disk when the call returns.
+pub const ST_SYNC_FULL: i32 = 0;
+/// The system writes them when it likes: a power failure may lose them.
+pub const ST_SYNC_NONE: i32 = 1;
+
+/// st_save_options.overwrite: a file that exists is replaced, in one step.
+pub const ST_OVERWRITE_REPLACE: i32 = 0;
+/// A file that exists stays: ST_ERROR_IO with EEXIST.
+pub const ST_OVERWRITE_REFUSE: i32 = 1;
+
+/// How to write. Begin with ST_SAVE_OPTIONS_INIT; zero in any field is the default.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_save_options {
+    /// sizeof(st_save_options), as set by ST_SAVE_OPTIONS_INIT.
+    pub struct_size: usize,
+    /// ST_ORDER_REFERENCE or ST_ORDER_GIVEN: how tensors follow one another.
+    pub order: i32,
+    /// The data section begins at a multiple of this many bytes (spaces in the
+    /// header see to it): a power of two from 8 to 2097152; 0: 8.
+    pub alignment: u32,
+    /// Most bytes of tensors in one file; 0: one file. What takes more becomes
+    /// shards and an index; one tensor larger than this is a shard by itself.
+    pub max_shard_size: u64,
+    /// ST_SYNC_FULL or ST_SYNC_NONE.
+    pub sync: i32,
+    /// ST_OVERWRITE_REPLACE or ST_OVERWRITE_REFUSE.
+    pub overwrite: i32,
+    /// Spare bytes in the header, for a later st_set_metadata.
+    pub header_reserve: u64,
+    /// For st_save and st_serialize: told now and then how many of the tensors'
+    /// bytes are written, and at the end that all are, before the file gets its
+    /// name. Another result than 0 ends the call with ST_ERROR_CANCELLED. May
+    /// be called from other threads than the caller's, one at a time. NULL: none.
+    pub progress: Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>,
+    /// Yours; passed to progress.
+    pub user_data: *mut c_void,
+    /// For st_save and st_serialize: records of this checkpoint whose data is
+    /// NULL or its mapping are read from its files, by shard, offset and size,
+    /// so that a file cut short is an error and not a signal. Borrowed for the
+    /// call. NULL: every record has data.
+    pub source: *const st_checkpoint,
+}
+
+// SAFETY: it begins with struct_size; null pointers and functions are valid.
+unsafe impl CallerStruct for st_save_options {
+    const NAME: &'static str = "st_save_options";
+}
 
 /// How many records are looked at together.
 const BATCH: usize = 64;
@@ -60,25 +112,6 @@ impl Given<'_> {
             Some(progress) => body(Some(&mut |done, total| progress.goes_on(done, total))),
             None => body(None),
         }
-    }
-}
-
-/// The caller's progress function.
-pub(super) struct CallerProgress(unsafe extern "C" fn(*mut c_void, u64, u64) -> i32, *mut c_void);
-
-// SAFETY: the header says that it may be called from other threads, one at a time.
-unsafe impl Send for CallerProgress {}
-// SAFETY: as above; the library holds a lock around each call.
-unsafe impl Sync for CallerProgress {}
-
-impl CallerProgress {
-    pub(super) fn new(progress: unsafe extern "C" fn(*mut c_void, u64, u64) -> i32, user_data: *mut c_void) -> Self {
-        Self(progress, user_data)
-    }
-
-    pub(super) fn goes_on(&self, done: u64, total: u64) -> bool {
-        // SAFETY: the caller's function with the caller's data.
-        unsafe { self.0(self.1, done, total) == 0 }
     }
 }
 
@@ -181,69 +214,12 @@ pub(super) unsafe fn metadata_entries<'a>(
     texts.collect::<Result<_>>().map(Some)
 }
 
-/// Text with its length, or up to its NUL where that is 0.
-///
-/// # Safety
-/// `text` is null or points to `len` bytes, or to a NUL-terminated text where
-/// that is 0, which outlive `'a`.
-unsafe fn given_text<'a>(text: *const c_char, len: usize, what: impl Fn() -> String) -> Result<&'a str> {
-    // SAFETY: the caller's promise.
-    utf8(unsafe { given_bytes(text, len, &what)? }, what)
-}
-
-/// # Safety
-/// As for [`given_text`].
-unsafe fn given_bytes<'a>(text: *const c_char, len: usize, what: &impl Fn() -> String) -> Result<&'a [u8]> {
-    match len {
-        _ if text.is_null() => Err(null(&what())),
-        // SAFETY: the caller's promise.
-        0 => Ok(unsafe { CStr::from_ptr(text) }.to_bytes()),
-        // SAFETY: as above.
-        _ => unsafe { memory_at(text.cast(), len, "text") },
-    }
-}
-
-fn utf8(bytes: &[u8], what: impl Fn() -> String) -> Result<&str> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        let text = format!("{} is not UTF-8 from its byte {} on", what(), error.valid_up_to());
-        Error::new(ErrorKind::InvalidArgument, text)
-    })
-}
-
-/// # Safety
-/// `items` is null or points to `count` items that outlive `'a`.
-pub(super) unsafe fn array_at<'a, T>(items: *const T, count: usize, what: &str) -> Result<&'a [T]> {
-    if count == 0 {
-        return Ok(&[]);
-    }
-    if items.is_null() {
-        return Err(null(what));
-    }
-    if count > most::<T>() {
-        return Err(Error::new(ErrorKind::InvalidArgument, format!("{count} {what} are beyond any memory")));
-    }
-    // SAFETY: the caller's promise.
-    Ok(unsafe { slice::from_raw_parts(items, count) })
-}
-
-/// How many of them memory can hold.
-fn most<T>() -> usize {
-    isize::MAX.unsigned_abs().checked_div(size_of::<T>()).unwrap_or(usize::MAX)
-}
-
-/// # Safety
-/// As for [`array_at`].
-pub(super) unsafe fn memory_at<'a>(data: *const c_void, size: usize, what: &str) -> Result<&'a [u8]> {
-    // SAFETY: the caller's promise.
-    unsafe { array_at(data.cast::<u8>(), size, what) }
-}
-
 fn save_options(given: &st_save_options) -> Result<SaveOptions> {
     Ok(SaveOptions {
         order: match given.order {
             ST_ORDER_REFERENCE => Order::Reference,
             ST_ORDER_GIVEN => Order::Given,
-            other => return Err(no_such("st_save_options.order", other)),
+            other => return Err(no_such("st_save_options.order", other, "ST_ORDER_REFERENCE or ST_ORDER_GIVEN")),
         },
         alignment: u64::from(given.alignment),
         max_shard_size: given.max_shard_size,
@@ -251,7 +227,9 @@ fn save_options(given: &st_save_options) -> Result<SaveOptions> {
         overwrite: match given.overwrite {
             ST_OVERWRITE_REPLACE => Overwrite::Replace,
             ST_OVERWRITE_REFUSE => Overwrite::Refuse,
-            other => return Err(no_such("st_save_options.overwrite", other)),
+            other => {
+                return Err(no_such("st_save_options.overwrite", other, "ST_OVERWRITE_REPLACE or ST_OVERWRITE_REFUSE"))
+            }
         },
         header_reserve: given.header_reserve,
     })
@@ -261,10 +239,6 @@ pub(super) fn durability(of: &str, given: i32) -> Result<Durability> {
     match given {
         ST_SYNC_FULL => Ok(Durability::Synced),
         ST_SYNC_NONE => Ok(Durability::Unsynced),
-        other => Err(no_such(&format!("{of}.sync"), other)),
+        other => Err(no_such(&format!("{of}.sync"), other, "ST_SYNC_FULL or ST_SYNC_NONE")),
     }
-}
-
-fn no_such(field: &str, value: i32) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("{field} has the value {value}, which means nothing"))
 }

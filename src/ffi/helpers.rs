@@ -3,7 +3,7 @@
 
 use std::ffi::{c_char, CStr};
 
-use super::boundary::required_text;
+use super::arguments::required_text;
 use super::dtype::{st_dtype, ST_DTYPE_AS_STORED};
 use super::status::{st_status, ST_OK};
 use super::version::SAFETENSORS_ABI_VERSION;

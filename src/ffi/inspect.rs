@@ -3,10 +3,8 @@
 
 use std::ffi::c_char;
 use std::ptr;
-use std::slice;
 
-use super::boundary::required_text;
-use super::open::st_checkpoint;
+use super::arguments::{required_text, st_checkpoint, text_n};
 use crate::record::{st_metadata, st_shard, st_tensor};
 
 /// ==== Inspect: none of these does I/O ====
@@ -137,19 +135,4 @@ unsafe fn find(checkpoint: *const st_checkpoint, name: Option<&[u8]>) -> *const 
         (Some(checkpoint), Some(name)) => checkpoint.0.find(name).map_or(ptr::null(), ptr::from_ref),
         _ => ptr::null(),
     }
-}
-
-/// Text given with its length; `None` for NULL with a length, or an absurd one.
-///
-/// # Safety
-/// `text` is null or points to `len` bytes that outlive `'a`.
-pub(super) unsafe fn text_n<'a>(text: *const c_char, len: usize) -> Option<&'a [u8]> {
-    if len == 0 {
-        return Some(&[]);
-    }
-    if text.is_null() || len > isize::MAX.unsigned_abs() {
-        return None;
-    }
-    // SAFETY: the caller's promise.
-    Some(unsafe { slice::from_raw_parts(text.cast(), len) })
 }

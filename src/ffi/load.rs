@@ -3,18 +3,15 @@
 
 use std::ffi::c_void;
 
-use super::boundary::{guard, null, read_options, read_sized, required, Sized};
-use super::given::{array_at, CallerProgress};
-use super::open::{call, st_checkpoint};
-use super::read::destination_size;
-use super::save::st_buffer;
-use super::slice::all_ranges;
+use super::arguments::{all_ranges, array_at, destination_size, no_such, null, required, st_checkpoint};
+use super::boundary::{guard, read_options, read_sized, CallerStruct};
+use super::callbacks::{st_sink, CallerProgress, CallerSink};
 use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::st_group;
-use crate::load::{self, Io, Item, LoadOptions, Memory, Sink, SinkBuffers};
+use crate::load::{self, Io, Item, LoadOptions, Memory, SinkBuffers};
 use crate::part::st_part;
 use crate::record::{st_range, st_tensor};
 
@@ -105,76 +102,6 @@ pub struct st_load_item {
     pub reserved: [u64; 3],
 }
 
-/// Where in a sink's buffer a piece of an item's result is. Since 0.2.
-#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_piece {
-    /// The item's number.
-    pub item: usize,
-    /// Where in the item's dense result the piece begins, in bytes.
-    pub item_offset: u64,
-    /// Where in the buffer it begins, in bytes: a multiple of 16.
-    pub buffer_offset: usize,
-    /// Its bytes.
-    pub size: usize,
-    /// Zero.
-    pub reserved: [u64; 2],
-}
-
-/// Takes results in pieces, instead of plain destinations: the library fills
-/// the caller's buffers in turn, and the caller copies each to where it belongs,
-/// a device say, while the next is being filled. Begin with ST_SINK_INIT.
-///
-/// All functions are called on the thread that called st_load, never two at once.
-#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_sink {
-    /// sizeof(st_sink), as set by ST_SINK_INIT.
-    pub struct_size: usize,
-    /// The buffers: buffer_count of them, 4096 bytes or more each, apart from
-    /// one another. Borrowed for the call. Results come in pieces as large as
-    /// the smallest of them.
-    pub buffers: *const st_buffer,
-    /// One is enough; with more than there are threads, reading never waits for
-    /// the copies, if they are as fast.
-    pub buffer_count: usize,
-    /// buffers[buffer] holds size bytes of the dense result of items[item], from
-    /// its byte item_offset on. May start a copy and return. Returns ST_OK, or a
-    /// status that ends the load; what it wrote to error is passed on, and that
-    /// buffer is not waited for. NULL where pieces is set; one of them is required.
-    pub chunk: Option<
-        unsafe extern "C" fn(
-            user_data: *mut c_void,
-            buffer: usize,
-            item: usize,
-            item_offset: u64,
-            size: usize,
-            error: *mut st_error,
-        ) -> st_status,
-    >,
-    /// Returns when the copy out of buffers[buffer] is over: called once for each
-    /// chunk or pieces, before the buffer is filled again or st_load returns, also when the
-    /// load failed. Another status than ST_OK ends the load. NULL: chunk, or
-    /// pieces, is done with the buffer when it returns.
-    pub wait: Option<unsafe extern "C" fn(user_data: *mut c_void, buffer: usize, error: *mut st_error) -> st_status>,
-    /// Yours; passed to these functions.
-    pub user_data: *mut c_void,
-    /// Instead of chunk, for many items in a buffer: results are laid one after
-    /// the other into buffers[buffer] until it is full or the work is at its end,
-    /// and it then holds count pieces. Called and returns as chunk. Since 0.2.
-    pub pieces: Option<
-        unsafe extern "C" fn(
-            user_data: *mut c_void,
-            buffer: usize,
-            pieces: *const st_piece,
-            count: usize,
-            error: *mut st_error,
-        ) -> st_status,
-    >,
-}
-
 /// How to load. Begin with ST_LOAD_OPTIONS_INIT; zero in any field is the default.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
@@ -218,15 +145,11 @@ pub struct st_load_options {
 
 // SAFETY: it begins with struct_size, and consists of numbers, pointers and
 // functions that may be null.
-unsafe impl Sized for st_sink {
-    const NAME: &'static str = "st_sink";
-}
-// SAFETY: as above.
-unsafe impl Sized for st_load_options {
+unsafe impl CallerStruct for st_load_options {
     const NAME: &'static str = "st_load_options";
 }
 // SAFETY: as above.
-unsafe impl Sized for st_transform {
+unsafe impl CallerStruct for st_transform {
     const NAME: &'static str = "st_transform";
 }
 
@@ -482,40 +405,9 @@ fn load_options(given: &st_load_options) -> Result<LoadOptions> {
             ST_IO_CACHED => Io::Cached,
             ST_IO_DIRECT => Io::Direct,
             ST_IO_MAPPED => Io::Auto,
-            other => {
-                let text = format!("st_load_options.io has the value {other}, which means nothing");
-                return Err(Error::new(ErrorKind::InvalidArgument, text));
-            }
+            other => return Err(no_such("st_load_options.io", other, "ST_IO_AUTO, _CACHED, _DIRECT or _MAPPED")),
         },
         staging_bytes: given.staging_bytes,
         drop_cache: given.drop_cache != 0,
     })
-}
-
-/// The caller's sink.
-struct CallerSink(st_sink);
-
-impl CallerSink {
-    fn new(sink: st_sink) -> Result<Self> {
-        match sink.chunk {
-            Some(_) => Ok(Self(sink)),
-            None => Err(null("st_sink.chunk")),
-        }
-    }
-}
-
-impl Sink for CallerSink {
-    fn chunk(&mut self, buffer: usize, item: usize, offset: u64, size: usize) -> Result<()> {
-        let chunk = self.0.chunk.ok_or_else(|| null("st_sink.chunk"))?;
-        // SAFETY: the caller's function with the caller's data.
-        call("chunk", |error| unsafe { chunk(self.0.user_data, buffer, item, offset, size, error) })
-    }
-
-    fn wait(&mut self, buffer: usize) -> Result<()> {
-        match self.0.wait {
-            // SAFETY: as above.
-            Some(wait) => call("wait", |error| unsafe { wait(self.0.user_data, buffer, error) }),
-            None => Ok(()),
-        }
-    }
 }

@@ -4,21 +4,44 @@
 #![allow(non_camel_case_types, reason = "C names are C's")]
 #![allow(clippy::missing_safety_doc, reason = "the header's rules are the contract, stated once")]
 
+mod arguments;
 mod boundary;
-pub mod convert;
-pub mod dtype;
+mod callbacks;
+mod convert;
+mod dtype;
 mod given;
-pub mod groups;
-pub mod helpers;
-pub mod inspect;
-pub mod load;
-pub mod open;
-pub mod rank_plan;
-pub mod read;
+mod groups;
+mod helpers;
+mod inspect;
+mod load;
+mod open;
+mod open_options;
+mod rank_plan;
+mod read;
 #[cfg(feature = "safer-ffi")]
 mod safer;
-pub mod save;
-pub mod slice;
-pub mod status;
-pub mod validate;
-pub mod version;
+mod save;
+mod slice;
+mod status;
+mod validate;
+mod version;
+
+// By their names alone, as C has them.
+pub use self::arguments::{st_buffer, st_checkpoint};
+pub use self::callbacks::{st_io, st_piece, st_resolver, st_sink};
+pub use self::convert::*;
+pub use self::dtype::*;
+pub use self::given::*;
+pub use self::groups::*;
+pub use self::helpers::*;
+pub use self::inspect::*;
+pub use self::load::*;
+pub use self::open::*;
+pub use self::open_options::*;
+pub use self::rank_plan::*;
+pub use self::read::*;
+pub use self::save::*;
+pub use self::slice::*;
+pub use self::status::*;
+pub use self::validate::*;
+pub use self::version::*;

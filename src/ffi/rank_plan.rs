@@ -4,9 +4,9 @@
 use std::ffi::c_char;
 use std::ptr;
 
-use super::boundary::{guard, Sized};
+use super::arguments::st_checkpoint;
+use super::boundary::{guard, CallerStruct};
 use super::groups::st_groups;
-use super::open::st_checkpoint;
 use super::status::st_error;
 use crate::error::{Error, ErrorKind};
 use crate::part::st_part;
@@ -73,7 +73,7 @@ pub struct st_rank_plan_options {
 }
 
 // SAFETY: it begins with struct_size, and consists of numbers and pointers.
-unsafe impl Sized for st_rank_plan_options {
+unsafe impl CallerStruct for st_rank_plan_options {
     const NAME: &'static str = "st_rank_plan_options";
 }
 

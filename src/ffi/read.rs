@@ -3,13 +3,11 @@
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
-use std::slice;
 
-use super::boundary::{guard, null, required, required_text};
-use super::inspect::text_n;
-use super::open::st_checkpoint;
+use super::arguments::{destination, null, required, required_text, st_checkpoint, text_n};
+use super::boundary::guard;
 use super::status::{st_error, st_status, ST_OK};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::record::st_tensor;
 
 /// ==== Read ====
@@ -81,28 +79,6 @@ pub unsafe extern "C" fn st_read_tensor(
     };
     // SAFETY: as above.
     unsafe { guard(error, |kind| kind as st_status, || read().map(|()| ST_OK)) }
-}
-
-/// How many bytes the caller's memory has, which may not be more than memory can have.
-pub(super) fn destination_size(dst: *mut c_void, size: usize, what: &str) -> Result<usize> {
-    match isize::try_from(size) {
-        _ if dst.is_null() => Ok(0),
-        Ok(_) if dst.addr().checked_add(size).is_some() => Ok(size),
-        _ => Err(Error::new(ErrorKind::InvalidArgument, format!("{what} {size} is beyond any memory"))),
-    }
-}
-
-/// The caller's memory; no bytes of it where it is NULL.
-///
-/// # Safety
-/// `dst` is null or points to `size` bytes that are the caller's to write.
-pub(super) unsafe fn destination<'a>(dst: *mut c_void, size: usize) -> Result<&'a mut [u8]> {
-    let size = destination_size(dst, size, "dst_size")?;
-    if dst.is_null() {
-        return Ok(&mut []);
-    }
-    // SAFETY: the caller's promise.
-    Ok(unsafe { slice::from_raw_parts_mut(dst.cast(), size) })
 }
 
 /// # Safety

@@ -5,68 +5,13 @@ use std::ffi::{c_char, c_void, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::boundary::{guard, null, read_options, required, required_text, Sized};
-use super::given::{durability, memory_at, metadata_entries, Given};
-use super::open::st_checkpoint;
+use super::arguments::{memory_at, null, required, required_text, st_buffer};
+use super::boundary::{guard, read_options, CallerStruct};
+use super::given::{durability, metadata_entries, st_save_options, Given};
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{st_metadata, st_tensor};
 use crate::writer::{self, EditOptions, Writer};
-
-/// st_save_options.order: by dtype, widest first, then by name, as the reference implementation writes.
-pub const ST_ORDER_REFERENCE: i32 = 0;
-/// As given.
-pub const ST_ORDER_GIVEN: i32 = 1;
-
-/// st_save_options.sync: files and their names are on the disk when the call returns.
-pub const ST_SYNC_FULL: i32 = 0;
-/// The system writes them when it likes: a power failure may lose them.
-pub const ST_SYNC_NONE: i32 = 1;
-
-/// st_save_options.overwrite: a file that exists is replaced, in one step.
-pub const ST_OVERWRITE_REPLACE: i32 = 0;
-/// A file that exists stays: ST_ERROR_IO with EEXIST.
-pub const ST_OVERWRITE_REFUSE: i32 = 1;
-
-/// How to write. Begin with ST_SAVE_OPTIONS_INIT; zero in any field is the default.
-#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_save_options {
-    /// sizeof(st_save_options), as set by ST_SAVE_OPTIONS_INIT.
-    pub struct_size: usize,
-    /// ST_ORDER_REFERENCE or ST_ORDER_GIVEN: how tensors follow one another.
-    pub order: i32,
-    /// The data section begins at a multiple of this many bytes (spaces in the
-    /// header see to it): a power of two from 8 to 2097152; 0: 8.
-    pub alignment: u32,
-    /// Most bytes of tensors in one file; 0: one file. What takes more becomes
-    /// shards and an index; one tensor larger than this is a shard by itself.
-    pub max_shard_size: u64,
-    /// ST_SYNC_FULL or ST_SYNC_NONE.
-    pub sync: i32,
-    /// ST_OVERWRITE_REPLACE or ST_OVERWRITE_REFUSE.
-    pub overwrite: i32,
-    /// Spare bytes in the header, for a later st_set_metadata.
-    pub header_reserve: u64,
-    /// For st_save and st_serialize: told now and then how many of the tensors'
-    /// bytes are written, and at the end that all are, before the file gets its
-    /// name. Another result than 0 ends the call with ST_ERROR_CANCELLED. May
-    /// be called from other threads than the caller's, one at a time. NULL: none.
-    pub progress: Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>,
-    /// Yours; passed to progress.
-    pub user_data: *mut c_void,
-    /// For st_save and st_serialize: records of this checkpoint whose data is
-    /// NULL or its mapping are read from its files, by shard, offset and size,
-    /// so that a file cut short is an error and not a signal. Borrowed for the
-    /// call. NULL: every record has data.
-    pub source: *const st_checkpoint,
-}
-
-// SAFETY: it begins with struct_size; null pointers and functions are valid.
-unsafe impl Sized for st_save_options {
-    const NAME: &'static str = "st_save_options";
-}
 
 /// How to change metadata. Begin with ST_METADATA_OPTIONS_INIT; zero in any field is the default.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
@@ -85,19 +30,8 @@ pub struct st_metadata_options {
 }
 
 // SAFETY: it begins with struct_size, and consists of numbers.
-unsafe impl Sized for st_metadata_options {
+unsafe impl CallerStruct for st_metadata_options {
     const NAME: &'static str = "st_metadata_options";
-}
-
-/// A block of memory.
-#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_buffer {
-    /// Its first byte.
-    pub data: *mut c_void,
-    /// Its bytes.
-    pub size: usize,
 }
 
 /// A file being written in pieces. Opaque; made by st_writer_open.

@@ -2,11 +2,9 @@
 //! Parts of tensors.
 
 use std::ffi::c_void;
-use std::slice;
 
-use super::boundary::{guard, null, required};
-use super::open::st_checkpoint;
-use super::read::destination;
+use super::arguments::{all_ranges, destination, most, null, required, st_checkpoint};
+use super::boundary::guard;
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::slice::{shape, Slice};
@@ -92,7 +90,10 @@ unsafe fn find_shape(tensor: &st_tensor, ranges: &[st_range], out: *mut i64, siz
     if tensor.rank != 0 && tensor.shape.is_null() {
         return Err(null("tensor->shape"));
     }
-    check_count::<i64>("tensor->rank", tensor.rank)?;
+    if tensor.rank > most::<i64>() {
+        let text = format!("tensor->rank {} is beyond any memory", tensor.rank);
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
     let slice = Slice::new(tensor, ranges)?;
     if !out.is_null() {
         for (dimension, found) in shape(tensor, ranges)?.enumerate() {
@@ -105,28 +106,4 @@ unsafe fn find_shape(tensor: &st_tensor, ranges: &[st_range], out: *mut i64, siz
         unsafe { size.write(slice.size()) };
     }
     Ok(())
-}
-
-/// The caller's ranges.
-///
-/// # Safety
-/// `ranges` is null or points to `count` of them, which outlive `'a`.
-pub(super) unsafe fn all_ranges<'a>(ranges: *const st_range, count: usize) -> Result<&'a [st_range]> {
-    if count == 0 {
-        return Ok(&[]);
-    }
-    if ranges.is_null() {
-        return Err(null("ranges"));
-    }
-    check_count::<st_range>("range_count", count)?;
-    // SAFETY: the caller's promise.
-    Ok(unsafe { slice::from_raw_parts(ranges, count) })
-}
-
-/// No array has more items than memory could hold.
-fn check_count<T>(what: &str, count: usize) -> Result<()> {
-    match count.checked_mul(size_of::<T>()) {
-        Some(size) if size <= isize::MAX.unsigned_abs() => Ok(()),
-        _ => Err(Error::new(ErrorKind::InvalidArgument, format!("{what} {count} is beyond any memory"))),
-    }
 }

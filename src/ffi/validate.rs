@@ -5,8 +5,9 @@ use std::ffi::{c_char, c_void, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::boundary::{guard, null, required_text};
-use super::open::{open_options, st_open_options};
+use super::arguments::{null, required_text};
+use super::boundary::guard;
+use super::open_options::{open_options, st_open_options};
 use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
 use crate::checkpoint::validate::{validate, Problem};

@@ -9,9 +9,7 @@ use std::ptr;
 
 use half::{bf16, f16};
 use safetensors::convert::{convert, supported};
-use safetensors::ffi::convert::st_convert;
-use safetensors::ffi::dtype::*;
-use safetensors::ffi::status::*;
+use safetensors::ffi::*;
 use safetensors::Dtype;
 
 /// `expected` came from the same inputs: see the script.

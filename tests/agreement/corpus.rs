@@ -9,7 +9,7 @@ use crate::support::callbacks::{Files, Manner, Reader};
 use crate::support::corpus::{cases, entry_line, root, Case, Contents, Tensor};
 use crate::support::handle::{self, init_options, options, Failure, Handle};
 use crate::support::{self, model, reference};
-use safetensors::ffi::open::{st_open_options, ST_ACCESS_CALLBACK, ST_ACCESS_MAP, ST_ACCESS_MEMORY, ST_ACCESS_READ};
+use safetensors::ffi::{st_open_options, ST_ACCESS_CALLBACK, ST_ACCESS_MAP, ST_ACCESS_MEMORY, ST_ACCESS_READ};
 use safetensors::{Access, Checkpoint, OpenOptions};
 
 /// What a way to open gave, against the table: all that differs is told at the end.

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use released::{build_program, cargo_target, compilers, exists, library, root, run, scratch};
-use safetensors::ffi::load::{st_load_item, st_load_options, st_piece, st_plan, st_sink, st_transform};
-use safetensors::ffi::open::{st_io, st_open_options, st_resolver};
-use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options};
-use safetensors::ffi::status::st_error;
-use safetensors::ffi::validate::st_problem;
+use safetensors::ffi::st_error;
+use safetensors::ffi::st_problem;
+use safetensors::ffi::{st_buffer, st_metadata_options, st_save_options};
+use safetensors::ffi::{st_io, st_open_options, st_resolver};
+use safetensors::ffi::{st_load_item, st_load_options, st_piece, st_plan, st_sink, st_transform};
 use safetensors::record::{st_metadata, st_range, st_shard, st_tensor};
 
 /// The headers, each of which compiles alone; a later one includes the first.

@@ -14,11 +14,7 @@ use crate::support::handle::{
     self, init_io, init_options, init_resolver, open_io, open_memory, status_name, ErrorSlot,
 };
 use crate::support::{file, file_of, pattern};
-use safetensors::ffi::helpers::*;
-use safetensors::ffi::inspect::*;
-use safetensors::ffi::open::*;
-use safetensors::ffi::read::*;
-use safetensors::ffi::status::{st_error, st_status, ST_OK};
+use safetensors::ffi::*;
 
 const INVALID: &str = "ST_ERROR_INVALID_ARGUMENT";
 

@@ -6,10 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::{fs, ptr};
 
-use safetensors::ffi::inspect::{st_metadata_entries, st_tensors};
-use safetensors::ffi::open::{st_checkpoint, st_free, st_open_options, st_open_with, ST_ACCESS_MAP, ST_ACCESS_READ};
-use safetensors::ffi::save::*;
-use safetensors::ffi::status::*;
+use safetensors::ffi::*;
 use safetensors::record::{st_metadata, st_tensor};
 
 /// `st_tensor` as the header has it.

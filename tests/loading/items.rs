@@ -15,7 +15,7 @@ use crate::support::{file, index_of};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use safetensors::convert::supported;
-use safetensors::ffi::load::*;
+use safetensors::ffi::*;
 use safetensors::record::{st_range, st_tensor};
 use safetensors::{Dtype, Range};
 

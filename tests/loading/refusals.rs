@@ -11,10 +11,7 @@ use crate::support::handle::{init_options, open_io, open_map, open_memory, open_
 use crate::support::load::{init_load, init_sink, item_into, item_of, load, plan};
 use crate::support::{self, child};
 use crate::support::{file, file_of, pattern};
-use safetensors::ffi::dtype::*;
-use safetensors::ffi::load::*;
-use safetensors::ffi::save::st_buffer;
-use safetensors::ffi::status::{st_error, st_status, ST_OK};
+use safetensors::ffi::*;
 use safetensors::record::{st_range, st_tensor};
 
 const OK: &str = "ST_OK";
@@ -229,7 +226,7 @@ fn an_unknown_dtype_is_loaded_whole_and_as_it_is() {
     let header = r#"{"x":{"dtype":"NEW9","shape":[7],"data_offsets":[0,11]}}"#;
     let bytes = file(header, &pattern(11));
     let mut options = init_options();
-    options.tolerate = safetensors::ffi::open::ST_TOLERATE_UNKNOWN_DTYPE;
+    options.tolerate = safetensors::ffi::ST_TOLERATE_UNKNOWN_DTYPE;
     let from = open_memory(&bytes, &options).unwrap();
     let mut memory = [0_u8; 11];
     let strides = [1_i64];

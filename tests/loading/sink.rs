@@ -10,10 +10,7 @@ use crate::support::callbacks::{Manner, Reader};
 use crate::support::handle::{init_options, open_io, open_memory, open_read, Failure, Handle};
 use crate::support::load::{init_load, init_sink, item_of, load, plan, Device, Progress, State, Wrong};
 use crate::support::{file, file_of, pattern, promptly};
-use safetensors::ffi::dtype::{ST_DTYPE_BF16, ST_DTYPE_F32};
-use safetensors::ffi::load::*;
-use safetensors::ffi::save::st_buffer;
-use safetensors::ffi::status::{st_error, st_status, ST_OK};
+use safetensors::ffi::*;
 
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("t{i}")).collect()

@@ -9,11 +9,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ffi::CString;
 
-use safetensors::ffi::inspect::{
-    st_find_tensor, st_find_tensor_n, st_get_metadata, st_metadata_entries, st_shards, st_tensors,
-};
-use safetensors::ffi::open::{st_free, st_retain};
-use safetensors::ffi::read::{st_get_tensor, st_read_tensor};
+use safetensors::ffi::{st_find_tensor, st_find_tensor_n, st_get_metadata, st_metadata_entries, st_shards, st_tensors};
+use safetensors::ffi::{st_free, st_retain};
+use safetensors::ffi::{st_get_tensor, st_read_tensor};
 use std::ptr::{null, null_mut};
 use support::handle::{init_options, open_map, open_memory, open_read};
 use support::{entry, file, file_of, pattern};

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::callbacks::{say, Files, Manner, Reader};
 use crate::support::handle::{init_io, init_options, init_resolver, open_io, open_resolved, opened, Failure};
 use crate::support::{file, file_of, index_of, pattern, promptly};
-use safetensors::ffi::open::*;
-use safetensors::ffi::status::{st_error, st_status, ST_OK};
+use safetensors::ffi::*;
 
 const INDEX: &str = "a/model.safetensors.index.json";
 

@@ -163,5 +163,5 @@ fn for_the_bytes_of_a_tensor() {
     assert_eq!((failure.status(), failure.errno), ("ST_ERROR_OUT_OF_MEMORY", libc::ENOMEM), "{}", failure.message);
     // Where the choice is the library's, it reads.
     let chosen = open_with(&path, &init_options()).unwrap();
-    assert_eq!(chosen.shards()[0].access(), safetensors::ffi::open::ST_ACCESS_READ);
+    assert_eq!(chosen.shards()[0].access(), safetensors::ffi::ST_ACCESS_READ);
 }

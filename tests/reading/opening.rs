@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use crate::support::handle::{c_path, init_options, open, open_map, open_read, open_with, Failure, Handle};
 use crate::support::{child, file_of, index_of, pattern, promptly};
-use safetensors::ffi::open::{
-    st_open_options, ST_ACCESS_MAP, ST_ACCESS_READ, ST_PREFETCH_ADVISE, ST_PREFETCH_POPULATE,
-};
+use safetensors::ffi::{st_open_options, ST_ACCESS_MAP, ST_ACCESS_READ, ST_PREFETCH_ADVISE, ST_PREFETCH_POPULATE};
 use tempfile::TempDir;
 
 const INDEX: &str = "model.safetensors.index.json";

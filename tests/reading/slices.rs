@@ -11,9 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::slice_model::{naive, naive_indices, Naive};
 use proptest::prelude::*;
-use safetensors::ffi::open::{st_checkpoint, st_free, st_io, st_open_io, st_open_memory};
-use safetensors::ffi::slice::{st_read_slice, st_slice_shape};
-use safetensors::ffi::status::*;
+use safetensors::ffi::*;
 use safetensors::record::{st_range, st_tensor};
 use safetensors::{Access, Checkpoint, Dtype, ErrorKind, OpenOptions, Range, ReadAt, Tolerate};
 

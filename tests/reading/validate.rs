@@ -14,8 +14,8 @@ use crate::support::{entry, file, file_of, index_of, pattern};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
-use safetensors::ffi::open::st_open_options;
-use safetensors::ffi::validate::st_validate;
+use safetensors::ffi::st_open_options;
+use safetensors::ffi::st_validate;
 use safetensors::OpenOptions;
 
 /// The same for a file of these bytes; also, each place is where it should be.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use safetensors::ffi::open::{st_io, st_resolver};
-use safetensors::ffi::status::{st_error, st_status, ST_OK};
+use safetensors::ffi::{st_error, st_status, ST_OK};
+use safetensors::ffi::{st_io, st_resolver};
 
 use super::handle::{init_io, init_resolver};
 

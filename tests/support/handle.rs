@@ -7,11 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::{ptr, slice};
 
-use safetensors::ffi::helpers::st_status_name;
-use safetensors::ffi::inspect::{st_metadata_entries, st_shards, st_tensors};
-use safetensors::ffi::open::*;
-use safetensors::ffi::read::{st_get_tensor_n, st_read_tensor};
-use safetensors::ffi::status::{st_error, ST_OK};
+use safetensors::ffi::*;
 use safetensors::record::{st_metadata, st_shard, st_tensor};
 use safetensors::OpenOptions;
 

@@ -10,9 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
-use safetensors::ffi::load::*;
-use safetensors::ffi::save::st_buffer;
-use safetensors::ffi::status::{st_error, st_status, ST_ERROR_CANCELLED, ST_ERROR_IO, ST_OK};
+use safetensors::ffi::*;
 use safetensors::record::st_tensor;
 
 use super::callbacks::say;

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::slice;
 
 use proptest::prelude::*;
-use safetensors::ffi::open::st_open_options;
-use safetensors::ffi::status::ST_OK;
-use safetensors::ffi::validate::{st_problem, st_validate, ST_FATAL_STRICT, ST_FATAL_TOLERANT};
+use safetensors::ffi::st_open_options;
+use safetensors::ffi::ST_OK;
+use safetensors::ffi::{st_problem, st_validate, ST_FATAL_STRICT, ST_FATAL_TOLERANT};
 use safetensors::OpenOptions;
 
 use super::handle::{c_path, open_with, options, status_name, ErrorSlot, Failure};

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use safetensors::ffi::save::{st_save, st_save_options};
-use safetensors::ffi::status::ST_OK;
+use safetensors::ffi::ST_OK;
+use safetensors::ffi::{st_save, st_save_options};
 use safetensors::writer::{self, Durability, EditOptions, Overwrite, SaveOptions};
 use safetensors::{Checkpoint, Dtype, Error, ErrorKind, NewTensor, OpenOptions, Writer};
 

@@ -15,7 +15,7 @@ use std::{ptr, slice};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::convert::convert_to;
-use safetensors::ffi::convert::st_convert;
+use safetensors::ffi::st_convert;
 use safetensors::Dtype;
 
 const PAIRS: &[(Dtype, Dtype)] = &[

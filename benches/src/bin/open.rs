@@ -12,8 +12,8 @@ use std::time::Duration;
 use libsafetensors_benches::{medians, peak_memory, show};
 use memmap2::Mmap;
 use reference::SafeTensors;
-use safetensors::ffi::inspect::{st_find_tensor, st_tensors};
-use safetensors::ffi::open::{st_free, st_open};
+use safetensors::ffi::{st_find_tensor, st_tensors};
+use safetensors::ffi::{st_free, st_open};
 
 struct Case {
     path: PathBuf,

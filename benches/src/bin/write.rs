@@ -23,7 +23,7 @@ use std::{ptr, thread};
 
 use libsafetensors_benches::{medians, peak_memory, show};
 use reference::tensor::{serialize, serialize_to_file, Dtype as TheirDtype, TensorView};
-use safetensors::ffi::save::{st_buffer, st_buffer_free, st_serialize};
+use safetensors::ffi::{st_buffer, st_buffer_free, st_serialize};
 use safetensors::writer::{self, Durability, SaveOptions};
 use safetensors::{Checkpoint, Dtype, NewTensor, OpenOptions as Open};
 

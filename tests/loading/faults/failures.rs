@@ -14,10 +14,7 @@ use crate::support::handle::{c_path, init_io, init_options, open_io, open_map, o
 use crate::support::load::{init_load, item_into, load, plan, Progress};
 use crate::support::{self, child, file, file_of, pattern};
 use crate::system::*;
-use safetensors::ffi::dtype::ST_DTYPE_F32;
-use safetensors::ffi::load::*;
-use safetensors::ffi::open::st_io;
-use safetensors::ffi::status::*;
+use safetensors::ffi::*;
 
 #[test]
 fn short_and_interrupted_reads_are_gone_on_with() {

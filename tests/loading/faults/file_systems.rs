@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use crate::support::handle::{init_options, open_map, open_with};
 use crate::support::{file_of, pattern};
 use crate::system::*;
-use safetensors::ffi::open::*;
+use safetensors::ffi::*;
 
 const LOCAL: &[(u32, &str)] = &[
     (0xEF53, "ext"),

@@ -12,7 +12,7 @@ use crate::support::handle::{c_path, open_map, open_read, Failure, Handle};
 use crate::support::load::{init_load, item_into, load};
 use crate::support::{child, file_of, index_of, pattern};
 use crate::system::*;
-use safetensors::ffi::load::*;
+use safetensors::ffi::*;
 
 #[test]
 fn a_file_that_has_shrunk_is_an_error_and_no_signal() {

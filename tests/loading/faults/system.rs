@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use safetensors::ffi::load::*;
+use safetensors::ffi::*;
 
 use crate::support::handle::{open_map, open_read, Failure, Handle};
 use crate::support::load::{init_load, item_into, load};

@@ -5,10 +5,10 @@
 #![allow(missing_docs, reason = "safer-ffi's expansion has none")]
 
 use safer_ffi::prelude::*;
-use safetensors::ffi::load::st_load_item;
-use safetensors::ffi::open::st_checkpoint;
-use safetensors::ffi::save::st_buffer;
-use safetensors::ffi::status::{st_error, st_status};
+use safetensors::ffi::st_buffer;
+use safetensors::ffi::st_checkpoint;
+use safetensors::ffi::st_load_item;
+use safetensors::ffi::{st_error, st_status};
 use safetensors::record::{st_range, st_tensor};
 
 /// Bytes of all tensors.
@@ -28,7 +28,7 @@ pub unsafe fn engine_load(
     error: *mut st_error,
 ) -> st_status {
     // SAFETY: the caller's promise.
-    unsafe { safetensors::ffi::load::st_load(checkpoint, items.as_ptr(), items.len(), std::ptr::null(), error) }
+    unsafe { safetensors::ffi::st_load(checkpoint, items.as_ptr(), items.len(), std::ptr::null(), error) }
 }
 
 /// How many elements a range with positive bounds picks.

@@ -12,12 +12,12 @@ use std::ptr;
 
 use libsafetensors_safer_ffi_tests as _;
 use safer_ffi::layout::{ConcreteReprC, ReprC};
-use safetensors::ffi::inspect::st_tensors;
-use safetensors::ffi::load::{st_load_item, st_load_options, st_piece, st_plan, st_sink, st_transform};
-use safetensors::ffi::open::{st_checkpoint, st_free, st_io, st_open, st_open_options, st_resolver};
-use safetensors::ffi::save::{st_buffer, st_metadata_options, st_save_options, st_writer};
-use safetensors::ffi::status::{st_error, st_status};
-use safetensors::ffi::validate::st_problem;
+use safetensors::ffi::st_problem;
+use safetensors::ffi::st_tensors;
+use safetensors::ffi::{st_buffer, st_metadata_options, st_save_options, st_writer};
+use safetensors::ffi::{st_checkpoint, st_free, st_io, st_open, st_open_options, st_resolver};
+use safetensors::ffi::{st_error, st_status};
+use safetensors::ffi::{st_load_item, st_load_options, st_piece, st_plan, st_sink, st_transform};
 use safetensors::record::{st_metadata, st_range, st_shard, st_tensor};
 
 fn root() -> &'static Path {
