@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-/// The programs of tests/cpp that take part.
+/// The programs of bindings/cpp/tests that take part.
 const ASSERTIONS: &[&str] = &["callbacks", "contract", "corpus", "loading", "threads", "writing"];
 
 fn main() {
@@ -12,14 +12,14 @@ fn main() {
     for folder in ["src", "examples", "tests", "build.rs"] {
         println!("cargo:rerun-if-changed={folder}");
     }
-    for folder in ["include", "bindings/cpp/include", "tests/cpp"] {
+    for folder in ["include", "bindings/cpp/include", "bindings/cpp/tests"] {
         println!("cargo:rerun-if-changed={}", root.join(folder).display());
     }
 
     let mut bridges = cxx_build::bridges(["src/lib.rs", "examples/inspect.rs", "tests/assertions.rs"]);
     bridges.std("c++17").file("examples/inspect.cc").file("tests/assertions.cc");
     for name in ASSERTIONS {
-        bridges.file(root.join(format!("tests/cpp/{name}.cpp")));
+        bridges.file(root.join(format!("bindings/cpp/tests/{name}.cpp")));
     }
     bridges.define("CHECK_NO_MAIN", None);
     bridges.include(root.join("include")).include(root.join("bindings/cpp/include"));

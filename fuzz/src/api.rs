@@ -4,7 +4,7 @@
 //! header's, and an error exactly where it fails. What the header leaves to the
 //! caller (that pointers lead to as much as their sizes say) is kept.
 
-use std::ffi::{c_char, c_void, CStr, CString};
+use std::ffi::{c_void, CStr, CString};
 use std::mem::{zeroed, MaybeUninit};
 use std::ptr;
 
@@ -15,38 +15,10 @@ use crate::script::Script;
 use crate::support::callbacks::{Manner, Reader};
 use crate::support::handle::{init_io, ErrorSlot, Handle};
 use crate::support::made::file_of;
+use crate::support::records::{Entry, Record};
 
 /// Bytes in every buffer that a call may read or write.
 const ROOM: usize = 4096;
-
-/// `st_tensor` as the header has it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Record {
-    name: *const c_char,
-    name_len: usize,
-    dtype: i32,
-    shard: u32,
-    rank: usize,
-    shape: *const i64,
-    element_count: u64,
-    offset: u64,
-    size: u64,
-    data: *const c_void,
-    dtype_name: *const c_char,
-    reserved: [u64; 2],
-}
-
-/// `st_metadata` as the header has it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Entry {
-    key: *const c_char,
-    key_len: usize,
-    value: *const c_char,
-    value_len: usize,
-    reserved: [u64; 2],
-}
 
 /// What a call was given for its error; checked when it has returned.
 struct Call {

@@ -16,6 +16,8 @@ pub(crate) mod index_model;
 pub(crate) mod made;
 #[path = "../../tests/support/model.rs"]
 pub(crate) mod model;
+#[path = "../../tests/support/records.rs"]
+pub(crate) mod records;
 #[path = "../../tests/support/reference.rs"]
 pub(crate) mod reference;
 #[path = "../../tests/support/slice_model.rs"]

@@ -1,42 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The exports that write, as C calls them: what they take, refuse and leave alone.
 
-use std::ffi::{c_char, c_void, CStr, CString};
+use std::ffi::{c_void, CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::{fs, ptr};
 
+use crate::support::records::{Entry, Record};
 use safetensors::ffi::*;
 use safetensors::record::{st_metadata, st_tensor};
-
-/// `st_tensor` as the header has it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Record {
-    name: *const c_char,
-    name_len: usize,
-    dtype: i32,
-    shard: u32,
-    rank: usize,
-    shape: *const i64,
-    element_count: u64,
-    offset: u64,
-    size: u64,
-    data: *const c_void,
-    dtype_name: *const c_char,
-    reserved: [u64; 2],
-}
-
-/// `st_metadata` as the header has it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Entry {
-    key: *const c_char,
-    key_len: usize,
-    value: *const c_char,
-    value_len: usize,
-    reserved: [u64; 2],
-}
 
 const F32: i32 = 18;
 const SHAPE: [i64; 2] = [2, 3];

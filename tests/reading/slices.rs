@@ -9,6 +9,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::support::records::Record;
 use crate::support::slice_model::{naive, naive_indices, Naive};
 use proptest::prelude::*;
 use safetensors::ffi::*;
@@ -441,30 +442,6 @@ fn a_file_cut_short_is_an_error() {
     }
 }
 
-/// A record by its public fields, as C programs copy and change it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Record {
-    name: *const u8,
-    name_len: usize,
-    dtype: i32,
-    shard: u32,
-    rank: usize,
-    shape: *const i64,
-    element_count: u64,
-    offset: u64,
-    size: u64,
-    data: *const c_void,
-    dtype_name: *const u8,
-    reserved: [u64; 2],
-}
-
-fn copy(tensor: &st_tensor) -> Record {
-    assert_eq!(size_of::<Record>(), size_of::<st_tensor>());
-    // SAFETY: the same layout.
-    unsafe { ptr::from_ref(tensor).cast::<Record>().read() }
-}
-
 /// Calls st_read_slice; its status and message.
 fn read_c(
     checkpoint: *const st_checkpoint,
@@ -487,7 +464,7 @@ fn nulls_and_changed_records_are_refused_over_c() {
     // SAFETY: file outlives the handle.
     let handle = unsafe { st_open_memory(file.as_ptr().cast(), file.len(), ptr::null(), ptr::null_mut()) };
     let own = Checkpoint::open_memory(file.clone().leak(), &OpenOptions::default()).unwrap();
-    let good = Record { data: ptr::null(), name: ptr::null(), ..copy(own.find(b"x").unwrap()) };
+    let good = Record { data: ptr::null(), name: ptr::null(), ..own.find(b"x").unwrap().into() };
     let columns = [Range::ALL, range(1, 3, 1)];
     let (all, none) = ((columns.as_ptr(), 2), (ptr::null(), 0));
     let mut buffer = [0_u8; 16];
@@ -625,7 +602,7 @@ fn what_a_callback_says_is_passed_on() {
     // SAFETY: a filled struct.
     let handle = unsafe { st_open_io(&raw const io, ptr::null(), ptr::null_mut()) };
     let own = Checkpoint::open_memory(file.leak(), &OpenOptions::default()).unwrap();
-    let record = copy(own.find(b"x").unwrap());
+    let record = Record::from(own.find(b"x").unwrap());
     let mut buffer = vec![0; 1 << 16];
     let to = (buffer.as_mut_ptr(), buffer.len());
     let columns = [range(0, 32, 1), range(0, 512, 1)];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the programs of tests/contract/c and tests/cpp against the headers and the
+//! Compiles the programs of tests/contract/c and bindings/cpp/tests against the headers and the
 //! shared library.
 
 use std::env;
@@ -59,12 +59,12 @@ pub(crate) fn compile(compiler: &str, program: &str, way: &str, flags: &[&str]) 
     link(command.arg(root().join("tests/contract/c").join(format!("{program}.c"))), program, way)
 }
 
-/// Compiles a program of tests/cpp for one way to run it, without a warning.
+/// Compiles a program of bindings/cpp/tests for one way to run it, without a warning.
 pub(crate) fn compile_cpp(compiler: &str, program: &str, way: &str, flags: &[&str]) -> PathBuf {
     let mut command = Command::new(compiler);
     command.args(["-Wold-style-cast", "-Wnon-virtual-dtor"]).args(flags);
     command.arg("-I").arg(root().join("bindings/cpp/include"));
-    link(command.arg(root().join("tests/cpp").join(format!("{program}.cpp"))), program, way)
+    link(command.arg(root().join("bindings/cpp/tests").join(format!("{program}.cpp"))), program, way)
 }
 
 /// Has the command make a program linked with the library.

@@ -15,6 +15,7 @@ pub(crate) mod made;
 pub(crate) mod model;
 pub(crate) mod oracle;
 pub(crate) mod plan;
+pub(crate) mod records;
 pub(crate) mod reference;
 pub(crate) mod slice_model;
 pub(crate) mod validation;

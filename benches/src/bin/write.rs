@@ -12,7 +12,6 @@
 //! So where a file is replaced they all wait, like the crate and like ours,
 //! until the system has released the old one's blocks.
 
-use std::ffi::c_char;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -26,6 +25,11 @@ use reference::tensor::{serialize, serialize_to_file, Dtype as TheirDtype, Tenso
 use safetensors::ffi::{st_buffer, st_buffer_free, st_serialize};
 use safetensors::writer::{self, Durability, SaveOptions};
 use safetensors::{Checkpoint, Dtype, NewTensor, OpenOptions as Open};
+
+#[path = "../../../tests/support/records.rs"]
+#[allow(dead_code, reason = "tests use the rest")]
+mod records;
+use records::Record;
 
 const TENSOR: usize = 16 << 20;
 /// One write of the bare loops, through the page cache and past it.
@@ -309,21 +313,6 @@ fn sync_folder(folder: &Path) {
     File::open(folder).unwrap().sync_all().unwrap();
 }
 
-/// `st_tensor` as the header has it.
-#[repr(C)]
-struct Record {
-    name: *const c_char,
-    name_len: usize,
-    dtype: i32,
-    shard: u32,
-    rank: usize,
-    shape: *const i64,
-    counts: [u64; 3],
-    data: *const u8,
-    dtype_name: *const c_char,
-    reserved: [u64; 2],
-}
-
 /// Checkpoints of experts: little data, many names. The C function against the
 /// crate's, each from records that are made before.
 fn headers() {
@@ -346,13 +335,10 @@ fn headers() {
             name: name.as_ptr().cast(),
             name_len: name.len(),
             dtype: Dtype::Bf16 as i32,
-            shard: 0,
             rank: 2,
             shape: shape.as_ptr(),
-            counts: [0; 3],
-            data: data.as_ptr(),
-            dtype_name: ptr::null(),
-            reserved: [0; 2],
+            data: data.as_ptr().cast(),
+            ..Record::EMPTY
         };
         let records: Vec<_> = names.iter().map(records).collect();
         let views: Vec<_> = views().collect();

@@ -3,7 +3,7 @@
 #include "safetensors-cxx/tests/assertions.h"
 #include "safetensors-cxx/src/lib.rs.h"
 
-#include "../../../tests/cpp/check.hpp"
+#include "../../cpp/tests/check.hpp"
 
 #include <map>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The assertions of tests/cpp, and the bridge's own, in this process: C++ and
+//! The assertions of bindings/cpp/tests, and the bridge's own, in this process: C++ and
 //! the Rust core in one binary, without the shared library.
 
 use std::path::Path;

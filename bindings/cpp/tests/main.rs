@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The C++ header: the programs in tests/cpp are compiled without a warning in
+//! The C++ header: the programs in this folder are compiled without a warning in
 //! every dialect, linked with the shared library, and run plainly and under
 //! AddressSanitizer with UBSan.
 
+#[path = "../../../tests/support/mod.rs"]
 mod support;
 
 use std::fs;
@@ -32,7 +33,7 @@ fn run(program: &Path) {
 /// Has a compiler look at a program without linking it; it must have nothing to say.
 fn checks(compiler: &mut Command, program: &str) {
     compiler.args(STRICT).arg("-I").arg(root().join("include")).arg("-I").arg(root().join("bindings/cpp/include"));
-    let output = compiler.arg(root().join("tests/cpp").join(format!("{program}.cpp"))).output().unwrap();
+    let output = compiler.arg(root().join("bindings/cpp/tests").join(format!("{program}.cpp"))).output().unwrap();
     assert!(output.status.success() && said(&output).is_empty(), "{program}: {}", said(&output));
 }
 
