@@ -11,31 +11,25 @@ if(NOT SAFETENSORS_CARGO)
     "or newer (https://rustup.rs), or say where cargo is with -DSAFETENSORS_CARGO=/path/to/cargo.")
 endif()
 set(SAFETENSORS_CARGO_TARGET_DIR "${PROJECT_BINARY_DIR}/cargo" CACHE PATH "Where cargo builds")
-set(SAFETENSORS_RUST_TARGET "" CACHE STRING "Rust target triple to build for; empty: this machine")
+include(cmake/target.cmake)
 
 # Without the rlib, which only Rust programs want and which keeps the compiler
 # from optimising across crates: 100 kB of the shared library.
 set(cargo_flags --release --lib --locked --crate-type cdylib,staticlib
   --manifest-path "${PROJECT_SOURCE_DIR}/Cargo.toml" --target-dir "${SAFETENSORS_CARGO_TARGET_DIR}")
 # Half of LLVM's usual threshold: 45 kB less, and as fast.
-set(rustc_flags -C llvm-args=-inline-threshold=120)
+set(rustc_flags -C llvm-args=-inline-threshold=120 ${rustc_target_flags})
 set(cargo_out "${SAFETENSORS_CARGO_TARGET_DIR}/release")
-if(SAFETENSORS_RUST_TARGET)
-  list(APPEND cargo_flags --target "${SAFETENSORS_RUST_TARGET}")
-  set(cargo_out "${SAFETENSORS_CARGO_TARGET_DIR}/${SAFETENSORS_RUST_TARGET}/release")
+if(safetensors_target)
+  list(APPEND cargo_flags --target "${safetensors_target}")
+  set(cargo_out "${SAFETENSORS_CARGO_TARGET_DIR}/${safetensors_target}/release")
 endif()
 
 # The file, what programs record (its SONAME), and what linkers look for.
 set(soversion ${PROJECT_VERSION_MAJOR})
-if(APPLE)
-  set(safetensors_file libsafetensors.${PROJECT_VERSION}.dylib)
-  set(safetensors_soname libsafetensors.${soversion}.dylib)
-  set(safetensors_link libsafetensors.dylib)
-else()
-  set(safetensors_file libsafetensors.so.${PROJECT_VERSION})
-  set(safetensors_soname libsafetensors.so.${soversion})
-  set(safetensors_link libsafetensors.so)
-endif()
+set(safetensors_file libsafetensors.so.${PROJECT_VERSION})
+set(safetensors_soname libsafetensors.so.${soversion})
+set(safetensors_link libsafetensors.so)
 set(safetensors_archive libsafetensors.a)
 set(lib "${PROJECT_BINARY_DIR}/lib")
 file(MAKE_DIRECTORY "${lib}")
@@ -44,7 +38,7 @@ file(MAKE_DIRECTORY "${lib}")
 # (A make's job server is not handed on, and cargo warns where it finds none;
 # CARGO_BUILD_TARGET would move the output.)
 add_custom_target(safetensors_cargo
-  COMMAND "${CMAKE_COMMAND}" -E env --unset=MAKEFLAGS --unset=MFLAGS --unset=CARGO_BUILD_TARGET
+  COMMAND "${CMAKE_COMMAND}" -E env ${cargo_environment} "RUSTC=${SAFETENSORS_RUSTC}"
     "${SAFETENSORS_CARGO}" rustc ${cargo_flags} -- ${rustc_flags}
   BYPRODUCTS "${cargo_out}/${safetensors_link}" "${cargo_out}/${safetensors_archive}"
   COMMENT "Building libsafetensors ${PROJECT_VERSION} with cargo"
@@ -58,17 +52,22 @@ add_custom_command(
   COMMAND "${CMAKE_COMMAND}" -E create_symlink "${safetensors_soname}" "${safetensors_link}"
   WORKING_DIRECTORY "${lib}" COMMENT "" VERBATIM)
 
-# Most of the archive is Rust's standard library, and most of that is of no use
-# to a C linker: compiler bitcode and debug information, 20 of 24 MB.
-set(copy_archive "${CMAKE_COMMAND}" -E copy)
-if(CMAKE_OBJCOPY AND NOT APPLE)
-  set(copy_archive "${CMAKE_OBJCOPY}" --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd)
-endif()
+# Cargo's archive has Rust's standard library in it, whose symbols another
+# Rust archive has too, and no program could be linked with both. So what the
+# library uses becomes one object, of which nothing but st_* is to be seen.
+# (Groups of sections that are the same in both would be taken for one. What
+# goes besides is compiler bitcode and debug information, 20 of 24 MB.)
+set(object "${PROJECT_BINARY_DIR}/safetensors.o")
 add_custom_command(
   OUTPUT "${lib}/${safetensors_archive}"
   DEPENDS safetensors_cargo "${cargo_out}/${safetensors_archive}"
-  COMMAND ${copy_archive} "${cargo_out}/${safetensors_archive}" "${lib}/${safetensors_archive}"
-  COMMENT "" VERBATIM)
+  COMMAND "${CMAKE_LINKER}" -r --force-group-allocation -u st_abi_version -o "${object}"
+    "${cargo_out}/${safetensors_archive}"
+  COMMAND "${CMAKE_OBJCOPY}" --wildcard "--keep-global-symbol=st_*" --strip-debug
+    --remove-section=.llvmbc --remove-section=.llvmcmd "${object}"
+  COMMAND "${CMAKE_COMMAND}" -E remove -f "${lib}/${safetensors_archive}"
+  COMMAND "${CMAKE_AR}" rcs "${lib}/${safetensors_archive}" "${object}"
+  BYPRODUCTS "${object}" COMMENT "" VERBATIM)
 
 add_custom_target(safetensors_libraries ALL
   DEPENDS "${lib}/${safetensors_file}" "${lib}/${safetensors_archive}")

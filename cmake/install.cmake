@@ -12,6 +12,7 @@ install(FILES include/safetensors.h include/safetensors_model.h bindings/cpp/inc
 install(PROGRAMS "${lib}/${safetensors_file}" DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(FILES "${lib}/${safetensors_soname}" "${lib}/${safetensors_link}" "${lib}/${safetensors_archive}"
   DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 
 # find_package. Before 1.0 each minor version may break what used the last.
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/safetensors")
@@ -28,7 +29,7 @@ install(FILES
   "${PROJECT_BINARY_DIR}/safetensors-targets.cmake"
   DESTINATION "${package_dir}")
 
-# pkg-config.
+# pkg-config: safetensors is the shared library, safetensors-static the archive.
 set(pc_libdir "\${prefix}/${CMAKE_INSTALL_LIBDIR}")
 set(pc_includedir "\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}")
 file(RELATIVE_PATH pc_prefix "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
@@ -43,4 +44,6 @@ endif()
 list(TRANSFORM safetensors_private_libs PREPEND "-l" OUTPUT_VARIABLE pc_private_libs)
 list(JOIN pc_private_libs " " pc_private_libs)
 configure_file(cmake/safetensors.pc.in safetensors.pc @ONLY)
-install(FILES "${PROJECT_BINARY_DIR}/safetensors.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+configure_file(cmake/safetensors-static.pc.in safetensors-static.pc @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/safetensors.pc" "${PROJECT_BINARY_DIR}/safetensors-static.pc"
+  DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 /// Blocks from this size on are worth a system call for huge pages: one page
 /// fault instead of 512, and one TLB entry at each cold lookup later.
 const HUGE_FROM: usize = 4 << 20;
-const PAGE: usize = 4096;
+/// What direct I/O wants blocks of memory to begin at: the blocks of any disk.
+const DISK_BLOCK: usize = 4096;
 
 /// A vector with room for just `capacity` items, or an error instead of an
 /// abort. Untouched room costs address space only.
@@ -199,14 +200,14 @@ impl Aligned {
 
     /// How the allocator is asked for so many bytes; `None` where they are pages.
     fn layout(len: usize) -> Option<Layout> {
-        // Direct I/O wants whole blocks of the disk.
-        let alignment = if len >= PAGE { PAGE } else { Self::ALIGNMENT };
+        let alignment = if len >= DISK_BLOCK { DISK_BLOCK } else { Self::ALIGNMENT };
         Layout::from_size_align(len.max(1), alignment).ok().filter(|_| len < Self::PAGES_FROM)
     }
 
     fn pages(len: usize) -> Option<NonNull<u8>> {
-        let alignment = if len >= Self::HUGE_PAGE { Self::HUGE_PAGE } else { PAGE };
-        let len = len.checked_next_multiple_of(PAGE)?;
+        let page = page();
+        let alignment = if len >= Self::HUGE_PAGE { Self::HUGE_PAGE } else { page };
+        let len = len.checked_next_multiple_of(page)?;
         let whole = len.checked_add(alignment)?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -323,6 +324,13 @@ impl ShapeArena {
     }
 }
 
+/// Bytes of a page: 4 KiB, but 16 or 64 on some machines.
+fn page() -> usize {
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page).ok().filter(|page| page.is_power_of_two()).unwrap_or(DISK_BLOCK)
+}
+
 /// Asks for huge pages behind a block; whether they come is up to the kernel.
 fn advise_huge(start: *mut u8, len: usize) {
     advise_huge_from(HUGE_FROM, start, len);
@@ -331,11 +339,12 @@ fn advise_huge(start: *mut u8, len: usize) {
 fn advise_huge_from(least: usize, start: *mut u8, len: usize) {
     #[cfg(target_os = "linux")]
     if len >= least {
-        let skip = start.align_offset(PAGE);
+        let page = page();
+        let skip = start.align_offset(page);
         if let Some(inside) = len.checked_sub(skip) {
             // SAFETY: MADV_HUGEPAGE changes no contents, and the range lies inside the block.
             unsafe {
-                libc::madvise(start.wrapping_add(skip).cast(), inside & !(PAGE.wrapping_sub(1)), libc::MADV_HUGEPAGE);
+                libc::madvise(start.wrapping_add(skip).cast(), inside & !(page.wrapping_sub(1)), libc::MADV_HUGEPAGE);
             }
         }
     }
@@ -380,11 +389,11 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_absurd_sizes_are_errors() {
-        for len in [0, 1, 100, PAGE, Aligned::PAGES_FROM - 1, Aligned::PAGES_FROM, HUGE_FROM + 1] {
+        for len in [0, 1, 100, DISK_BLOCK, Aligned::PAGES_FROM - 1, Aligned::PAGES_FROM, HUGE_FROM + 1] {
             let mut block = Aligned::zeroed(len, "test").unwrap();
             assert_eq!(block.as_ptr().align_offset(Aligned::ALIGNMENT), 0);
             assert_eq!(block.as_mut().len(), len);
-            assert!(len < PAGE || block.as_ptr().align_offset(PAGE) == 0);
+            assert!(len < DISK_BLOCK || block.as_ptr().align_offset(DISK_BLOCK) == 0);
             assert!(block.as_mut().iter().all(|byte| *byte == 0));
         }
         assert!(Aligned::zeroed(usize::MAX / 4, "test").is_err());

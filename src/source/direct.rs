@@ -39,12 +39,12 @@ fn open_again(file: &File, flags: libc::c_int) -> Option<File> {
 /// kernel begins to read ahead all the same; on a descriptor for random access that
 /// is one page. (mincore and cachestat disturb nothing, but tell only the
 /// file's owner.)
-pub(crate) struct Probe(#[cfg(target_os = "linux")] File);
+pub(crate) struct Probe(#[cfg(all(target_os = "linux", target_pointer_width = "64"))] File);
 
 impl Probe {
     /// `None` where the cache can't be looked into.
     pub(crate) fn new(file: &File) -> Option<Self> {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
         {
             use std::os::fd::AsRawFd;
             let probe = open_again(file, 0)?;
@@ -52,7 +52,7 @@ impl Probe {
             unsafe { libc::posix_fadvise(probe.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
             Some(Self(probe))
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
         {
             let _ = file;
             None
@@ -61,17 +61,21 @@ impl Probe {
 
     /// Whether the byte at `offset` is there; yes where that can't be told.
     pub(crate) fn finds(&self, offset: u64) -> bool {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
         {
             use std::os::fd::AsRawFd;
             let Ok(offset) = libc::off_t::try_from(offset) else { return true };
             let mut byte = 0_u8;
             let place = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+            // By number, as C libraries older than glibc 2.26 and musl 1.2.5 have no function for
+            // it. The offset's other half would be in a fifth argument where it needs two.
             // SAFETY: one byte into a place of one byte.
-            let done = unsafe { libc::preadv2(self.0.as_raw_fd(), &raw const place, 1, offset, libc::RWF_NOWAIT) };
+            let done = unsafe {
+                libc::syscall(libc::SYS_preadv2, self.0.as_raw_fd(), &raw const place, 1, offset, 0, libc::RWF_NOWAIT)
+            };
             done >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
         {
             let _ = offset;
             true

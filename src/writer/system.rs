@@ -130,10 +130,12 @@ pub(super) fn copy_range(
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let mut copied = 0;
         let call = || {
+            // By number, as C libraries older than glibc 2.27 and musl 1.2.3 have no function for it.
             // SAFETY: the descriptors are open and the offsets are ours.
             copied = unsafe {
                 let (from_offset, to_offset) = (&raw mut from_offset, &raw mut to_offset);
-                libc::copy_file_range(from.as_raw_fd(), from_offset, to.as_raw_fd(), to_offset, len, 0)
+                let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+                libc::syscall(libc::SYS_copy_file_range, from, from_offset, to, to_offset, len, 0)
             };
             copied >= 0
         };

@@ -65,6 +65,26 @@ fn the_shared_library_has_its_soname_and_needs_the_system_alone() {
 }
 
 #[test]
+fn no_function_is_needed_that_an_old_c_library_has_not() {
+    // Younger than glibc 2.17. Weak ones (w) are asked for when it runs.
+    let young = [
+        "copy_file_range",
+        "getrandom",
+        "gettid",
+        "memfd_create",
+        "mlock2",
+        "preadv2",
+        "pwritev2",
+        "renameat2",
+        "statx",
+    ];
+    let nm = run(Command::new("nm").args(["-D", "--undefined-only", "-P"]).arg(library().join("libsafetensors.so")));
+    let strong = nm.lines().filter(|line| line.split(' ').nth(1) == Some("U"));
+    let strong: BTreeSet<_> = strong.filter_map(|line| line.split([' ', '@']).next()).collect();
+    assert!(strong.contains("close") && young.iter().all(|name| !strong.contains(name)), "{strong:?}");
+}
+
+#[test]
 fn the_header_compiles_alone_as_every_standard_and_in_two_units() {
     let program = read("tests/contract/abi/header.c");
     for header in HEADERS {

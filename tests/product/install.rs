@@ -2,7 +2,7 @@
 //! The library as others get it: installed with CMake, moved, and used from
 //! CMake, from pkg-config, and as a part of another project.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,7 +62,7 @@ fn moved_install(out: &Path) -> PathBuf {
     let installed = project(root(), &out.join("installed")).build();
     let moved = out.join("moved to here");
     fs::create_dir(&moved).unwrap();
-    for part in ["include", "lib"] {
+    for part in ["include", "lib", "share"] {
         fs::rename(installed.join(part), moved.join(part)).unwrap();
     }
     fs::remove_dir_all(installed).unwrap();
@@ -78,6 +78,10 @@ fn an_install_that_was_moved_serves_examples_and_consumers() {
     let file = concat!("libsafetensors.so.", env!("CARGO_PKG_VERSION"));
     assert_eq!(links, [Path::new("libsafetensors.so.0"), Path::new(file)]);
     assert!(fs::symlink_metadata(lib.join(file)).unwrap().is_file());
+    assert_eq!(
+        fs::read(prefix.join("share/doc/safetensors/LICENSE")).unwrap(),
+        fs::read(root().join("LICENSE")).unwrap()
+    );
 
     examples(&prefix, &out);
     let programs = consumer("find_package", &out, |config| {
@@ -89,6 +93,7 @@ fn an_install_that_was_moved_serves_examples_and_consumers() {
     });
     check_programs(&programs);
     pkg_config(&lib, &out);
+    beside_another_rust_archive(&prefix, &out);
 }
 
 fn examples(prefix: &Path, out: &Path) {
@@ -181,13 +186,11 @@ fn same_probabilities(ours: &str, reference: &str) {
 /// Compiles with what pkg-config says, as a Makefile would, and runs.
 fn pkg_config(lib: &Path, out: &Path) {
     let flags = |arguments: &str| {
-        let said = run(Command::new("pkg-config")
-            .args(arguments.split(' '))
-            .arg("safetensors")
-            .env("PKG_CONFIG_PATH", lib.join("pkgconfig")));
+        let said =
+            run(Command::new("pkg-config").args(arguments.split(' ')).env("PKG_CONFIG_PATH", lib.join("pkgconfig")));
         said.trim().to_owned()
     };
-    assert_eq!(flags("--modversion"), env!("CARGO_PKG_VERSION"));
+    assert_eq!(flags("--modversion safetensors"), env!("CARGO_PKG_VERSION"));
     let build = |name: &str, flags: &str| {
         let program = out.join(name);
         let main = root().join("tests/product/consumers/main.c");
@@ -197,24 +200,48 @@ fn pkg_config(lib: &Path, out: &Path) {
         assert_eq!(run(Command::new(&program).env("LD_LIBRARY_PATH", lib)), SAID);
         needed(&program)
     };
-    assert!(build("shared", &flags("--cflags --libs")).contains("libsafetensors.so.0"));
+    assert!(build("shared", &flags("--cflags --libs safetensors")).contains("libsafetensors.so.0"));
     // --static adds what the archive needs; which of the two libraries is
-    // linked is the linker's business: the archive with -static, or by name.
-    let archive = flags("--cflags --libs --static");
+    // linked is the linker's business. safetensors-static names the archive.
+    let archive = flags("--cflags --libs --static safetensors");
     let rustc = run(Command::new("sh").args(["-c", NATIVE_LIBS]).env("OUT", out.join("empty.a")));
     for name in rustc.split_whitespace().filter(|name| !["-lc", "-lgcc_s"].contains(name)) {
         assert!(archive.split(' ').any(|flag| flag == name), "{name} of {rustc} is not in: {archive}");
     }
     assert!(!build("static", &format!("-static {archive}")).contains("NEEDED"));
-    let archive = archive.replace("-lsafetensors", "-l:libsafetensors.a");
-    assert!(!build("archive", &archive).contains("libsafetensors"));
+    assert!(!build("archive", &flags("--cflags --libs safetensors-static")).contains("libsafetensors"));
 
     let main = root().join("tests/product/consumers/main.cpp");
     let program = out.join("cpp");
-    let (main, binary, flags) = (main.display(), program.display(), flags("--cflags --libs"));
+    let (main, binary, flags) = (main.display(), program.display(), flags("--cflags --libs safetensors"));
     run(Command::new("sh")
         .args(["-c", &format!("c++ -std=c++17 -Wall -Wextra -Werror '{main}' -o '{binary}' {flags}")]));
     assert_eq!(run(Command::new(&program).env("LD_LIBRARY_PATH", lib)), SAID);
+}
+
+/// An archive of Rust's has Rust's standard library in it. A program links two of
+/// them, in either order, as ours shows nothing but its functions.
+fn beside_another_rust_archive(prefix: &Path, out: &Path) {
+    let ours = prefix.join("lib/libsafetensors.a");
+    let symbols = run(Command::new("nm").args(["-g", "--defined-only", "-P"]).arg(&ours));
+    let symbols = symbols.lines().filter(|line| !line.is_empty() && !line.ends_with(':'));
+    let symbols: BTreeSet<_> = symbols.filter_map(|line| line.split(' ').next()).collect();
+    let list = fs::read_to_string(root().join("tests/contract/abi/symbols.txt")).unwrap();
+    assert_eq!(symbols, list.lines().collect());
+
+    let (folder, other) = (root().join("tests/product/two_archives"), out.join("libother.a"));
+    run(Command::new("rustc")
+        .args(["-O", "--crate-type", "staticlib"])
+        .arg(folder.join("other.rs"))
+        .arg("-o")
+        .arg(&other));
+    for order in [[&ours, &other], [&other, &ours]] {
+        let program = out.join("two_archives");
+        let mut cc = Command::new("cc");
+        cc.args(["-Wall", "-Werror"]).arg(folder.join("main.c")).arg("-I").arg(prefix.join("include")).args(order);
+        run(cc.args(["-pthread", "-lm", "-ldl", "-o"]).arg(&program));
+        assert_eq!(run(&mut Command::new(program)), "ST_ERROR_TRUNCATED, 6, 7\n");
+    }
 }
 
 #[test]
@@ -231,6 +258,10 @@ fn it_can_be_a_part_of_another_project() {
     run(Command::new("cmake").arg("--install").arg(&programs).arg("--prefix").arg(out.join("prefix")));
     let installed: Vec<_> = fs::read_dir(out.join("prefix")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(installed, ["bin"], "another project's install gives its own files only");
+    run(Command::new("cmake").arg("-DSAFETENSORS_INSTALL=ON").arg(&programs));
+    run(Command::new("cmake").arg("--build").arg(&programs));
+    run(Command::new("cmake").arg("--install").arg(&programs).arg("--prefix").arg(out.join("with it")));
+    assert_eq!(run(&mut Command::new(out.join("with it/bin/shared"))), SAID);
 
     let programs = consumer("fetch_content", &out, |config| {
         config.define("FETCHCONTENT_SOURCE_DIR_SAFETENSORS", root());

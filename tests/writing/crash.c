@@ -97,7 +97,9 @@ int fcntl(int fd, int command, ...) {
     return fails("fcntl") ? -1 : REAL(fcntl)(fd, command, argument);
 }
 
-/* renameat2, which is called so; all others with up to six arguments pass. */
+static size_t shortened(size_t size) { return size > 1 && fails("short") ? size > 4096 ? 4096 : size / 2 : size; }
+
+/* renameat2 and copy_file_range, which are called so; all others with up to six arguments pass. */
 long syscall(long number, ...) {
     va_list arguments;
     va_start(arguments, number);
@@ -105,10 +107,12 @@ long syscall(long number, ...) {
     for (int i = 0; i < 6; i++) given[i] = va_arg(arguments, long);
     va_end(arguments);
     if (number == SYS_renameat2 && fails("renameat2")) return -1;
+    if (number == SYS_copy_file_range) {
+        given[4] = (long)shortened((size_t)given[4]);
+        if (fails("copy_file_range")) return -1;
+    }
     return REAL(syscall)(number, given[0], given[1], given[2], given[3], given[4], given[5]);
 }
-
-static size_t shortened(size_t size) { return size > 1 && fails("short") ? size > 4096 ? 4096 : size / 2 : size; }
 
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
     size = shortened(size);
@@ -123,11 +127,6 @@ int fallocate64(int fd, int mode, off64_t at, off64_t size);
 int fallocate64(int fd, int mode, off64_t at, off64_t size) {
     note_of("fallocate", fd);
     return fails("fallocate") ? -1 : REAL(fallocate64)(fd, mode, at, size);
-}
-
-ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, unsigned flags) {
-    size = shortened(size);
-    return fails("copy_file_range") ? -1 : REAL(copy_file_range)(in, in_at, out, out_at, size, flags);
 }
 
 int close(int fd) {

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A system that fails on demand, for test binaries that are about loads: each
-//! has this `pread64`, `preadv2`, `open64`, `statx`, `fstatfs`, `posix_fadvise`, `mmap`
+//! has this `pread64`, `syscall`, `open64`, `statx`, `fstatfs`, `posix_fadvise`, `mmap`
 //! and `pthread_create`, which the library then calls; so its tests run one at a time.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::ffi::{c_char, c_int, c_void, CStr, CString};
+use std::ffi::{c_char, c_int, c_long, c_void, CStr, CString};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,16 +89,26 @@ unsafe extern "C" fn pread64(file: c_int, to: *mut c_void, size: usize, at: i64)
     unsafe { libc::syscall(libc::SYS_pread64, file, to, size, at) as isize }
 }
 
+type Call = unsafe extern "C" fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
+
+/// The library's `preadv2` is called so; all others with up to six arguments pass.
+///
 /// # Safety
-/// As preadv2's manual says.
+/// As syscall's manual says.
 #[no_mangle]
-unsafe extern "C" fn preadv2(file: c_int, to: *const libc::iovec, count: c_int, at: i64, flags: c_int) -> isize {
-    if COLD.load(SeqCst) {
+unsafe extern "C" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
+    static REAL: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+    if number == libc::SYS_preadv2 && COLD.load(SeqCst) {
         refuse(libc::EAGAIN);
         return -1;
     }
-    // SAFETY: the caller's promise; the kernel takes the offset in two halves.
-    unsafe { libc::syscall(libc::SYS_preadv2, file, to, count, at, at >> 32, flags) as isize }
+    // SAFETY: it has this type, as its arguments are in registers, and the rest is the caller's promise.
+    unsafe {
+        if REAL.load(SeqCst).is_null() {
+            REAL.store(libc::dlsym(libc::RTLD_NEXT, c"syscall".as_ptr()), SeqCst);
+        }
+        std::mem::transmute::<*mut c_void, Call>(REAL.load(SeqCst))(number, a, b, c, d, e, f)
+    }
 }
 
 /// # Safety
