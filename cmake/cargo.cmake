@@ -62,7 +62,7 @@ add_custom_command(
   OUTPUT "${lib}/${safetensors_archive}"
   DEPENDS safetensors_cargo "${cargo_out}/${safetensors_archive}"
   COMMAND "${CMAKE_LINKER}" -r --force-group-allocation -u st_abi_version -o "${object}"
-    "${cargo_out}/${safetensors_archive}"
+    "${cargo_out}/${safetensors_archive}" ${safetensors_unwinder}
   COMMAND "${CMAKE_OBJCOPY}" --wildcard "--keep-global-symbol=st_*" --strip-debug
     --remove-section=.llvmbc --remove-section=.llvmcmd "${object}"
   COMMAND "${CMAKE_COMMAND}" -E remove -f "${lib}/${safetensors_archive}"
