@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The small files beside a checkpoint.
+#pragma once
+
+#include "tokenizer.h"
+
+namespace bridge {
+
+struct ModelFiles {
+    std::string name; // the folder's own
+    std::string config;
+    TokenizerFiles tokenizer;
+    uint32_t pooling = 1; // of an encoder, by modules.json; 1: mean
+};
+
+// with_tokenizer: whether the tokenizer's files are read.
+ModelFiles read_folder(const std::string &folder, bool with_tokenizer);
+
+} // namespace bridge

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "keys.h"
+
+#include <ggml.h>
+
+namespace bridge {
+
+static void write_sizes(const Hyper &hyper, Metadata &out) {
+    out.u32(".block_count", hyper.layers);
+    out.u32(".context_length", hyper.context);
+    out.u32(".embedding_length", hyper.hidden);
+    out.u32(".feed_forward_length", hyper.inner);
+    out.u32(".attention.head_count", hyper.heads);
+    if (hyper.kv_heads_given) out.u32(".attention.head_count_kv", hyper.kv_heads);
+}
+
+static void write_rope(const Hyper &hyper, Metadata &out) {
+    const Rope &rope = hyper.rope;
+    if (rope.kind == RopeKind::linear || rope.kind == RopeKind::yarn) {
+        out.string(".rope.scaling.type", rope.kind == RopeKind::linear ? "linear" : "yarn");
+        out.f32(".rope.scaling.factor", rope.factor);
+    }
+    if (rope.kind == RopeKind::yarn) {
+        out.u32(".rope.scaling.original_context_length", rope.original_context);
+        if (rope.beta_fast > 0) out.f32(".rope.scaling.yarn_beta_fast", rope.beta_fast);
+        if (rope.beta_slow > 0) out.f32(".rope.scaling.yarn_beta_slow", rope.beta_slow);
+    }
+    // 10000 is what llama.cpp takes where there is no key.
+    if (rope.base_given || rope.base != 10000) out.f32(".rope.freq_base", rope.base);
+    if (rope.sliding_base > 0) out.f32(".rope.freq_base_swa", rope.sliding_base);
+}
+
+static void write_general(const Hyper &hyper, const Description &description, Metadata &out) {
+    write_sizes(hyper, out);
+    if (hyper.arch->family != Family::bert) write_rope(hyper, out);
+    out.f32(hyper.arch->family == Family::bert ? ".attention.layer_norm_epsilon" : ".attention.layer_norm_rms_epsilon", hyper.norm_epsilon);
+    if (hyper.experts > 0) {
+        out.u32(".expert_count", hyper.experts);
+        out.u32(".expert_used_count", hyper.experts_used);
+    }
+    if (hyper.head_dim_given || hyper.arch->family == Family::gemma3) {
+        out.u32(".attention.key_length", hyper.head_dim);
+        out.u32(".attention.value_length", hyper.head_dim);
+    }
+    if (description.file_type >= 0) out.u32("general.file_type", uint64_t(description.file_type));
+}
+
+// Gemma and Gemma 2.
+static void write_gemma(const Hyper &hyper, const Description &description, Metadata &out) {
+    out.u32(".context_length", hyper.context);
+    out.u32(".embedding_length", hyper.hidden);
+    out.u32(".block_count", hyper.layers);
+    out.u32(".feed_forward_length", hyper.inner);
+    out.u32(".attention.head_count", hyper.heads);
+    out.u32(".attention.head_count_kv", hyper.kv_heads);
+    out.f32(".attention.layer_norm_rms_epsilon", hyper.norm_epsilon);
+    out.u32(".attention.key_length", hyper.head_dim);
+    out.u32(".attention.value_length", hyper.head_dim);
+    if (description.file_type >= 0) out.u32("general.file_type", uint64_t(description.file_type));
+    if (hyper.rope.base != 10000) out.f32(".rope.freq_base", hyper.rope.base);
+}
+
+static void write_phi3(const Hyper &hyper, const Description &description, Metadata &out) {
+    out.u32(".context_length", hyper.context);
+    out.u32(".rope.scaling.original_context_length", hyper.rope.original_context);
+    out.u32(".embedding_length", hyper.hidden);
+    out.u32(".feed_forward_length", hyper.inner);
+    out.u32(".block_count", hyper.layers);
+    out.u32(".attention.head_count", hyper.heads);
+    out.u32(".attention.head_count_kv", hyper.kv_heads);
+    out.f32(".attention.layer_norm_rms_epsilon", hyper.norm_epsilon);
+    out.u32(".rope.dimension_count", rotary_columns(hyper));
+    out.f32(".rope.freq_base", hyper.rope.base);
+    if (description.file_type >= 0) out.u32("general.file_type", uint64_t(description.file_type));
+    out.u32(".attention.sliding_window", hyper.sliding_window);
+}
+
+void write_keys(const Hyper &hyper, const Description &description, Metadata &out) {
+    out.string("general.architecture", hyper.arch->name);
+    out.string("general.type", "model");
+    if (!description.name.empty()) out.string("general.name", description.name);
+    switch (hyper.arch->family) {
+    case Family::llama:
+    case Family::mixtral:
+        write_general(hyper, description, out);
+        out.u32(".vocab_size", hyper.vocab);
+        out.u32(".rope.dimension_count", hyper.head_dim);
+        break;
+    case Family::qwen2:
+    case Family::qwen3:
+    case Family::olmo2:
+        write_general(hyper, description, out);
+        break;
+    case Family::qwen3_moe:
+        write_general(hyper, description, out);
+        out.u32(".expert_feed_forward_length", hyper.expert_inner);
+        break;
+    case Family::gemma:
+        write_gemma(hyper, description, out);
+        break;
+    case Family::gemma2:
+        write_gemma(hyper, description, out);
+        out.f32(".attn_logit_softcapping", hyper.attention_cap);
+        out.f32(".final_logit_softcapping", hyper.final_cap);
+        out.u32(".attention.sliding_window", hyper.sliding_window);
+        break;
+    case Family::gemma3:
+        write_general(hyper, description, out);
+        if (hyper.final_cap > 0) out.f32(".final_logit_softcapping", hyper.final_cap);
+        out.u32(".attention.sliding_window", hyper.sliding_window);
+        if (!hyper.kv_heads_given) out.u32(".attention.head_count_kv", hyper.kv_heads);
+        break;
+    case Family::phi3:
+        write_phi3(hyper, description, out);
+        break;
+    case Family::bert:
+        write_general(hyper, description, out);
+        out.flag(".attention.causal", false);
+        out.u32(".pooling_type", description.pooling);
+        break;
+    }
+    out.u32("general.quantization_version", GGML_QNT_VERSION);
+}
+
+} // namespace bridge

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tensors of the GGUF file: which tensors of the checkpoint each is made of, and how.
+#pragma once
+
+#include "names.h"
+#include "types.h"
+
+#include <functional>
+
+namespace bridge {
+
+struct Output {
+    std::string name;
+    ggml_type type;
+    int64_t columns;
+    int64_t rows;    // of one expert; 1 for a vector
+    int64_t experts; // 0: not a stack of matrices
+    size_t dimensions;
+    Step step;
+    int64_t head_dim;
+    std::vector<const st_tensor *> sources; // one, or one for each expert; none where `constant` is all
+    std::vector<float> constant;
+    size_t row_size; // bytes
+
+    int64_t all_rows() const { return rows * (experts > 0 ? experts : 1); }
+    uint64_t size() const { return uint64_t(all_rows()) * row_size; }
+};
+
+// The type asked for a tensor of this GGUF name.
+using ChoiceFor = std::function<Choice(const std::string &name)>;
+
+// All tensors, in the order of llama.cpp's converter: that of the checkpoint's files, a stack of
+// experts where its last member is. Checks that every tensor of the model is there with its shape,
+// and that no tensor of the checkpoint is left over.
+std::vector<Output> plan_outputs(const st_checkpoint *checkpoint, const Hyper &hyper, const ChoiceFor &choice_for);
+
+} // namespace bridge

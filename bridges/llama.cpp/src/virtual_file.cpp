@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "virtual_file.h"
+
+#include "keys.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+namespace bridge {
+
+static constexpr uint64_t default_window = uint64_t(8) << 20;
+
+// Vectors and the like are kept: they are asked for one by one, between matrices, and a read of
+// a few KiB each would cost more than they do. As many as fit here.
+static constexpr uint64_t small_tensor = uint64_t(64) << 10;
+static constexpr uint64_t small_total = uint64_t(8) << 20;
+
+st_gguf_options read_options(const st_gguf_options *options) {
+    st_gguf_options out = ST_GGUF_OPTIONS_INIT;
+    if (options) {
+        size_t size = options->struct_size;
+        if (size < sizeof(size_t) || size > 65536) fail(ST_ERROR_INVALID_ARGUMENT, "st_gguf_options.struct_size is not set: use ST_GGUF_OPTIONS_INIT");
+        auto bytes = reinterpret_cast<const unsigned char *>(options);
+        for (size_t i = sizeof out; i < size; i++)
+            if (bytes[i] != 0) fail(ST_ERROR_UNSUPPORTED, "st_gguf_options has a field that this version does not know");
+        std::memcpy(&out, options, std::min(size, sizeof out));
+        out.struct_size = sizeof out;
+    }
+    if (out.tokenizer > ST_GGUF_TOKENIZER_NONE)
+        fail(ST_ERROR_INVALID_ARGUMENT, "st_gguf_options.tokenizer is " + std::to_string(out.tokenizer) + ", not ST_GGUF_TOKENIZER_AUTO, _REQUIRED or _NONE");
+    if (out.window_bytes != 0 && out.window_bytes < 65536)
+        fail(ST_ERROR_INVALID_ARGUMENT, "st_gguf_options.window_bytes is " + std::to_string(out.window_bytes) + ", below 65536");
+    return out;
+}
+
+static Hyper hyper_of(const std::string &text) {
+    Json root = parse_small_json(text, "config.json");
+    if (!root.is_object()) fail(ST_ERROR_CONFIG, "config.json is not an object");
+    return read_hyper(Config(root));
+}
+
+static std::vector<Output> plan(const st_checkpoint *checkpoint, const Hyper &hyper, const st_gguf_options &options) {
+    Choice all = parse_type(options.type);
+    return plan_outputs(checkpoint, hyper, [&](const std::string &name) {
+        const char *one = options.type_for ? options.type_for(options.user_data, name.c_str()) : nullptr;
+        return one ? parse_type(one) : all;
+    });
+}
+
+Gguf::Gguf(Checkpoint opened, const ModelFiles &files, const st_gguf_options &options)
+    : checkpoint(std::move(opened)), settings(options), sizes(hyper_of(files.config)), tensors(plan(checkpoint.get(), sizes, settings)),
+      keys(sizes.arch->name), stream((write_metadata(files), keys), tensors, stream_alignment), reader(checkpoint.get(), settings.threads) {
+    // Borrowed for the call of opening only.
+    settings.type = nullptr;
+}
+
+// general.file_type is that of most matrices.
+static int64_t file_type(const std::vector<Output> &outputs) {
+    std::map<ggml_type, size_t> counts;
+    for (const Output &output : outputs)
+        if (output.dimensions > 1) counts[output.type]++;
+    auto most = std::max_element(counts.begin(), counts.end(), [](auto &a, auto &b) { return a.second < b.second; });
+    return most == counts.end() ? 0 : file_type_of(most->first);
+}
+
+void Gguf::write_metadata(const ModelFiles &files) {
+    write_keys(sizes, {files.name, file_type(tensors), files.pooling}, keys);
+    if (settings.tokenizer == ST_GGUF_TOKENIZER_NONE) {
+        problem = "ids only: by the caller's choice";
+    } else {
+        try {
+            Json root = parse_small_json(files.config, "config.json");
+            write_tokenizer(files.tokenizer, Config(root), sizes, keys);
+            return;
+        } catch (const TokenizerProblem &found) {
+            problem = "ids only: " + found.text;
+            if (settings.tokenizer == ST_GGUF_TOKENIZER_REQUIRED) fail(ST_ERROR_UNSUPPORTED, problem);
+        }
+    }
+    write_ids_only(sizes, keys);
+}
+
+uint64_t Gguf::tensor_bytes() const {
+    uint64_t bytes = 0;
+    for (const Output &output : tensors) bytes += output.size();
+    return bytes;
+}
+
+void Gguf::read(uint64_t offset, uint8_t *dst, size_t size) {
+    if (offset < stream.front_size()) {
+        size_t count = std::min<uint64_t>(size, stream.front_size() - offset);
+        stream.read_front(offset, dst, count);
+        dst += count;
+        size -= count;
+        offset += count;
+    }
+    while (size > 0) {
+        size_t output = stream.output_at(offset);
+        uint64_t within = offset - stream.offset(output);
+        uint64_t room = tensors[output].size();
+        size_t count;
+        if (within < room) {
+            count = std::min<uint64_t>(size, room - within);
+            read_tensor(output, within, dst, count);
+        } else {
+            uint64_t end = output + 1 < tensors.size() ? stream.offset(output + 1) : stream.size();
+            count = std::min<uint64_t>(size, end - offset);
+            std::memset(dst, 0, count);
+        }
+        dst += count;
+        size -= count;
+        offset += count;
+    }
+}
+
+void Gguf::read_small() {
+    small_offsets.assign(tensors.size(), UINT64_MAX);
+    uint64_t total = 0;
+    for (size_t i = 0; i < tensors.size(); i++) {
+        if (tensors[i].size() > small_tensor || total + tensors[i].size() > small_total) continue;
+        small_offsets[i] = total;
+        total += (tensors[i].size() + 63) / 64 * 64;
+    }
+    small.resize(total);
+    std::vector<Rows> rows;
+    for (size_t i = 0; i < tensors.size(); i++)
+        if (small_offsets[i] != UINT64_MAX) rows.push_back({&tensors[i], 0, tensors[i].all_rows(), small.data() + small_offsets[i]});
+    try {
+        reader.read(rows);
+    } catch (...) {
+        small_offsets.clear();
+        throw;
+    }
+}
+
+void Gguf::fill_window(size_t output, uint64_t offset) {
+    const Output &tensor = tensors[output];
+    const int64_t unit = row_unit(tensor);
+    // Quantised rows are F32 first, which is what has to fit.
+    const uint64_t row_bytes = std::max<uint64_t>(tensor.row_size, ggml_is_quantized(tensor.type) ? uint64_t(tensor.columns) * sizeof(float) : 0);
+    const uint64_t room = settings.window_bytes ? settings.window_bytes : default_window;
+    const int64_t units = std::max<int64_t>(1, int64_t(room / (row_bytes * uint64_t(unit))));
+    const int64_t first = int64_t(offset / tensor.row_size) / unit * unit;
+    const int64_t count = std::min(units * unit, tensor.all_rows() - first);
+    window.output = SIZE_MAX;
+    window.bytes.resize(size_t(count) * tensor.row_size);
+    reader.read({{&tensor, first, count, window.bytes.data()}});
+    window.output = output;
+    window.begin = uint64_t(first) * tensor.row_size;
+    window.end = window.begin + window.bytes.size();
+}
+
+void Gguf::read_tensor(size_t output, uint64_t offset, uint8_t *dst, size_t size) {
+    if (small_offsets.empty()) read_small();
+    if (small_offsets[output] != UINT64_MAX) {
+        std::memcpy(dst, small.data() + small_offsets[output] + offset, size);
+        return;
+    }
+    while (size > 0) {
+        if (window.output != output || offset < window.begin || offset >= window.end) fill_window(output, offset);
+        size_t count = std::min<uint64_t>(size, window.end - offset);
+        std::memcpy(dst, window.bytes.data() + (offset - window.begin), count);
+        dst += count;
+        size -= count;
+        offset += count;
+    }
+}
+
+} // namespace bridge
