@@ -77,7 +77,7 @@
 #endif
 
 /* Initialisers: struct_size, and the default in every other field. */
-#define ST_OPEN_OPTIONS_INIT {sizeof(st_open_options), 0, 0, 0, 0, 0, 0, 0, 0}
+#define ST_OPEN_OPTIONS_INIT {sizeof(st_open_options), 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0}
 #define ST_IO_INIT {sizeof(st_io), 0, NULL, NULL, NULL, 0, 0}
 #define ST_RESOLVER_INIT {sizeof(st_resolver), NULL, NULL, NULL}
 #define ST_SAVE_OPTIONS_INIT {sizeof(st_save_options), 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
@@ -199,7 +199,7 @@ typedef struct st_error {
 
 // How to open. Begin with ST_OPEN_OPTIONS_INIT; zero in any field is the default.
 //
-// Limits hold for each file by itself.
+// Limits hold for each file by itself, but for max_set_bytes.
 typedef struct st_open_options {
     // sizeof(st_open_options), as set by ST_OPEN_OPTIONS_INIT.
     size_t struct_size;
@@ -219,6 +219,13 @@ typedef struct st_open_options {
     uint64_t max_rank;
     // Longest name of a tensor in bytes; 0: as long as fits.
     uint64_t max_name_length;
+    // Of a folder, the files of this variant: "fp16" for model.fp16.safetensors.
+    // NUL-terminated, borrowed for the call. NULL or empty: the files of none.
+    // Of no effect where the path is a file's. Since 0.2.
+    const char *variant;
+    // Most bytes of headers and index of all files together, and
+    // ST_ERROR_HEADER_TOO_LARGE beyond; 0: 1,000,000,000. Since 0.2.
+    uint64_t max_set_bytes;
 } st_open_options;
 
 // Your own bytes: HTTP, object stores, asset packs. Begin with ST_IO_INIT.
@@ -598,7 +605,7 @@ typedef struct st_metadata_options {
 typedef struct st_problem {
     // The rule, as st_open's status.
     st_status code;
-    // Any of ST_FATAL_*, or'ed.
+    // Any of ST_FATAL_*, or'ed; 0: it keeps nobody from opening (since 0.2).
     uint32_t fatal;
     // The byte in the file where it shows: the place in the header's text, the
     // start of the tensor's entry there, or where bytes are missing or too many.
@@ -786,11 +793,25 @@ extern "C" {
 // with error filled. Since 0.1.
 ST_API struct st_checkpoint *st_open(const char *path, struct st_error *error);
 
-// Opens a checkpoint: a .safetensors file, a .safetensors.index.json with its
-// shards beside it, or a folder. In a folder: model.safetensors.index.json,
-// else its only *.safetensors.index.json, else model.safetensors, else all
-// *.safetensors by name. Symbolic links are followed. Everything a header says
-// has been checked when this returns.
+// Opens a checkpoint: a .safetensors file, an index with its shards beside it, or
+// a folder. Symbolic links are followed. Everything a header says has been checked
+// when this returns.
+//
+// An index is a file *.safetensors.index.json, *.safetensors.index.VARIANT.json
+// or *.safetensors.VARIANT.index.json, or another .json file with a weight_map.
+//
+// In a folder only files of the variant in options count, and no names that begin
+// with a dot: model's index, else the only index; else the only file,
+// model.safetensors, or the only series (NAME-00001-of-00003.safetensors ...) if
+// none of its numbers is missing (ST_ERROR_SHARD). Nothing is merged on a guess:
+// several indexes, several models, or other variants alone are ST_ERROR_INDEX,
+// which names them; a variant that is not there is ST_ERROR_NOT_FOUND, which names
+// those that are. A hub's cache (models--OWNER--NAME) is the snapshot that its
+// refs/main names. A folder without any of these is ST_ERROR_IO with ENOENT, and
+// the message says what it holds instead.
+//
+// A set that is replaced meanwhile is opened as the old or the new one, or fails
+// with ST_ERROR_IO or ST_ERROR_SHARD: never as a mixture.
 //
 // path: NUL-terminated, in the system's bytes, borrowed for the call.
 // options: borrowed for the call; NULL: all defaults.
@@ -803,6 +824,42 @@ ST_API
 struct st_checkpoint *st_open_with(const char *path,
                                    const struct st_open_options *options,
                                    struct st_error *error);
+
+// Opens several files as one checkpoint, in this order: parts of one model that
+// have no index, or several models at once.
+//
+// paths: count of them, each NUL-terminated, in the system's bytes; borrowed for
+// the call. options: borrowed for the call; NULL: all defaults. variant is of no
+// effect.
+//
+// Returns and errors as st_open_with; ST_ERROR_DUPLICATE_KEY where two of them have
+// a tensor of one name, ST_ERROR_INVALID_ARGUMENT for no paths and for an index
+// among them. Since 0.2.
+ST_API
+struct st_checkpoint *st_open_files(const char *const *paths,
+                                    size_t count,
+                                    const struct st_open_options *options,
+                                    struct st_error *error);
+
+// Opens a part of a file that is open already: an asset in a package, a model in
+// a bundle, a descriptor that a sandbox was handed. It maps, reads and loads as a
+// path would.
+//
+// fd: open for reading, a regular file's (else ST_ERROR_IO). The library keeps a
+// duplicate; the caller may close fd at once. Its position is neither used nor moved.
+// offset, size: the part in bytes; offset need not be aligned, size 0 is up to the
+// file's end. A part that is not all in the file is ST_ERROR_INVALID_ARGUMENT.
+// options: borrowed for the call; NULL: all defaults.
+//
+// Returns and errors as st_open_with. Offsets and sizes in its records count from
+// the part's start, and its shard's path is NULL: who does I/O of their own adds
+// offset. Since 0.2.
+ST_API
+struct st_checkpoint *st_open_fd(int32_t fd,
+                                 uint64_t offset,
+                                 uint64_t size,
+                                 const struct st_open_options *options,
+                                 struct st_error *error);
 
 // Opens one file's bytes that are in memory already.
 //
@@ -827,8 +884,9 @@ struct st_checkpoint *st_open_io(const struct st_io *io,
                                  const struct st_open_options *options,
                                  struct st_error *error);
 
-// Opens a file, or an index with its shards, through your own resolver. A name
-// that ends in .index.json is an index. Shards' headers are read concurrently.
+// Opens a file, or an index with its shards, through your own resolver. What is an
+// index st_open_with says, and a name that ends in .index.json is one too. Shards'
+// headers are read concurrently.
 //
 // resolver: borrowed for the call. name: NUL-terminated, borrowed for the
 // call. options: borrowed for the call; NULL: all defaults.
@@ -1256,6 +1314,10 @@ ST_API void st_buffer_free(struct st_buffer *buffer);
 // report: called for one problem after the other, on the calling thread, file
 // by file and within a file in the order in which st_open checks the rules.
 // Another result than 0 ends the call. user_data: passed to report.
+//
+// Also told, as not fatal: tensors that are in a shard and not in its index, an
+// index without entries beside files, a total_size that is wrong, and files that a
+// folder has beside what is opened.
 //
 // What lies behind a fault can be hidden by it: behind text that is no JSON the
 // header is not read on, and where offsets are unreadable no holes are told of.

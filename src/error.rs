@@ -159,6 +159,13 @@ impl Error {
         self
     }
 
+    /// The same error with something added to what it says.
+    #[must_use]
+    pub(crate) fn with_text(mut self, text: &str) -> Self {
+        self.0.text.push_str(text);
+        self
+    }
+
     /// Names the file the error is about, unless it is named already.
     #[must_use]
     #[cold]
@@ -211,6 +218,12 @@ impl std::error::Error for Error {}
 /// quoted names and the numbers fit into the 504 bytes that C has.
 const QUOTED_MAX: usize = 96;
 
+/// From this length on a list of names is cut short.
+const LISTED_MAX: usize = 200;
+
+/// The longest path that a system takes.
+const PATH_MAX: usize = 4096;
+
 /// `"name"`, escaped and shortened, for a message.
 #[must_use]
 pub fn quoted(name: &[u8]) -> String {
@@ -223,10 +236,38 @@ pub fn quoted(name: &[u8]) -> String {
     format!("\"{}...{}\" ({} bytes)", head(&escaped, half), tail(&end, half), name.len())
 }
 
-/// A path or name with everything a terminal might obey made visible.
+/// A piece of a file's text for a message, in no other quotes than its own, shortened.
+pub(crate) fn as_it_stands(text: &[u8]) -> String {
+    let (start, shortened) = match text.get(..QUOTED_MAX) {
+        Some(start) if text.len() > QUOTED_MAX => (start, "..."),
+        _ => (text, ""),
+    };
+    let mut out = escape(start, usize::MAX).replace("\\\"", "\"").replace("\\\\", "\\");
+    out.push_str(shortened);
+    out
+}
+
+/// Names for a message, with commas between, as many as it has room for.
+pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut text = String::new();
+    for name in names {
+        let between = if text.is_empty() { "" } else { ", " };
+        if text.len() > LISTED_MAX {
+            return text + between + "...";
+        }
+        text = text + between + quoted(name).trim_matches('"');
+    }
+    text
+}
+
+/// A path or name with everything a terminal might obey made visible. Of what is
+/// longer than any path, the end.
 #[must_use]
 pub fn escaped(bytes: &[u8]) -> String {
-    escape(bytes, usize::MAX)
+    match bytes.len().checked_sub(PATH_MAX) {
+        None | Some(0) => escape(bytes, usize::MAX),
+        Some(cut) => format!("...{}", escape(bytes.get(cut..).unwrap_or_default(), usize::MAX)),
+    }
 }
 
 /// Escapes until about `enough` bytes have been written: a 90 MB name is not

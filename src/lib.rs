@@ -29,12 +29,12 @@ pub mod writer;
 
 pub mod ffi;
 
-pub use checkpoint::open::Resolver;
-pub use checkpoint::validate::{validate, Problem};
+pub use checkpoint::resolved::Resolver;
+pub use checkpoint::validate::{validate, Fatal, Problem};
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{Error, ErrorKind, Result};
-pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate};
+pub use options::{Access, Limits, OpenOptions, Prefetch, Tolerate, Variant};
 pub use record::{Metadata, Range, Tensor};
 pub use source::{Chosen, ReadAt};
 pub use writer::{NewTensor, SaveOptions, Writer};

@@ -28,7 +28,32 @@ pub enum Prefetch {
     Populate = 2,
 }
 
-/// Bounds on what a header may ask for. They hold for each file by itself.
+/// Which files of a folder: `fp16` for `model.fp16.safetensors`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    bytes: [u8; 255],
+    len: u8,
+}
+
+impl Variant {
+    /// The variant of this name; `None` where it is empty. One longer than a file's
+    /// name can be keeps its start, and is not there either.
+    #[must_use]
+    pub fn new(name: &[u8]) -> Option<Self> {
+        let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+        let mut bytes = [0; 255];
+        bytes.iter_mut().zip(name).for_each(|(place, byte)| *place = *byte);
+        (len > 0).then_some(Self { bytes, len })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+/// Bounds on what a header may ask for. All but `set_bytes` hold for each file by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of a header, and of an index file.
@@ -39,11 +64,14 @@ pub struct Limits {
     pub rank: u64,
     /// Bytes of a tensor's name.
     pub name_bytes: u64,
+    /// Bytes of all headers and the index together; `None`: 1,000,000,000 for
+    /// several files, and no more than `header_bytes` for one.
+    pub set_bytes: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_bytes: 100_000_000, tensors: u64::MAX, rank: u64::MAX, name_bytes: u64::MAX }
+        Self { header_bytes: 100_000_000, tensors: u64::MAX, rank: u64::MAX, name_bytes: u64::MAX, set_bytes: None }
     }
 }
 
@@ -67,4 +95,6 @@ pub struct OpenOptions {
     pub tolerate: Tolerate,
     /// Reading ahead.
     pub prefetch: Prefetch,
+    /// Of a folder, the files of this variant; `None`: those of none.
+    pub variant: Option<Variant>,
 }

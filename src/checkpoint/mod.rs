@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One opened set of named tensors. What reads them stands above it, in `load`.
 
+pub(crate) mod assembly;
+pub(crate) mod folder;
+mod hub;
 pub(crate) mod loaded;
+pub(crate) mod name;
 pub(crate) mod open;
+pub(crate) mod resolved;
+pub(crate) mod shards;
 pub(crate) mod validate;
 
 use self::loaded::{Loaded, LoadedTensors};
 use crate::base::memory;
-use crate::base::sort;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::format::header::{Arena, Header};
-use crate::format::index::Index;
+use crate::format::header::Arena;
 use crate::format::lookup::{Hasher, Lookup};
 use crate::record::{st_shard, Metadata, Tensor};
 use crate::source::{FileRef, Source};
@@ -26,110 +30,14 @@ pub struct Checkpoint {
     shards: Vec<st_shard>,
     sources: Vec<Source>,
     loaded: LoadedTensors,
+    /// What messages about the whole call it.
+    label: String,
     /// What the records above point into.
     _arenas: Vec<Arena>,
     _texts: Vec<Vec<u8>>,
 }
 
-/// One opened shard on its way into a checkpoint.
-pub(crate) struct Part {
-    /// NUL-terminated.
-    pub(crate) path: Option<Vec<u8>>,
-    pub(crate) source: Source,
-    pub(crate) header: Header,
-}
-
 impl Checkpoint {
-    /// Puts shards together, in their order. An index says which of their
-    /// tensors are shown.
-    pub(crate) fn assemble(parts: Vec<Part>, index: Option<Index>) -> Result<Self> {
-        let mut this = Self {
-            tensors: Vec::new(),
-            names: Lookup::default(),
-            metadata: None,
-            shards: memory::vec_with_capacity(parts.len(), "shards")?,
-            sources: memory::vec_with_capacity(parts.len(), "shards")?,
-            loaded: LoadedTensors::default(),
-            _arenas: memory::vec_with_capacity(parts.len(), "shards")?,
-            _texts: memory::vec_with_capacity(parts.len(), "shards")?,
-        };
-        let alone = parts.len() == 1 && index.is_none();
-        let mut metadata: Option<Vec<Metadata>> = None;
-        if let Some(entries) = index.as_ref().and_then(Index::metadata) {
-            add_metadata(&mut metadata, entries)?;
-        }
-        let mut allowed = index.as_ref().map(Index::shards);
-        for Part { path, source, header } in parts {
-            this.add_shard(path, source, &header);
-            let Header { tensors, names, metadata: entries, arena, .. } = header;
-            this._arenas.push(arena);
-            if alone {
-                (this.tensors, this.names, this.metadata) = (tensors, names, entries);
-                return Ok(this);
-            }
-            if let Some(entries) = entries {
-                add_metadata(&mut metadata, entries)?;
-            }
-            match allowed.as_mut().and_then(Iterator::next) {
-                Some((_, allowed)) => this.add_allowed(tensors, &names, allowed)?,
-                None => {
-                    memory::reserve(&mut this.tensors, tensors.len(), "tensors")?;
-                    this.tensors.extend(tensors);
-                }
-            }
-        }
-        drop(allowed);
-        this._texts.extend(index.map(Index::into_text));
-        this.metadata = metadata.map(keep_first).transpose()?;
-        this.build_names()?;
-        Ok(this)
-    }
-
-    fn add_shard(&mut self, path: Option<Vec<u8>>, source: Source, header: &Header) {
-        self.shards.push(st_shard {
-            path: path.as_ref().map_or(std::ptr::null(), |path| path.as_ptr().cast()),
-            path_len: path.as_ref().map_or(0, |path| path.len().saturating_sub(1)),
-            size: source.size(),
-            data_offset: header.data_offset,
-            data_size: header.data_size,
-            access: source.access() as i32,
-            reserved0: 0,
-            reason: source.reason().as_ptr(),
-            reserved: [0; 2],
-        });
-        self._texts.extend(path);
-        self.sources.push(source);
-    }
-
-    /// Of a shard's tensors those that the index maps to it.
-    fn add_allowed<'a>(
-        &mut self,
-        tensors: Vec<Tensor>,
-        names: &Lookup,
-        allowed: impl ExactSizeIterator<Item = &'a [u8]>,
-    ) -> Result<()> {
-        memory::reserve(&mut self.tensors, allowed.len(), "tensors")?;
-        let mut shown = memory::vec_with_capacity(tensors.len(), "tensors")?;
-        shown.resize(tensors.len(), false);
-        for name in allowed {
-            let found = names.find(&tensors, name).and_then(|found| shown.get_mut(found));
-            let Some(found) = found else {
-                return Err(lacking(name, self.shard_label(self.shards.len().saturating_sub(1))));
-            };
-            *found = true;
-        }
-        self.tensors.extend(tensors.into_iter().zip(shown).filter_map(|(tensor, shown)| shown.then_some(tensor)));
-        Ok(())
-    }
-
-    fn build_names(&mut self) -> Result<()> {
-        self.names = names_of(&self.tensors, &mut |first, second| {
-            let error = in_both(second.name(), self.shard_label(first.shard()), self.shard_label(second.shard()));
-            Err(error.in_file(&self.label_of(second.shard())))
-        })?;
-        Ok(())
-    }
-
     fn shard_label(&self, shard: usize) -> &[u8] {
         let Some(shard) = self.shards.get(shard).filter(|shard| !shard.path.is_null()) else {
             return b"";
@@ -167,9 +75,19 @@ impl Checkpoint {
     pub(crate) fn require(&self, name: &[u8]) -> Result<(usize, &Tensor)> {
         let index = self.names.find(&self.tensors, name);
         index.and_then(|index| Some((index, self.tensors.get(index)?))).ok_or_else(|| {
-            let text = format!("none of the {} has this name", self.tensors.len());
-            Error::tensor(ErrorKind::NotFound, name, text).in_file(&self.label())
+            let mut text = format!("none of the {} has this name", self.tensors.len());
+            if let Some(other) = self.alias(name) {
+                text += &format!("; the metadata says that it is an alias of {}", quoted(other));
+            }
+            Error::tensor(ErrorKind::NotFound, name, text).in_file(&self.label)
         })
+    }
+
+    /// The tensor that the metadata says this name stands for: writers leave tied
+    /// weights out, and keep their names there.
+    fn alias(&self, name: &[u8]) -> Option<&[u8]> {
+        let entry = self.metadata.iter().flatten().find(|entry| entry.key() == name)?;
+        self.find(entry.value()).map(Tensor::name)
     }
 
     /// The record number `index` with bytes that `load` reads, once for all callers.
@@ -224,16 +142,11 @@ impl Checkpoint {
         let exact = |tensor: &Tensor| (place(tensor), tensor.name.addr());
         let found = self.tensors.binary_search_by_key(&exact(tensor), exact);
         let found = found.or_else(|_| self.tensors.binary_search_by_key(&place(tensor), place));
-        found.ok().and_then(|found| self.tensors.get(found)).ok_or_else(|| not_ours(tensor).in_file(&self.label()))
-    }
-
-    /// What a message about the whole calls it.
-    fn label(&self) -> String {
-        self.label_of(0)
+        found.ok().and_then(|found| self.tensors.get(found)).ok_or_else(|| not_ours(tensor).in_file(&self.label))
     }
 
     pub(crate) fn label_of(&self, shard: usize) -> String {
-        crate::error::escaped(self.shard_label(shard))
+        shards::label(self.shard_label(shard))
     }
 }
 
@@ -269,28 +182,4 @@ fn not_ours(tensor: &Tensor) -> Error {
         tensor.shard, tensor.offset, tensor.size
     );
     Error::new(ErrorKind::InvalidArgument, text)
-}
-
-/// Collects the metadata of several files, in their order.
-fn add_metadata(all: &mut Option<Vec<Metadata>>, entries: impl IntoIterator<Item = Metadata>) -> Result<()> {
-    let all = all.get_or_insert_default();
-    for entry in entries {
-        memory::reserve(all, 1, "metadata")?;
-        all.push(entry);
-    }
-    Ok(())
-}
-
-/// Of entries with equal keys, the first.
-fn keep_first(mut entries: Vec<Metadata>) -> Result<Vec<Metadata>> {
-    let mut again = memory::vec_with_capacity(entries.len(), "metadata keys")?;
-    again.resize(entries.len(), false);
-    for (_, number) in sort::repeated(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?) {
-        if let Some(again) = again.get_mut(number) {
-            *again = true;
-        }
-    }
-    let mut again = again.into_iter();
-    entries.retain(|_| again.next() == Some(false));
-    Ok(entries)
 }

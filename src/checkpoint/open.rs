@@ -1,34 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a path means: a file, an index and its shards, or a folder of either.
+//! Opens what a path means: a file, an index and its shards, or a folder of
+//! either. What is replaced while it is being opened is opened again.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use super::folder::{choose, Chosen, Target};
+use super::name;
+use super::shards::{self, c_path, label, OpenIndex, Whose};
+use super::Checkpoint;
 use crate::base::memory;
-use crate::base::parallel;
-use crate::base::sort;
-use crate::checkpoint::{Checkpoint, Part};
-use crate::error::{escaped, quoted, Error, ErrorKind, Result};
-use crate::format::finding;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::budget::Budget;
 use crate::format::header::Header;
-use crate::format::index::Index;
+use crate::format::index;
 use crate::options::OpenOptions;
-use crate::source::{self, ReadAt, Source};
+use crate::source::{self, Manner, ReadAt, Source, Stamp};
 
-const FILE_SUFFIX: &[u8] = b".safetensors";
-const INDEX_SUFFIX: &[u8] = b".index.json";
-
-/// Finds files for names: shards behind callbacks.
-pub trait Resolver {
-    /// The file or index of this name, spelled as a path would be.
-    ///
-    /// # Errors
-    /// Whatever kept it from opening; it reaches the caller as it is.
-    fn open(&self, name: &[u8]) -> Result<Box<dyn ReadAt>>;
-}
+/// How often a set that changes meanwhile is opened again.
+const MOST_TRIES: u64 = 10;
 
 impl Checkpoint {
     /// Opens a `.safetensors` file, an index file or a folder with either.
@@ -38,12 +33,55 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         let in_path = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
-        let checkpoint = match Place::of(path).map_err(in_path)? {
-            Place::Index(index) => open_index(&index, options),
-            Place::Files(files) => open_files(&files, options),
-            Place::File => open_single(path, options),
+        for attempt in 0..MOST_TRIES {
+            // Who replaces it needs the processor too.
+            thread::sleep(Duration::from_millis(attempt));
+            if let Some(checkpoint) = try_open(path, options).map_err(in_path)? {
+                return Ok(checkpoint);
+            }
+        }
+        let text = format!("is being replaced: it changed {MOST_TRIES} times while it was opened");
+        Err(in_path(Error::new(ErrorKind::Io, text)))
+    }
+
+    /// Opens these files as one checkpoint, in their order.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for none, and for an index among them; else as [`open`](Self::open).
+    pub fn open_files(paths: &[&Path], options: &OpenOptions) -> Result<Self> {
+        let Some(first) = paths.first() else {
+            return Err(Error::new(ErrorKind::InvalidArgument, "no paths are given"));
         };
-        checkpoint.map_err(in_path)
+        let mut names = memory::vec_with_capacity(paths.len(), "paths")?;
+        for path in paths {
+            let bytes = path.as_os_str().as_bytes();
+            let found = source::look_at(path).map_err(|error| error.in_file(&label(bytes)))?;
+            if !found.is_dir() && name::is_index(bytes) || json_index(path, options).is_some() {
+                let text = "is an index, and not one of a checkpoint's files: open it by itself";
+                return Err(Error::new(ErrorKind::InvalidArgument, text).in_file(&label(bytes)));
+            }
+            names.push(memory::concat(&[bytes], "paths")?);
+        }
+        let mut whole = label(first.as_os_str().as_bytes());
+        if let more @ 1.. = paths.len().saturating_sub(1) {
+            whole += &format!(" and {more} more");
+        }
+        let budget = Budget::of_set(&options.limits, &whole);
+        let parts = shards::open_parts(&names, options, &budget, Whose::Callers);
+        let checkpoint = parts.and_then(|parts| Self::assemble(parts, None, &whole));
+        checkpoint.map_err(|error| error.in_file(&whole))
+    }
+
+    /// Opens a part of a file that is open already: `size` bytes from `offset` on,
+    /// or all up to its end where that is 0. Keeps a duplicate of the descriptor.
+    ///
+    /// # Errors
+    /// `Io` for what is no regular file, `InvalidArgument` for a part outside it;
+    /// else says which tensor and rule.
+    pub fn open_fd(fd: BorrowedFd<'_>, offset: u64, size: u64, options: &OpenOptions) -> Result<Self> {
+        let name = format!("descriptor {}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        let source = Source::part(fd, offset, size, options.access);
+        source.and_then(|source| single(None, source, options, &name)).map_err(|error| error.in_file(&name))
     }
 
     /// Opens one `.safetensors` file, and nothing else that a path can mean.
@@ -57,7 +95,7 @@ impl Checkpoint {
     /// # Errors
     /// Says which tensor and rule.
     pub fn open_memory(bytes: &'static [u8], options: &OpenOptions) -> Result<Self> {
-        single(None, Source::memory(bytes), options).map_err(|error| error.in_file("memory"))
+        single(None, Source::memory(bytes), options, "memory").map_err(|error| error.in_file("memory"))
     }
 
     /// One file behind a reader of the caller's.
@@ -65,209 +103,118 @@ impl Checkpoint {
     /// # Errors
     /// Says which tensor and rule, or what the reader said.
     pub fn open_reader(reader: Box<dyn ReadAt>, options: &OpenOptions) -> Result<Self> {
-        single(None, Source::callback(reader), options).map_err(|error| error.in_file("read_at"))
-    }
-
-    /// A file or an index with its shards behind readers of the caller's.
-    ///
-    /// # Errors
-    /// Says which file, tensor and rule, or what the resolver or a reader said.
-    pub fn open_resolved(resolver: &dyn Resolver, name: &[u8], options: &OpenOptions) -> Result<Self> {
-        let in_name = |error: Error| error.in_file(&label(name));
-        let source = Source::callback(resolver.open(name).map_err(in_name)?);
-        if !is_index(name) {
-            return single(Some(name), source, options).map_err(in_name);
-        }
-        let text = index_text(source.size(), options, |text| source.read_exact_at(0, text)).map_err(in_name)?;
-        let index = parse_index(text).map_err(in_name)?;
-        let names = shards_beside(name, &index).map_err(in_name)?;
-        // One after another: a resolver need not be thread-safe, its readers are.
-        let sources = names.iter().map(|name| {
-            let reader = resolver.open(name);
-            reader.map(Source::callback).map_err(|error| missing_shard(error).in_file(&label(name)))
-        });
-        let sources = memory::collect(sources, names.len(), "shards")?;
-        let headers = parallel::map(sources.len(), parallel::WAITING, |shard| {
-            let source = sources.get(shard).ok_or_else(internal)?;
-            let name = names.get(shard).map_or(&[][..], Vec::as_slice);
-            Header::read(source, shard_number(shard)?, &options.limits, options.tolerate)
-                .map_err(|error| error.in_file(&label(name)))
-        })?;
-        let parts = sources.into_iter().zip(headers).zip(&names);
-        let part =
-            |((source, header), name): ((_, _), &Vec<u8>)| Ok(Part { path: Some(c_path(name)?), source, header });
-        Checkpoint::assemble(memory::collect(parts.map(part), names.len(), "shards")?, Some(index)).map_err(in_name)
+        single(None, Source::callback(reader), options, "read_at").map_err(|error| error.in_file("read_at"))
     }
 }
 
-/// What a path means.
-pub(crate) enum Place {
-    /// The path itself: one file.
+/// What a path leads to.
+pub(crate) enum Found {
     File,
-    Index(PathBuf),
-    Files(Vec<Vec<u8>>),
+    Index,
+    Folder(Chosen),
 }
 
-impl Place {
-    pub(crate) fn of(path: &Path) -> Result<Self> {
-        let found = fs::metadata(path).map_err(|error| Error::os("opening", &error))?;
+impl Found {
+    pub(crate) fn at(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let found = source::look_at(path)?;
         if found.is_dir() {
-            return choose(path);
+            return choose(path, options).map(Self::Folder);
         }
-        if is_index(path.as_os_str().as_bytes()) {
-            return Ok(Self::Index(path.into()));
+        if name::is_index(path.as_os_str().as_bytes()) || json_index(path, options).is_some() {
+            return Ok(Self::Index);
         }
         source::require_regular(&found).map(|()| Self::File)
     }
 }
 
-/// What a folder offers.
-fn choose(folder: &Path) -> Result<Place> {
-    let failed = |error| Error::os("listing the folder", &error);
-    let mut indexes = Vec::new();
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name().into_vec();
-        if name.starts_with(b".") || entry.file_type().is_ok_and(|found| found.is_dir()) {
-            continue;
-        }
-        if name.ends_with(&[FILE_SUFFIX, INDEX_SUFFIX].concat()) {
-            memory::reserve(&mut indexes, 1, "files")?;
-            indexes.push(name);
-        } else if name.ends_with(FILE_SUFFIX) {
-            memory::reserve(&mut files, 1, "files")?;
-            files.push(name);
-        }
+/// A `.json` file that has a weight_map is an index, whatever it is called.
+fn json_index(path: &Path, options: &OpenOptions) -> Option<()> {
+    if !name::is_json(path.as_os_str().as_bytes()) {
+        return None;
     }
-    let indexes = sort::sorted(indexes.iter().map(Vec::as_slice), "files")?;
-    let files = sort::sorted(files.iter().map(Vec::as_slice), "files")?;
-    let path = |name: &[u8]| folder.join(OsStr::from_bytes(name));
-    let usual = b"model.safetensors.index.json".as_slice();
-    match indexes.as_slice() {
-        several if several.iter().any(|(name, _)| *name == usual) => Ok(Place::Index(path(usual))),
-        [(only, _)] => Ok(Place::Index(path(only))),
-        [] if files.iter().any(|(name, _)| *name == b"model.safetensors") => {
-            Ok(Place::Files(vec![path(b"model.safetensors").into_os_string().into_vec()]))
+    let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    if found.len() > options.limits.header_bytes {
+        return None;
+    }
+    let text = OpenIndex::read(path, options, &Budget::of_set(&options.limits, "")).ok()?.text;
+    index::has_weight_map(&text).then_some(())
+}
+
+/// Opens it; `None` where it has changed meanwhile, and what was found may be
+/// a mixture of old and new.
+fn try_open(path: &Path, options: &OpenOptions) -> Result<Option<Checkpoint>> {
+    let chosen = match Found::at(path, options)? {
+        Found::File => return open_single(path, options).map(Some),
+        Found::Index => return open_index(path, options, &label(path.as_os_str().as_bytes())),
+        Found::Folder(chosen) => chosen,
+    };
+    let whole = label(chosen.folder.as_os_str().as_bytes());
+    let in_file = |error: Error, file: &PathBuf| error.in_file(&label(file.as_os_str().as_bytes()));
+    let opened = match &chosen.target {
+        Target::File(file) => {
+            let opened = source::check_regular(file).and_then(|()| open_single(file, options));
+            opened.map(Some).map_err(|error| in_file(error, file))
         }
-        [] if files.is_empty() => {
-            let text = "folder holds no *.safetensors and no *.safetensors.index.json";
-            Err(Error::new(ErrorKind::Io, text).with_errno(libc::ENOENT))
-        }
-        [] => {
-            let paths = files.iter().map(|(name, _)| Ok(path(name).into_os_string().into_vec()));
-            Ok(Place::Files(memory::collect(paths, files.len(), "files")?))
-        }
-        several => {
-            let names: Vec<_> = several.iter().take(4).map(|(name, _)| quoted(name)).collect();
-            let text = format!("folder holds {} index files ({}): open one of them", several.len(), names.join(", "));
-            Err(Error::new(ErrorKind::Index, text))
-        }
+        Target::Index(index) => open_index(index, options, &whole),
+        Target::Series(files) => open_series(files, options, &whole).map(Some),
+    };
+    let still = || matches!(Found::at(path, options), Ok(Found::Folder(now)) if now == chosen);
+    match (opened, &chosen.target) {
+        // One file is whole, and an index has been looked at again, whatever lies beside them.
+        (Ok(opened), Target::File(_) | Target::Index(_)) => Ok(opened),
+        (Ok(Some(opened)), Target::Series(files)) => Ok((still() && opened.is_of(files)).then_some(opened)),
+        (opened, _) if still() => opened,
+        _ => Ok(None),
     }
 }
 
-fn is_index(name: &[u8]) -> bool {
-    name.ends_with(INDEX_SUFFIX)
+impl Checkpoint {
+    /// Whether these are still the files that were opened.
+    fn is_of(&self, files: &[Vec<u8>]) -> bool {
+        let now = |file: &Vec<u8>| Stamp::at(Path::new(std::ffi::OsStr::from_bytes(file)));
+        let then = self.sources.iter().map(Source::stamp);
+        files.iter().map(now).zip(then).all(|pair| match pair {
+            (Some(now), Some(then)) => now.same_contents(&then),
+            _ => false,
+        })
+    }
 }
 
 fn open_single(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
-    let source = Source::file(path, options.access, true)?;
-    single(Some(path.as_os_str().as_bytes()), source, options)
+    let source = Source::file(path, &Manner::of(options.access, 1)?)?;
+    let bytes = path.as_os_str().as_bytes();
+    single(Some(bytes), source, options, &label(bytes))
 }
 
-fn single(path: Option<&[u8]>, source: Source, options: &OpenOptions) -> Result<Checkpoint> {
-    let header = Header::read(&source, 0, &options.limits, options.tolerate)?;
+fn single(path: Option<&[u8]>, source: Source, options: &OpenOptions, whole: &str) -> Result<Checkpoint> {
+    let header = Header::read(&source, 0, &options.limits, options.tolerate, &Budget::of_one(&options.limits))?;
     source.prefetch(options.prefetch);
-    Checkpoint::assemble(vec![Part { path: path.map(c_path).transpose()?, source, header }], None)
+    Checkpoint::single(path.map(c_path).transpose()?, source, header, whole)
 }
 
-fn open_index(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
-    let in_index = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
-    let text = read_index(path, options).map_err(in_index)?;
-    let index = parse_index(text).map_err(in_index)?;
-    let paths = shards_beside(path.as_os_str().as_bytes(), &index).map_err(in_index)?;
-    let parts = open_parts(&paths, options, missing_shard)?;
-    Checkpoint::assemble(parts, Some(index)).map_err(in_index)
+fn open_series(files: &[Vec<u8>], options: &OpenOptions, whole: &str) -> Result<Checkpoint> {
+    let parts = shards::open_parts(files, options, &Budget::of_set(&options.limits, whole), Whose::Sets);
+    let checkpoint = parts.and_then(|parts| Checkpoint::assemble(parts, None, whole));
+    checkpoint.map_err(|error| error.in_file(whole))
 }
 
-fn parse_index(text: Vec<u8>) -> Result<Index> {
-    Index::parse(text, &mut finding::stop)?.ok_or_else(internal)
-}
-
-/// The shards' paths: their names behind whatever stands before the index's own.
-pub(crate) fn shards_beside(index_path: &[u8], index: &Index) -> Result<Vec<Vec<u8>>> {
-    let after_slash = index_path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash.saturating_add(1));
-    let folder = index_path.get(..after_slash).unwrap_or_default();
-    let mut paths = Vec::new();
-    for (shard, _) in index.shards() {
-        memory::reserve(&mut paths, 1, "paths")?;
-        paths.push(memory::concat(&[folder, shard], "paths")?);
-    }
-    Ok(paths)
-}
-
-fn open_files(paths: &[Vec<u8>], options: &OpenOptions) -> Result<Checkpoint> {
-    Checkpoint::assemble(open_parts(paths, options, |error| error)?, None)
-}
-
-/// Opens the shards and reads their headers side by side.
-fn open_parts(paths: &[Vec<u8>], options: &OpenOptions, unopened: fn(Error) -> Error) -> Result<Vec<Part>> {
-    let spare = source::descriptors_to_spare();
-    let keep_open = paths.len() <= spare;
-    // Each holds one while it looks at its shard.
-    parallel::map(paths.len(), parallel::WAITING.min(spare.max(1)), |number| {
-        let bytes = paths.get(number).ok_or_else(internal)?;
-        let path = Path::new(OsStr::from_bytes(bytes));
-        let open = || {
-            source::check_regular(path).map_err(unopened)?;
-            let source = Source::file(path, options.access, keep_open).map_err(unopened)?;
-            let header = Header::read(&source, shard_number(number)?, &options.limits, options.tolerate)?;
-            source.prefetch(options.prefetch);
-            Ok(Part { path: Some(c_path(bytes)?), source, header })
-        };
-        open().map_err(|error: Error| error.in_file(&label(bytes)))
-    })
-}
-
-/// A shard that can't be opened is a fault of the set.
-pub(crate) fn missing_shard(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Io => error.with_kind(ErrorKind::Shard),
-        _ => error,
-    }
-}
-
-pub(crate) fn read_index(path: &Path, options: &OpenOptions) -> Result<Vec<u8>> {
-    source::check_regular(path)?;
-    // Read, whatever the options say: an index is never mapped.
-    let source = Source::file(path, crate::options::Access::Read, true)?;
-    index_text(source.size(), options, |text| source.read_exact_at(0, text))
-}
-
-fn index_text(size: u64, options: &OpenOptions, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Vec<u8>> {
-    let limit = options.limits.header_bytes;
-    let Some(len) = usize::try_from(size).ok().filter(|_| size <= limit) else {
-        return Err(Error::new(ErrorKind::Index, format!("index of {size} bytes exceeds the limit of {limit}")));
+/// An index and its shards; `None` where the index is another one by now.
+fn open_index(path: &Path, options: &OpenOptions, whole: &str) -> Result<Option<Checkpoint>> {
+    let bytes = path.as_os_str().as_bytes();
+    let in_index = |error: Error| error.in_file(&label(bytes));
+    let budget = Budget::of_set(&options.limits, whole);
+    let mut read = OpenIndex::read(path, options, &budget).map_err(in_index)?;
+    let text = std::mem::take(&mut read.text);
+    let open = || {
+        let index = shards::parse_index(text).map_err(in_index)?;
+        let paths = shards::shards_beside(bytes, &index).map_err(in_index)?;
+        let parts = shards::open_parts(&paths, options, &budget, Whose::Sets);
+        let parts = parts.map_err(|error| error.in_file(whole))?;
+        Checkpoint::assemble(parts, Some(index), whole).map_err(in_index)
     };
-    let mut text = memory::zeroed(len, "index")?;
-    read(&mut text)?;
-    Ok(text)
-}
-
-pub(crate) fn shard_number(number: usize) -> Result<u32> {
-    u32::try_from(number).map_err(|_| Error::new(ErrorKind::Unsupported, "more than 2^32 shards"))
-}
-
-fn internal() -> Error {
-    Error::new(ErrorKind::Internal, "an index or a shard is not where it should be")
-}
-
-/// A path for a message.
-pub(crate) fn label(path: &[u8]) -> String {
-    escaped(path)
-}
-
-/// A path for C: it came from C or from the file system, so it has no NUL before this one.
-fn c_path(path: &[u8]) -> Result<Vec<u8>> {
-    memory::concat(&[path, b"\0"], "paths")
+    let opened = open();
+    match read.is_still_at(path) {
+        true => opened.map(Some),
+        false => Ok(None),
+    }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How to open.
 
+use std::ffi::{c_char, CStr};
+
 use super::arguments::no_such;
 use super::boundary::{read_options, CallerStruct};
 use crate::error::Result;
-use crate::options::{Access, OpenOptions, Prefetch};
+use crate::options::{Access, OpenOptions, Prefetch, Variant};
 
 /// st_open_options.access: map on file systems known to be local, read elsewhere.
 pub const ST_ACCESS_AUTO: i32 = 0;
@@ -31,7 +33,7 @@ pub const ST_PREFETCH_POPULATE: i32 = 2;
 
 /// How to open. Begin with ST_OPEN_OPTIONS_INIT; zero in any field is the default.
 ///
-/// Limits hold for each file by itself.
+/// Limits hold for each file by itself, but for max_set_bytes.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -54,9 +56,16 @@ pub struct st_open_options {
     pub max_rank: u64,
     /// Longest name of a tensor in bytes; 0: as long as fits.
     pub max_name_length: u64,
+    /// Of a folder, the files of this variant: "fp16" for model.fp16.safetensors.
+    /// NUL-terminated, borrowed for the call. NULL or empty: the files of none.
+    /// Of no effect where the path is a file's. Since 0.2.
+    pub variant: *const c_char,
+    /// Most bytes of headers and index of all files together, and
+    /// ST_ERROR_HEADER_TOO_LARGE beyond; 0: 1,000,000,000. Since 0.2.
+    pub max_set_bytes: u64,
 }
 
-// SAFETY: it begins with struct_size, and consists of numbers.
+// SAFETY: it begins with struct_size; zeros and a null pointer are valid.
 unsafe impl CallerStruct for st_open_options {
     const NAME: &'static str = "st_open_options";
 }
@@ -87,6 +96,11 @@ pub(super) unsafe fn open_options(given: *const st_open_options) -> Result<OpenO
     if given.reserved0 != 0 {
         return Err(no_such("st_open_options.reserved0", given.reserved0, "0"));
     }
+    if !given.variant.is_null() {
+        // SAFETY: the caller's promise.
+        options.variant = Variant::new(unsafe { CStr::from_ptr(given.variant) }.to_bytes());
+    }
+    options.limits.set_bytes = (given.max_set_bytes != 0).then_some(given.max_set_bytes);
     options.tolerate.trailing_bytes = given.tolerate & ST_TOLERATE_TRAILING_BYTES != 0;
     options.tolerate.unknown_dtype = given.tolerate & ST_TOLERATE_UNKNOWN_DTYPE != 0;
     let limits = &mut options.limits;

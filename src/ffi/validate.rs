@@ -10,7 +10,7 @@ use super::boundary::guard;
 use super::open_options::{open_options, st_open_options};
 use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
-use crate::checkpoint::validate::{validate, Problem};
+use crate::checkpoint::validate::{validate, Fatal, Problem};
 use crate::error::Result;
 
 /// st_problem.fatal: st_open refuses the file for it.
@@ -26,7 +26,7 @@ pub const ST_FATAL_TOLERANT: u32 = 2;
 pub struct st_problem {
     /// The rule, as st_open's status.
     pub code: st_status,
-    /// Any of ST_FATAL_*, or'ed.
+    /// Any of ST_FATAL_*, or'ed; 0: it keeps nobody from opening (since 0.2).
     pub fatal: u32,
     /// The byte in the file where it shows: the place in the header's text, the
     /// start of the tensor's entry there, or where bytes are missing or too many.
@@ -57,6 +57,10 @@ pub struct st_problem {
 /// report: called for one problem after the other, on the calling thread, file
 /// by file and within a file in the order in which st_open checks the rules.
 /// Another result than 0 ends the call. user_data: passed to report.
+///
+/// Also told, as not fatal: tensors that are in a shard and not in its index, an
+/// index without entries beside files, a total_size that is wrong, and files that a
+/// folder has beside what is opened.
 ///
 /// What lies behind a fault can be hidden by it: behind text that is no JSON the
 /// header is not read on, and where offsets are unreadable no holes are told of.
@@ -98,7 +102,11 @@ fn lend<T>(problem: &Problem<'_>, call: impl FnOnce(*const st_problem) -> T) -> 
     let text = CString::new(problem.error.message(usize::MAX)).unwrap_or_default();
     Ok(call(&st_problem {
         code: problem.error.kind() as st_status,
-        fatal: if problem.intolerable { ST_FATAL_STRICT | ST_FATAL_TOLERANT } else { ST_FATAL_STRICT },
+        fatal: match problem.fatal {
+            Fatal::Never => 0,
+            Fatal::Strictly => ST_FATAL_STRICT,
+            Fatal::Always => ST_FATAL_STRICT | ST_FATAL_TOLERANT,
+        },
         position: problem.position,
         file: file.as_ptr().cast(),
         file_len: problem.file.len(),

@@ -10,39 +10,55 @@ use crate::base::memory;
 use crate::base::sort;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::format::finding::{Finding, Sink};
-use crate::record::Metadata;
+use crate::format::foreign;
+use crate::format::lookup::{Hasher, Lookup};
+use crate::record::{Metadata, Tensor};
 
 /// Levels open around the value of an entry of weight_map or metadata.
 const ENTRY_DEPTH: u32 = 2;
 
+/// The longest name of a shard: no system opens a longer one.
+const SHARD_NAME_MAX: usize = 4095;
+
 /// A validated index.
 pub(crate) struct Index {
     text: Vec<u8>,
-    /// By shard, then by name.
-    weights: Vec<Weight>,
+    entries: Vec<Entry>,
+    names: Lookup,
+    hasher: Hasher,
+    /// Each once, in order.
+    shards: Vec<Span>,
     metadata: Option<Vec<(Span, Span)>>,
 }
 
+/// One tensor of the weight_map.
 #[derive(Clone, Copy)]
-struct Weight {
+struct Entry {
     tensor: Span,
-    shard: Span,
+    /// A number in `shards`; `NOWHERE` where the name is no file's.
+    shard: u32,
 }
+
+const NOWHERE: u32 = u32::MAX;
 
 impl Index {
     /// Checks an index file's text. Of broken rules the sink is told; `None`
     /// where it lets one pass without which there is no index.
     pub(crate) fn parse(mut text: Vec<u8>, sink: &mut Sink<'_>) -> Result<Option<Self>> {
-        let mut parser = Parser { cursor: Cursor::new(&mut text), sink, weights: None, metadata: None };
+        let start: Vec<u8> = text.iter().take(foreign::ENOUGH).copied().collect();
+        let hasher = Hasher::default();
+        let mut parser =
+            Parser { cursor: Cursor::new(&mut text), sink, hasher: &hasher, weights: None, metadata: None };
         let (weights, metadata) = match parser.index() {
             Ok(()) => (parser.weights, parser.metadata),
             Err(Fault::Other(error)) => return Err(error),
             Err(fault) => {
                 let (error, at) = parser.cursor.error(fault, "index");
-                return sink(Finding::new(error.with_kind(ErrorKind::Index), at, None)).map(|()| None);
+                let error = foreign::named(error.with_kind(ErrorKind::Index), &start, foreign::Read::Index);
+                return sink(Finding::new(error, at, None)).map(|()| None);
             }
         };
-        let Some(weights) = weights else {
+        let Some(Weights { entries, hashes, shards }) = weights else {
             let error = Error::new(ErrorKind::Index, "index has no weight_map");
             return sink(Finding::new(error, 0, None)).map(|()| None);
         };
@@ -53,19 +69,58 @@ impl Index {
                 *end = 0;
             }
         }
-        let mut this = Self { text, weights, metadata };
-        this.check_weights(sink)?;
+        let name = |entry: usize| entries.get(entry).map_or(&[][..], |entry| entry.tensor.of(&text));
+        let names = Lookup::of_names(hasher.clone(), &hashes, name, &mut |_, again| {
+            let again = name(again);
+            let error = Error::tensor(ErrorKind::DuplicateKey, again, "stands twice in the weight_map");
+            sink(Finding::new(error, place_in(&text, again), Some(again)))
+        })?;
+        let mut this = Self { text, entries, names, hasher, shards: shards.distinct, metadata };
+        this.check_shards(sink)?;
         this.check_metadata(sink)?;
         Ok(Some(this))
     }
 
-    /// The shards' file names in order, each with the tensors it is to show.
-    pub(crate) fn shards(&self) -> impl Iterator<Item = (&[u8], impl ExactSizeIterator<Item = &[u8]>)> {
-        let same = |a: &Weight, b: &Weight| self.get(a.shard) == self.get(b.shard);
-        self.weights.chunk_by(same).filter_map(|weights| {
-            let shard = self.get(weights.first()?.shard);
-            Some((shard, weights.iter().map(|weight| self.get(weight.tensor))))
-        })
+    /// The shards' file names, in order.
+    pub(crate) fn shards(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.shards.iter().map(|shard| self.get(*shard))
+    }
+
+    /// The tensors, each with the number of its shard, as the text has them.
+    pub(crate) fn tensors(&self) -> impl ExactSizeIterator<Item = (&[u8], usize)> {
+        self.entries.iter().map(|entry| (self.get(entry.tensor), to_usize(entry.shard)))
+    }
+
+    /// One of them.
+    pub(crate) fn tensor(&self, number: usize) -> Option<(&[u8], usize)> {
+        self.entries.get(number).map(|entry| (self.get(entry.tensor), to_usize(entry.shard)))
+    }
+
+    /// The number of the tensor with this name, and of its shard.
+    pub(crate) fn find(&self, name: &[u8]) -> Option<(usize, usize)> {
+        self.find_hashed(self.hasher.hash(name), name)
+    }
+
+    /// For each of these tensors what [`find`](Self::find) says of its name; many
+    /// are looked for side by side, as the table lies beyond the caches.
+    pub(crate) fn find_all(&self, tensors: &[Tensor], mut found: impl FnMut(&Tensor, Option<(usize, usize)>)) {
+        const SIDE_BY_SIDE: usize = 16;
+        let mut hashes = [0; SIDE_BY_SIDE];
+        for batch in tensors.chunks(SIDE_BY_SIDE) {
+            for (hash, tensor) in hashes.iter_mut().zip(batch) {
+                *hash = self.hasher.hash(tensor.name());
+                self.names.fetch_ahead(*hash);
+            }
+            for (hash, tensor) in hashes.iter().zip(batch) {
+                found(tensor, self.find_hashed(*hash, tensor.name()));
+            }
+        }
+    }
+
+    #[inline]
+    fn find_hashed(&self, hash: u32, name: &[u8]) -> Option<(usize, usize)> {
+        let found = self.names.position(hash, name, |entry| Some(self.get(self.entries.get(entry)?.tensor)))?;
+        Some((found, to_usize(self.entries.get(found)?.shard)))
     }
 
     /// The metadata as records that point into the text.
@@ -80,50 +135,85 @@ impl Index {
         self.metadata.as_ref().map(|entries| entries.iter().map(record))
     }
 
-    /// The text, to be kept for as long as the records.
-    pub(crate) fn into_text(self) -> Vec<u8> {
-        self.text
+    /// Whether another index shows the same tensors out of the same shards, and
+    /// the same metadata.
+    pub(crate) fn says_the_same(&self, other: &Self) -> Result<bool> {
+        let shards = |index: &Self, number| index.shards.get(number).map(|shard| index.get(*shard).to_owned());
+        let same = |(name, shard): (&[u8], usize)| {
+            other.find(name).is_some_and(|(_, theirs)| shards(self, shard) == shards(other, theirs))
+        };
+        if self.entries.len() != other.entries.len() || !self.tensors().all(same) {
+            return Ok(false);
+        }
+        let (mine, theirs) = (self.metadata_by_key()?, other.metadata_by_key()?);
+        let value = |index: &Self, entry: usize| {
+            let entry = index.metadata.as_deref().unwrap_or_default().get(entry);
+            entry.map_or(Vec::new(), |(_, value)| index.get(*value).to_owned())
+        };
+        let mut pairs = mine.iter().zip(&theirs);
+        let equal =
+            pairs.all(|((key, one), (other_key, two))| key == other_key && value(self, *one) == value(other, *two));
+        Ok(equal && mine.len() == theirs.len())
+    }
+
+    /// The metadata's keys in order, each with its number.
+    fn metadata_by_key(&self) -> Result<Vec<(&[u8], usize)>> {
+        sort::sorted(
+            self.metadata.as_deref().unwrap_or_default().iter().map(|(key, _)| self.get(*key)),
+            "metadata keys",
+        )
+    }
+
+    /// The text, to be kept for as long as the records, and the table of names for
+    /// the tensors: `records` has the number in `tensors` of each of this index's.
+    pub(crate) fn into_names(self, tensors: &[Tensor], records: &[u32]) -> Result<(Vec<u8>, Lookup)> {
+        Ok((self.text, self.names.renumbered(tensors, records)?))
     }
 
     /// Where in the file one of its names stands.
     pub(crate) fn place(&self, name: &[u8]) -> usize {
-        name.as_ptr().addr().saturating_sub(self.text.as_ptr().addr()).saturating_sub(1)
+        place_in(&self.text, name)
     }
 
     fn get(&self, span: Span) -> &[u8] {
         span.of(&self.text)
     }
 
-    fn check_weights(&mut self, sink: &mut Sink<'_>) -> Result<()> {
-        let text = &self.text;
-        let names = sort::sorted(self.weights.iter().map(|weight| weight.tensor.of(text)), "the weight_map")?;
-        for (name, _) in sort::repeated(&names) {
-            let error = Error::tensor(ErrorKind::DuplicateKey, name, "stands twice in the weight_map");
-            sink(Finding::new(error, self.place(name), Some(name)))?;
-        }
-        let mut shards = memory::vec_with_capacity(names.len(), "the weight_map")?;
-        for (rank, (tensor, number)) in names.iter().enumerate() {
-            let shard = self.weights.get(*number).map_or(&[][..], |weight| weight.shard.of(text));
-            if is_plain(shard) {
-                shards.push((shard, rank));
-                continue;
+    /// Puts the shards in order, and leaves out what is no file's name.
+    fn check_shards(&mut self, sink: &mut Sink<'_>) -> Result<()> {
+        let bad = |shard: &Span| refusal(shard.of(&self.text)).is_some();
+        if self.shards.iter().any(bad) {
+            for entry in &self.entries {
+                let shard = self.shards.get(to_usize(entry.shard)).map_or(&[][..], |shard| self.get(*shard));
+                if let Some(why) = refusal(shard) {
+                    let (tensor, said) =
+                        (self.get(entry.tensor), format!("weight_map names the shard {}, which {why}", quoted(shard)));
+                    let error = Error::tensor(ErrorKind::Index, tensor, said);
+                    sink(Finding::new(error, self.place(shard), Some(tensor)))?;
+                }
             }
-            let said = format!("weight_map names the shard {}, which is not a plain file name", quoted(shard));
-            let error = Error::tensor(ErrorKind::Index, tensor, said);
-            sink(Finding::new(error, self.place(shard), Some(tensor)))?;
         }
-        // By shard, and within each by name.
-        sort::texts(&mut shards);
-        let mut weights = memory::vec_with_capacity(shards.len(), "the weight_map")?;
-        let weight = |rank: usize| self.weights.get(names.get(rank)?.1).copied();
-        weights.extend(shards.iter().filter_map(|(_, rank)| weight(*rank)));
-        self.weights = weights;
+        let text = &self.text;
+        let sorted = sort::sorted(self.shards.iter().map(|shard| shard.of(text)), "shards")?;
+        let mut numbers = memory::vec_with_capacity(self.shards.len(), "shards")?;
+        numbers.resize(self.shards.len(), NOWHERE);
+        let mut shards = memory::vec_with_capacity(self.shards.len(), "shards")?;
+        for (_, old) in sorted {
+            let Some(shard) = self.shards.get(old).filter(|shard| !bad(shard)) else { continue };
+            if let Some(number) = numbers.get_mut(old) {
+                *number = u32::try_from(shards.len()).unwrap_or(NOWHERE);
+            }
+            shards.push(*shard);
+        }
+        for entry in &mut self.entries {
+            entry.shard = numbers.get(to_usize(entry.shard)).copied().unwrap_or(NOWHERE);
+        }
+        self.shards = shards;
         Ok(())
     }
 
     fn check_metadata(&self, sink: &mut Sink<'_>) -> Result<()> {
-        let Some(entries) = &self.metadata else { return Ok(()) };
-        for (key, _) in sort::repeated(&sort::sorted(entries.iter().map(|(key, _)| self.get(*key)), "metadata keys")?) {
+        for (key, _) in sort::repeated(&self.metadata_by_key()?) {
             let said = format!("index metadata has the key {} twice", quoted(key));
             sink(Finding::new(Error::new(ErrorKind::Index, said), self.place(key), None))?;
         }
@@ -131,17 +221,116 @@ impl Index {
     }
 }
 
-/// A shard lies beside its index: anything but a plain file name would let an
-/// index open files elsewhere.
-fn is_plain(shard: &[u8]) -> bool {
+/// Whether a text looks like an index.
+pub(crate) fn has_weight_map(text: &[u8]) -> bool {
+    let key = b"\"weight_map\"";
+    text.trim_ascii_start().first() == Some(&b'{') && text.windows(key.len()).any(|window| window == key)
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Where in the file a name of the text stands.
+fn place_in(text: &[u8], name: &[u8]) -> usize {
+    name.as_ptr().addr().saturating_sub(text.as_ptr().addr()).saturating_sub(1)
+}
+
+/// Why this is no shard's name. A shard lies beside its index: anything but a plain
+/// file name would let an index open files elsewhere.
+fn refusal(shard: &[u8]) -> Option<&'static str> {
     let separates = |byte: &u8| matches!(byte, b'/' | b'\\' | 0);
-    !matches!(shard, b"" | b"." | b"..") && !shard.iter().any(separates)
+    match shard {
+        b"" | b"." | b".." => Some("is not a plain file name"),
+        _ if shard.len() > SHARD_NAME_MAX => Some("is longer than a path can be"),
+        _ if shard.iter().any(separates) => Some("is not a plain file name"),
+        _ => None,
+    }
+}
+
+/// What the weight_map says.
+struct Weights {
+    entries: Vec<Entry>,
+    /// Of the tensors' names, in their order.
+    hashes: Vec<u32>,
+    shards: Shards,
+}
+
+/// Shards' names, each once. Most of an index repeats a name it has just given.
+#[derive(Default)]
+struct Shards {
+    distinct: Vec<Span>,
+    hashes: Vec<u32>,
+    /// Numbers of those, by hash; open addressing, at most half full.
+    slots: Vec<u32>,
+    last: u32,
+}
+
+impl Shards {
+    /// The number of this name, a new one if need be.
+    fn number(&mut self, shard: Span, text: &[u8], hasher: &Hasher) -> Result<u32> {
+        let name = shard.of(text);
+        let is = |this: &Self, number: u32| {
+            this.distinct.get(to_usize(number)).is_some_and(|known| known.len == name.len() && known.of(text) == name)
+        };
+        if is(self, self.last) {
+            return Ok(self.last);
+        }
+        if self.slots.len() / 2 <= self.distinct.len() {
+            self.grow()?;
+        }
+        let hash = hasher.hash(name);
+        let mut at = self.first(hash);
+        while let Some(slot) = self.slots.get(at).copied().filter(|slot| *slot != NOWHERE) {
+            if self.hashes.get(to_usize(slot)) == Some(&hash) && is(self, slot) {
+                self.last = slot;
+                return Ok(slot);
+            }
+            at = self.next(at);
+        }
+        let number = u32::try_from(self.distinct.len()).ok().filter(|number| *number != NOWHERE);
+        let number = number.ok_or_else(|| Error::new(ErrorKind::Unsupported, "more than 2^32 - 2 shards"))?;
+        memory::reserve(&mut self.distinct, 1, "shards")?;
+        memory::reserve(&mut self.hashes, 1, "shards")?;
+        self.distinct.push(shard);
+        self.hashes.push(hash);
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = number;
+        }
+        self.last = number;
+        Ok(number)
+    }
+
+    fn grow(&mut self) -> Result<()> {
+        let len = self.slots.len().saturating_mul(2).max(64);
+        self.slots = memory::vec_with_capacity(len, "shards")?;
+        self.slots.resize(len, NOWHERE);
+        for (hash, number) in self.hashes.iter().zip(0..) {
+            let mut at = self.first(*hash);
+            while self.slots.get(at).is_some_and(|slot| *slot != NOWHERE) {
+                at = self.next(at);
+            }
+            if let Some(slot) = self.slots.get_mut(at) {
+                *slot = number;
+            }
+        }
+        Ok(())
+    }
+
+    fn first(&self, hash: u32) -> usize {
+        to_usize(hash) & self.slots.len().wrapping_sub(1)
+    }
+
+    fn next(&self, at: usize) -> usize {
+        at.wrapping_add(1) & self.slots.len().wrapping_sub(1)
+    }
 }
 
 struct Parser<'a, 'b> {
     cursor: Cursor<'a>,
     sink: &'a mut Sink<'b>,
-    weights: Option<Vec<Weight>>,
+    hasher: &'a Hasher,
+    weights: Option<Weights>,
     metadata: Option<Vec<(Span, Span)>>,
 }
 
@@ -177,20 +366,26 @@ impl Parser<'_, '_> {
     }
 
     fn weight_map(&mut self) -> Result<(), Fault> {
-        let mut weights = Vec::new();
+        let mut weights = Weights { entries: Vec::new(), hashes: Vec::new(), shards: Shards::default() };
         if self.cursor.peek() != b'{' {
             self.weights = Some(weights);
             return self.passed("weight_map is no object");
         }
         self.object("an object that maps tensors to shards", |this, tensor| {
             if !this.cursor.take(b'"') {
-                let text = "weight_map has something else than a shard's file name in quotes";
-                this.tell(Some(tensor), Error::tensor(ErrorKind::Index, this.cursor.get(tensor), text))?;
-                return this.cursor.skip_value(ENTRY_DEPTH);
+                let start = this.cursor.position();
+                this.cursor.skip_value(ENTRY_DEPTH)?;
+                let text = format!("weight_map has {} instead of a shard's file name", this.cursor.excerpt(start));
+                let error = Error::tensor(ErrorKind::Index, this.cursor.get(tensor), text);
+                return Ok((this.sink)(Finding::new(error, start, Some(this.cursor.get(tensor))))?);
             }
-            let shard = this.cursor.string()?;
-            memory::reserve(&mut weights, 1, "weight_map")?;
-            weights.push(Weight { tensor, shard });
+            let shard = here(this.cursor.string()?, &this.cursor);
+            let hash = this.hasher.hash(this.cursor.get(tensor));
+            let shard = weights.shards.number(shard, this.cursor.text(), this.hasher)?;
+            memory::reserve(&mut weights.entries, 1, "weight_map")?;
+            memory::reserve(&mut weights.hashes, 1, "weight_map")?;
+            weights.entries.push(Entry { tensor, shard });
+            weights.hashes.push(hash);
             Ok(())
         })?;
         self.weights = Some(weights);
@@ -249,6 +444,14 @@ impl Parser<'_, '_> {
     }
 }
 
+/// A name without the `./` before it.
+fn here(shard: Span, cursor: &Cursor<'_>) -> Span {
+    match cursor.get(shard).strip_prefix(b"./") {
+        Some(rest) => Span { start: shard.start.saturating_add(2), len: rest.len() },
+        None => shard,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,10 +474,11 @@ mod tests {
         let json = r#"{"metadata":{"total_size":12,"f":"p\u0074","x":[1, "y"], "n":null },"other":{"a":[]},
             "weight_map":{"b":"2.safetensors","a":"1.safetensors","c\u0064":"2.safetensors"}}"#;
         let index = parse(json).unwrap();
-        let shards: Vec<_> =
-            index.shards().map(|(shard, tensors)| (text(shard), tensors.map(text).collect::<Vec<_>>())).collect();
-        let expected = [("1.safetensors", vec!["a"]), ("2.safetensors", vec!["b", "cd"])];
-        assert_eq!(format!("{shards:?}"), format!("{expected:?}"));
+        assert_eq!(index.shards().map(text).collect::<Vec<_>>(), ["1.safetensors", "2.safetensors"]);
+        let tensors: Vec<_> = index.tensors().map(|(name, shard)| (text(name), shard)).collect();
+        assert_eq!(tensors, [("b".to_owned(), 1), ("a".to_owned(), 0), ("cd".to_owned(), 1)]);
+        assert_eq!(index.find(b"cd"), Some((2, 1)));
+        assert_eq!(index.find(b"c"), None);
         let metadata: Vec<_> =
             index.metadata().unwrap().map(|entry| format!("{}={}", text(entry.key()), text(entry.value()))).collect();
         assert_eq!(metadata[..2], ["total_size=12", "f=pt"]);
@@ -283,7 +487,24 @@ mod tests {
 
     #[test]
     fn what_an_index_must_not_say() {
-        for name in ["", ".", "..", "/etc/x", "../x", "a/b", "a\\\\b", "a\\u0000b"] {
+        let long = "x".repeat(4096);
+        for name in [
+            "",
+            ".",
+            "..",
+            "/etc/x",
+            "../x",
+            "a/b",
+            "a\\\\b",
+            "a\\u0000b",
+            "./",
+            "./.",
+            "./..",
+            "././a",
+            "./a/b",
+            ".//a",
+            &long,
+        ] {
             assert_eq!(kind(&format!(r#"{{"weight_map":{{"w":"{name}"}}}}"#)), Some(ErrorKind::Index), "{name}");
         }
         for text in [

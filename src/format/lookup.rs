@@ -71,32 +71,49 @@ impl Lookup {
         hashes: &[u32],
         twice: &mut dyn FnMut(&Tensor, &Tensor) -> Result<()>,
     ) -> Result<Self> {
-        if tensors.is_empty() {
+        let name = |record: usize| tensors.get(record).map_or(&[][..], Tensor::name);
+        let hashes = hashes.get(..tensors.len()).unwrap_or(hashes);
+        Self::of_names(hasher, hashes, name, &mut |first, second| match (tensors.get(first), tensors.get(second)) {
+            (Some(first), Some(second)) => twice(first, second),
+            _ => Ok(()),
+        })
+    }
+
+    /// The table of names, whose hashes have been computed already. `twice` is
+    /// given the numbers of two equal ones; the table keeps the first.
+    pub(crate) fn of_names<'a>(
+        hasher: Hasher,
+        hashes: &[u32],
+        name: impl Fn(usize) -> &'a [u8],
+        twice: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Self> {
+        if hashes.is_empty() {
             return Ok(Self::default());
         }
         // A third full while that is no memory to speak of, two thirds above.
-        let small = tensors.len() < 1 << 13;
-        let spare = if small { tensors.len().saturating_mul(2) } else { tensors.len() / 2 };
-        let capacity = tensors.len().saturating_add(spare).saturating_add(1);
+        let small = hashes.len() < 1 << 13;
+        let spare = if small { hashes.len().saturating_mul(2) } else { hashes.len() / 2 };
+        let capacity = hashes.len().saturating_add(spare).saturating_add(1);
         let mut slots = memory::vec_with_capacity(capacity, "name lookup")?;
         slots.resize(capacity, Slot { hash: 0, record: EMPTY, name: std::ptr::null() });
         let mut table = Self { hasher, slots };
         let mut ahead = hashes.iter().skip(AHEAD);
-        for (index, (tensor, &hash)) in tensors.iter().zip(hashes).enumerate() {
+        for (index, &hash) in hashes.iter().enumerate() {
             if let Some(soon) = ahead.next() {
                 table.fetch_ahead(*soon);
             }
             let record = u32::try_from(index).ok().filter(|record| *record != EMPTY);
             let record = record.ok_or_else(|| Error::new(ErrorKind::Unsupported, "more than 2^32 - 2 tensors"))?;
-            if let Some(other) = table.insert(tensors, tensor, hash, record) {
-                twice(other, tensor)?;
+            if let Some(other) = table.insert(name(index), &name, hash, record) {
+                twice(other, index)?;
             }
         }
         Ok(table)
     }
 
+    /// Tells the processor that a name of this hash will be looked for.
     #[inline]
-    fn fetch_ahead(&self, hash: u32) {
+    pub(crate) fn fetch_ahead(&self, hash: u32) {
         #[cfg(target_arch = "x86_64")]
         if let Some(slot) = self.slots.get(self.first_slot(hash)) {
             use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
@@ -109,23 +126,63 @@ impl Lookup {
 
     /// Adds a record, or returns the one that has its name already.
     #[inline]
-    fn insert<'a>(&mut self, tensors: &'a [Tensor], tensor: &Tensor, hash: u32, record: u32) -> Option<&'a Tensor> {
+    fn insert<'a>(
+        &mut self,
+        name: &[u8],
+        name_of: &impl Fn(usize) -> &'a [u8],
+        hash: u32,
+        record: u32,
+    ) -> Option<usize> {
         let mut at = self.first_slot(hash);
         loop {
             let next = self.next_slot(at);
             // At two thirds full there is a free slot, so the loop ends.
             let slot = self.slots.get_mut(at)?;
             if slot.record == EMPTY {
-                *slot = Slot { hash, record, name: tensor.name.cast() };
+                *slot = Slot { hash, record, name: name.as_ptr() };
                 return None;
             }
             if slot.hash == hash {
-                let other = usize::try_from(slot.record).ok().and_then(|other| tensors.get(other));
-                if other.is_some_and(|other| other.name() == tensor.name()) {
+                let other = usize::try_from(slot.record).ok();
+                if other.is_some_and(|other| name_of(other) == name) {
                     return other;
                 }
             }
             at = next;
+        }
+    }
+
+    /// The same names for other records: `records` has the new number of each, in `tensors`.
+    pub(crate) fn renumbered(mut self, tensors: &[Tensor], records: &[u32]) -> Result<Self> {
+        for slot in self.slots.iter_mut().filter(|slot| slot.record != EMPTY) {
+            let record = usize::try_from(slot.record).ok().and_then(|old| records.get(old)).copied();
+            let tensor = record.and_then(|record| tensors.get(usize::try_from(record).ok()?));
+            let (Some(record), Some(tensor)) = (record, tensor) else {
+                return Err(Error::new(ErrorKind::Internal, "a name has no record"));
+            };
+            *slot = Slot { record, name: tensor.name.cast(), ..*slot };
+        }
+        Ok(self)
+    }
+
+    /// The number of this name, which has this hash.
+    #[inline]
+    pub(crate) fn position<'a>(
+        &self,
+        hash: u32,
+        name: &[u8],
+        name_of: impl Fn(usize) -> Option<&'a [u8]>,
+    ) -> Option<usize> {
+        let mut at = self.first_slot(hash);
+        loop {
+            let slot = self.slots.get(at).filter(|slot| slot.record != EMPTY)?;
+            if slot.hash == hash {
+                let record = usize::try_from(slot.record).ok()?;
+                if name_of(record) == Some(name) {
+                    return Some(record);
+                }
+            }
+            at = self.next_slot(at);
         }
     }
 

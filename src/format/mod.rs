@@ -2,7 +2,9 @@
 //! The format: headers and indexes read and checked, names looked up, slices
 //! of a tensor found in its bytes.
 
+pub(crate) mod budget;
 pub(crate) mod finding;
+pub(crate) mod foreign;
 pub(crate) mod header;
 pub(crate) mod index;
 pub(crate) mod lookup;

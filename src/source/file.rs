@@ -4,22 +4,35 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
 
+use super::share::{Manner, Share};
 use super::{ended, filesystem};
 use crate::base::memory;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::options::Access;
 
 /// Refuses what is no regular file, before anything is opened: opening a FIFO
 /// waits, and opening a device can do anything.
 pub(crate) fn check_regular(path: &Path) -> Result<()> {
-    require_regular(&fs::metadata(path).map_err(|error| Error::os("opening", &error))?)
+    require_regular(&look_at(path)?)
+}
+
+/// What is at the path. A link to nothing is named with what it leads to.
+pub(crate) fn look_at(path: &Path) -> Result<fs::Metadata> {
+    fs::metadata(path).map_err(|error| match fs::read_link(path) {
+        Ok(target) if error.kind() == io::ErrorKind::NotFound => {
+            let what = format!("opening a link to {}, which is not there", quoted(target.as_os_str().as_bytes()));
+            Error::os(what, &error)
+        }
+        _ => Error::os("opening", &error),
+    })
 }
 
 /// The same for a file that has been looked at already.
@@ -28,6 +41,14 @@ pub(crate) fn require_regular(found: &fs::Metadata) -> Result<()> {
         true => Ok(()),
         false => Err(Error::new(ErrorKind::Io, "is not a regular file")),
     }
+}
+
+/// The first bytes of a small file, `most` at most.
+pub(crate) fn read_start(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let (file, _) = open_regular(path)?;
+    let mut bytes = Vec::new();
+    let read = file.take(most).read_to_end(&mut bytes);
+    read.map_err(|error| Error::os("reading", &error)).map(|_| bytes)
 }
 
 /// Opens a file that has passed the check. Something else that took
@@ -41,54 +62,98 @@ fn open_regular(path: &Path) -> Result<(File, fs::Metadata)> {
     Ok((file, metadata))
 }
 
-/// How many descriptors one checkpoint may hold: a quarter of the process's limit.
-pub(crate) fn descriptors_to_spare() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit fills the struct it is given.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    let soft = if result == 0 { limit.rlim_cur } else { 256 };
-    usize::try_from(soft).unwrap_or(usize::MAX) / 4
+/// Which file it is, and whether it is still as it was. Inode numbers are given
+/// out again as soon as a file is gone, so they alone don't tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
 }
 
-/// A regular file, and its mapping where it has one.
+impl Stamp {
+    fn of(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        }
+    }
+
+    /// Of what is at the path now.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|found| Self::of(&found))
+    }
+
+    /// Whether it is the same file with the same bytes; it may have been linked or
+    /// renamed meanwhile.
+    pub(crate) fn same_contents(&self, other: &Self) -> bool {
+        *self == Self { changed: self.changed, ..*other }
+    }
+
+    /// Device and inode.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
+/// A regular file, or a part of one, and its mapping where it has one.
 pub(super) struct MappableFile {
     /// To open it anew, if it is not kept open.
     path: Option<PathBuf>,
-    /// Device, inode.
-    identity: (u64, u64),
+    stamp: Stamp,
+    /// Where in the file the bytes begin, and how many they are.
+    base: u64,
     size: u64,
-    /// `None`: opened anew for each read, as there are too many shards.
-    file: Option<File>,
-    map: Option<Mmap>,
+    /// `None`: opened anew for each read, as there are too many.
+    file: Option<(File, Share)>,
+    map: Mapping,
 }
+
+/// Its mapping, if it has one.
+type Mapping = Option<(Mmap, Share)>;
 
 impl MappableFile {
     /// Opens the file and says why it is accessed the way it is.
-    pub(super) fn open(path: &Path, access: Access, keep_open: bool) -> Result<(Self, Cow<'static, str>)> {
-        let (file, metadata) = open_regular(path)?;
-        let size = metadata.len();
-        let (map, reason) = match access {
-            Access::Read => (None, "as asked for".into()),
-            Access::Map => match map(&file, size) {
-                Ok(map) => (Some(map), "as asked for".into()),
-                Err(error) => return Err(Error::os("mapping", &error)),
-            },
-            Access::Auto => match filesystem::is_local(&file) {
-                Err(reason) => (None, reason),
-                Ok(name) => match map(&file, size) {
-                    Ok(map) => (Some(map), format!("the file system ({name}) is local").into()),
-                    Err(error) => (None, format!("mapping was refused ({error})").into()),
-                },
-            },
+    pub(super) fn open(path: &Path, manner: &Manner) -> Result<(Self, Cow<'static, str>)> {
+        let (file, found) = open_regular(path)?;
+        let stamp = Stamp::of(&found);
+        let (map, reason) = choose_access(&file, 0, stamp.size, manner)?;
+        let path = if manner.kept_open { None } else { Some(copy(path)?) };
+        let file = manner.kept_open.then(|| (file, Share::of_descriptors()));
+        Ok((Self { path, stamp, base: 0, size: stamp.size, file, map }, reason))
+    }
+
+    /// A part of a file that somebody has opened; all up to its end where `size` is 0.
+    pub(super) fn part(fd: BorrowedFd<'_>, base: u64, size: u64, access: Access) -> Result<(Self, Cow<'static, str>)> {
+        let failed = |error: io::Error| Error::os("duplicating the descriptor", &error);
+        let file = File::from(fd.try_clone_to_owned().map_err(failed)?);
+        let found = file.metadata().map_err(|error| Error::os("looking at the descriptor", &error))?;
+        require_regular(&found)?;
+        let stamp = Stamp::of(&found);
+        let rest = stamp.size.checked_sub(base);
+        let size = match rest.map(|rest| if size == 0 { rest } else { size }).filter(|size| Some(*size) <= rest) {
+            Some(size) => size,
+            None => {
+                let text = format!("offset {base} and size {size} are no part of the file's {} bytes", stamp.size);
+                return Err(Error::new(ErrorKind::InvalidArgument, text));
+            }
         };
-        let file = Self {
-            path: if keep_open { None } else { Some(copy(path)?) },
-            identity: (metadata.dev(), metadata.ino()),
-            size,
-            file: keep_open.then_some(file),
-            map,
-        };
-        Ok((file, reason))
+        let manner = Manner { kept_open: true, ..Manner::of(access, 1)? };
+        let (map, reason) = choose_access(&file, base, size, &manner)?;
+        Ok((Self { path: None, stamp, base, size, file: Some((file, Share::of_descriptors())), map }, reason))
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    pub(super) fn base(&self) -> u64 {
+        self.base
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -96,24 +161,29 @@ impl MappableFile {
     }
 
     pub(super) fn mapped(&self) -> Option<&[u8]> {
-        self.map.as_deref()
+        self.map.as_ref().map(|(map, _)| &**map)
     }
 
     pub(super) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let file = self.file()?;
-        read_exact(&file, offset, buffer)
+        let Some(at) = self.base.checked_add(offset) else { return Err(ended(offset, buffer.len(), self.size)) };
+        read_exact(&file, at, buffer)
     }
 
     /// The open file, or the same one opened again.
     pub(super) fn file(&self) -> Result<FileRef<'_>> {
-        if let Some(file) = &self.file {
+        if let Some((file, _)) = &self.file {
             return Ok(FileRef::Kept(file));
         }
         let path = self.path.as_deref().unwrap_or(Path::new(""));
         check_regular(path)?;
         let (file, metadata) = open_regular(path)?;
-        if (metadata.dev(), metadata.ino()) != self.identity {
+        let now = Stamp::of(&metadata);
+        if now.identity() != self.stamp.identity() {
             return Err(Error::new(ErrorKind::Io, "another file has taken its place since it was opened"));
+        }
+        if !now.same_contents(&self.stamp) {
+            return Err(Error::new(ErrorKind::Io, "has been written to since it was opened"));
         }
         Ok(FileRef::Reopened(file))
     }
@@ -125,7 +195,7 @@ impl MappableFile {
     /// Asks the system to read these bytes ahead; a hint.
     pub(super) fn advise(&self, offset: u64, len: u64) {
         if let Ok(file) = self.file() {
-            read_ahead(&file, offset, len);
+            read_ahead(&file, self.base.saturating_add(offset), len);
         }
     }
 
@@ -135,7 +205,7 @@ impl MappableFile {
         // In large reads: populating alone reads as little ahead as a page fault.
         self.advise(offset, len);
         #[cfg(target_os = "linux")]
-        if let Some(map) = &self.map {
+        if let Some((map, _)) = &self.map {
             let (Ok(start), Ok(size)) = (usize::try_from(offset), usize::try_from(len)) else { return Ok(()) };
             // Larger folios, and fewer entries in page tables, where the file system has them.
             drop(map.advise_range(memmap2::Advice::HugePage, start, size));
@@ -196,13 +266,33 @@ fn copy(path: &Path) -> Result<PathBuf> {
     Ok(OsString::from_vec(bytes).into())
 }
 
-fn map(file: &File, size: u64) -> io::Result<Mmap> {
+/// Maps it, where that is wanted and goes; says why.
+fn choose_access(file: &File, base: u64, size: u64, manner: &Manner) -> Result<(Mapping, Cow<'static, str>)> {
+    let mapped = || map(file, base, size).map(|map| Some((map, Share::of_mappings())));
+    Ok(match manner.access {
+        Access::Read => (None, "as asked for".into()),
+        Access::Map => match mapped() {
+            Ok(map) => (map, "as asked for".into()),
+            Err(error) => return Err(Error::os("mapping", &error)),
+        },
+        Access::Auto if !manner.mappable => (None, "the process has mapped thousands of files already".into()),
+        Access::Auto => match filesystem::is_local(file) {
+            Err(reason) => (None, reason),
+            Ok(name) => match mapped() {
+                Ok(map) => (map, format!("the file system ({name}) is local").into()),
+                Err(error) => (None, format!("mapping was refused ({error})").into()),
+            },
+        },
+    })
+}
+
+fn map(file: &File, base: u64, size: u64) -> io::Result<Mmap> {
     let len = usize::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
     // SAFETY: the bytes are only ever read, as plain bytes, so another process
     // that writes the file can change what is read and nothing else. One that
     // truncates it raises SIGBUS: the documented hazard of mapping, which
     // `Access::Read` avoids.
-    unsafe { MmapOptions::new().len(len).map(file) }
+    unsafe { MmapOptions::new().offset(base).len(len).map(file) }
 }
 
 fn read_ahead(file: &File, offset: u64, len: u64) {

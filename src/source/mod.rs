@@ -5,13 +5,16 @@ mod callback;
 mod direct;
 mod file;
 mod filesystem;
+mod share;
 
 use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 pub use callback::ReadAt;
 pub(crate) use direct::{drop_cached, open_direct, read_blocks, Probe, BLOCK};
-pub(crate) use file::{check_regular, descriptors_to_spare, read_exact, require_regular, FileRef};
+pub(crate) use file::{check_regular, look_at, read_exact, read_start, require_regular, FileRef, Stamp};
+pub(crate) use share::{descriptors_to_spare, Manner};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Access, Prefetch};
@@ -45,10 +48,15 @@ enum Kind {
 }
 
 impl Source {
-    /// Opens a regular file. `keep_open` is false where there are too many
-    /// shards to hold a descriptor for each.
-    pub(crate) fn file(path: &Path, access: Access, keep_open: bool) -> Result<Self> {
-        let (file, reason) = MappableFile::open(path, access, keep_open)?;
+    /// Opens a regular file.
+    pub(crate) fn file(path: &Path, manner: &Manner) -> Result<Self> {
+        let (file, reason) = MappableFile::open(path, manner)?;
+        Ok(Self { kind: Kind::File(file), reason: text(&reason) })
+    }
+
+    /// A part of a file that somebody has opened; all up to its end where `size` is 0.
+    pub(crate) fn part(fd: BorrowedFd<'_>, offset: u64, size: u64, access: Access) -> Result<Self> {
+        let (file, reason) = MappableFile::part(fd, offset, size, access)?;
         Ok(Self { kind: Kind::File(file), reason: text(&reason) })
     }
 
@@ -65,6 +73,14 @@ impl Source {
             Kind::File(file) => file.size(),
             Kind::Memory(bytes) => bytes.len() as u64,
             Kind::Callback(callback) => callback.size(),
+        }
+    }
+
+    /// Which file it is, where it is one.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        match &self.kind {
+            Kind::File(file) => Some(file.stamp()),
+            Kind::Memory(_) | Kind::Callback(_) => None,
         }
     }
 
@@ -170,11 +186,12 @@ impl Source {
         }
     }
 
-    /// The open file, for what only the system can do with it.
+    /// The open file, for what only the system can do with it; `None` for a part of
+    /// one, whose offsets are not the file's.
     pub(crate) fn as_file(&self) -> Result<Option<FileRef<'_>>> {
         match &self.kind {
-            Kind::File(file) => file.file().map(Some),
-            Kind::Memory(_) | Kind::Callback(_) => Ok(None),
+            Kind::File(file) if file.base() == 0 => file.file().map(Some),
+            Kind::File(_) | Kind::Memory(_) | Kind::Callback(_) => Ok(None),
         }
     }
 

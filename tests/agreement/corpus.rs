@@ -146,6 +146,22 @@ fn rust_contents(checkpoint: &Checkpoint) -> Contents {
 }
 
 #[test]
+fn messages_say_what_the_table_says() {
+    let mut told = 0;
+    for case in cases().iter().filter(|case| !case.says.is_empty()) {
+        let message = Checkpoint::open(&case.path, &case.options).map(|_| ()).unwrap_err().message(503);
+        for part in &case.says {
+            assert!(message.contains(part.as_str()), "{}: {part}: {message}", case.name);
+            told += 1;
+        }
+        // The caller's own words come first: a path, or its end where it is long.
+        let known = case.path.file_name().unwrap().to_str().unwrap();
+        assert!(message.contains(known), "{}: {known}: {message}", case.name);
+    }
+    assert!(told > 80, "{told} parts of messages");
+}
+
+#[test]
 fn c_maps_and_reads_them_as_the_table_says() {
     let mut report = Report::new("st_open and st_open_with");
     for case in cases() {
@@ -223,8 +239,8 @@ fn c_takes_them_from_a_resolver_as_the_table_says() {
     for case in cases().iter().filter(|case| !case.is_folder()) {
         // A name with a folder before it, which the shards' names keep.
         let folder = case.path.parent().unwrap();
-        let files = Files::new(std::fs::read_dir(folder).unwrap().map(|entry| {
-            let entry = entry.unwrap();
+        let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+        let files = Files::new(entries.filter(|entry| entry.path().is_file()).map(|entry| {
             let name = format!("some where/{}", entry.file_name().into_string().unwrap());
             let bytes = if case.is_single() && entry.path() != case.path {
                 Vec::new()

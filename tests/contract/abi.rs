@@ -136,7 +136,8 @@ fn rust_lays_the_structs_out_as_c_does() {
     assert_eq!([size_of::<st_error>(), align_of::<st_error>(), offset_of!(st_error, message)], [512, 4, 8]);
     assert_eq!([size_of::<st_tensor>(), size_of::<st_metadata>(), size_of::<st_shard>()], [96, 48, 72]);
     assert_eq!([size_of::<st_range>(), offset_of!(st_range, stop), offset_of!(st_range, step)], [24, 8, 16]);
-    assert_eq!([size_of::<st_open_options>(), size_of::<st_io>(), size_of::<st_resolver>()], [56, 56, 32]);
+    assert_eq!([size_of::<st_open_options>(), size_of::<st_io>(), size_of::<st_resolver>()], [72, 56, 32]);
+    assert_eq!([offset_of!(st_open_options, variant), offset_of!(st_open_options, max_set_bytes)], [56, 64]);
     assert_eq!([offset_of!(st_open_options, access), offset_of!(st_open_options, max_name_length)], [8, 48]);
     assert_eq!([offset_of!(st_io, read_at), offset_of!(st_io, max_parallel)], [16, 48]);
     assert_eq!([offset_of!(st_resolver, open), offset_of!(st_resolver, user_data)], [8, 24]);

@@ -19,6 +19,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 from cases import CASES, FOLDERS  # noqa: E402
+from folders import Link  # noqa: E402
 
 
 def fnv1a(data):
@@ -54,28 +55,18 @@ def read_file(data, shard):
     return tensors, metadata
 
 
-def read_folder(files, path):
-    """The same for what is in a folder, or for the folder itself; files: name to bytes."""
-    if path.endswith(".safetensors"):
-        return read_file(files[path], 0)
-    index = path if path.endswith(".index.json") else None
-    if index is None and "model.safetensors.index.json" in files:
-        index = "model.safetensors.index.json"
-    only = [name for name in files if name.endswith(".safetensors.index.json")]
-    if index is None and len(only) == 1:
-        index = only[0]
+def read_folder(files, path, what):
+    """The same for what opens in a folder: the index or the files of that name, or the one at the path."""
     metadata, allowed = None, None
-    if index is not None:
-        raw = files[index].decode()
+    if isinstance(what, str):
+        raw = files[what].decode()
         parsed = json.loads(raw)
-        allowed = parsed["weight_map"]
+        allowed = {name: shard.removeprefix("./") for name, shard in parsed["weight_map"].items()}
         shards = sorted(set(allowed.values()), key=str.encode)
         if parsed.get("metadata") is not None:
             metadata = [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in parsed["metadata"].items()]
-    elif "model.safetensors" in files:
-        shards = ["model.safetensors"]
     else:
-        shards = sorted((name for name in files if name.endswith(".safetensors")), key=str.encode)
+        shards = what or [path]
     tensors = []
     for number, shard in enumerate(shards):
         found, more = read_file(files[shard], number)
@@ -103,6 +94,7 @@ def make():
     """Every committed file: path to bytes."""
     made = {}
     table = ["# case\tpath\toptions\tstatus\ttensors\tmetadata\twhat it shows"]
+    says = ["# case\ta part of what the error's message says"]
     inside = ["# case\ttensor\tname\tdtype\tshape\tshard\toffset\tsize\tfnv1a64", "# case\tmetadata\tkey\tvalue"]
 
     def row(case, path, options, status, read, shows):
@@ -123,18 +115,20 @@ def make():
     for name, files, verdicts, shows in FOLDERS:
         for file, data in files.items():
             made[f"folders/{name}/{file}"] = data
-        for suffix, inner, options, status in verdicts:
+        for suffix, inner, options, status, what, *words in verdicts:
             path = f"folders/{name}" + (f"/{inner}" if inner else "")
-            row(name + suffix, path, options, status, lambda: read_folder(files, inner), shows)
+            row(name + suffix, path, options, status, lambda: read_folder(files, inner, what), shows)
+            says.extend("\t".join([name + suffix, word]) for word in words)
     cases = [line.split("\t")[0] for line in table]
     assert len(cases) == len(set(cases)), "a case has two rows"
     made["corpus.tsv"] = ("\n".join(table) + "\n").encode()
+    made["messages.tsv"] = ("\n".join(says) + "\n").encode()
     made["contents.tsv"] = ("\n".join(inside) + "\n").encode()
     return made
 
 
 def committed():
-    found = {name for name in ("corpus.tsv", "contents.tsv") if os.path.exists(os.path.join(HERE, name))}
+    found = {name for name in ("corpus.tsv", "contents.tsv", "messages.tsv") if os.path.exists(os.path.join(HERE, name))}
     for top in ("files", "folders"):
         for folder, _, names in os.walk(os.path.join(HERE, top)):
             found.update(os.path.relpath(os.path.join(folder, name), HERE) for name in names)
@@ -147,7 +141,9 @@ def main():
     for path in sorted(committed() | set(made)):
         full = os.path.join(HERE, path)
         old = None
-        if os.path.exists(full):
+        if os.path.islink(full):
+            old = Link(os.readlink(full))
+        elif os.path.exists(full):
             with open(full, "rb") as file:
                 old = file.read()
         if old == made.get(path):
@@ -159,6 +155,11 @@ def main():
             os.remove(full)
             continue
         os.makedirs(os.path.dirname(full), exist_ok=True)
+        if os.path.lexists(full):
+            os.remove(full)
+        if isinstance(made[path], Link):
+            os.symlink(made[path], full)
+            continue
         with open(full, "wb") as file:
             file.write(made[path])
     if "--check" in sys.argv and differs:

@@ -145,12 +145,15 @@ fn a_long_path_leaves_room_for_tensor_and_rule() {
         &opened.read_into(&opened.tensors()[0], &mut [0; 3]).unwrap_err(),
         &["m.safetensors", "\"w\"", "4 bytes", "3"],
     );
-    fs::rename(&model, folder.join("a.safetensors")).unwrap();
+    let (first, second) = (folder.join("a-1-of-2.safetensors"), folder.join("a-2-of-2.safetensors"));
+    fs::rename(&model, &first).unwrap();
+    fs::rename(folder.join("n.safetensors"), &second).unwrap();
     let failure = open(&folder).err().unwrap();
     assert_eq!(failure.status(), "ST_ERROR_DUPLICATE_KEY");
-    harmless(&failure, &["\"w\"", "a.safetensors", "n.safetensors"]);
+    harmless(&failure, &["\"w\"", "a-1-of-2.safetensors", "a-2-of-2.safetensors"]);
+    fs::rename(&first, folder.join("a.safetensors")).unwrap();
     fs::write(folder.join("model.safetensors.index.json"), index_of([("w", "gone.safetensors")])).unwrap();
-    check(&folder, &["gone.safetensors", "No such file"]);
+    check(&folder, &["gone.safetensors", "1 of 1 shards missing"]);
     fs::write(folder.join("model.safetensors.index.json"), index_of([(&*long, "a.safetensors")])).unwrap();
     check(&folder, &["first.", ".last", "a.safetensors"]);
 }

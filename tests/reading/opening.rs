@@ -46,8 +46,8 @@ fn a_pipe_is_refused_and_never_waited_for() {
     fifo(&pipe);
     for access in [ST_ACCESS_MAP, ST_ACCESS_READ] {
         for path in [pipe.clone(), root.path().to_owned()] {
-            let options = st_open_options { access, ..init_options() };
-            fails(promptly(move || open_with(path, &options)), "ST_ERROR_IO", 0);
+            let open = move || open_with(path, &st_open_options { access, ..init_options() });
+            fails(promptly(open), "ST_ERROR_IO", 0);
         }
     }
     let root = folder();

@@ -47,7 +47,8 @@ fn the_corpus_is_judged_as_by_opening() {
         let problems = agrees(&case.path, &case.options).unwrap();
         // Those that open with options may need them.
         let good = case.status == "ST_OK";
-        assert!(problems.is_empty() == good || good && case.has_options, "{}: {problems:?}", case.name);
+        let harmless = problems.iter().all(|problem| problem.harmless);
+        assert!(harmless == good || good && case.has_options, "{}: {problems:?}", case.name);
     }
 }
 
@@ -292,21 +293,25 @@ fn a_sharded_model_is_judged_file_by_file() {
         row(whole, "DUPLICATE_KEY", place("\"x\":\"b"), "x"),
         row(whole, "INDEX", place("\"../c"), "evil"),
         row(whole, "INDEX", place("\"k\":\"w"), "-"),
-        row("b.safetensors", "TRUNCATED", fs::metadata(at("b.safetensors")).unwrap().len(), "-"),
         row("d.safetensors", "SHARD", 0, "-"),
+        row("b.safetensors", "TRUNCATED", fs::metadata(at("b.safetensors")).unwrap().len(), "-"),
         row(whole, "SHARD", place("\"lost\""), "lost"),
         row(whole, "SHARD", place("\"x\":\"b"), "x"),
     ];
     assert_eq!(brief, wanted);
 
-    // Without the index: tensors that stand in several files.
-    fs::remove_file(at("model.safetensors.index.json")).unwrap();
-    fs::write(at("b.safetensors"), file_of(&["w", "x"], 4)).unwrap();
-    fs::write(at("c.safetensors"), file_of(&["x", "x"], 4)).unwrap();
+    // A series: tensors that are in several files.
+    for file in [whole, "b.safetensors"] {
+        fs::remove_file(at(file)).unwrap();
+    }
+    let [a, b, c] = [1, 2, 3].map(|number| format!("m-{number}-of-3.safetensors"));
+    fs::rename(at("a.safetensors"), at(&a)).unwrap();
+    fs::write(at(&b), file_of(&["w", "x"], 4)).unwrap();
+    fs::write(at(&c), file_of(&["x", "x"], 4)).unwrap();
     let problems = agrees(folder.path(), &OpenOptions::default()).unwrap();
     let told: Vec<_> = problems.iter().map(|problem| (problem.code, problem.text.as_str())).collect();
     let again = |first: &str, name: &str| format!("tensor \"x\": is in \"{first}\" and again in \"{name}\"");
-    let (b, c) = (again("a.safetensors", "b.safetensors"), again("a.safetensors", "c.safetensors"));
+    let (b, c) = (again(&a, &b), again(&a, &c));
     let twice = "tensor \"x\": the name stands twice in the header";
     let code = "ST_ERROR_DUPLICATE_KEY";
     assert_eq!(told, [(code, twice), (code, &b), (code, &c)]);

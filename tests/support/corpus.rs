@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use safetensors::OpenOptions;
+use safetensors::{OpenOptions, Variant};
 
 /// One row of corpus.tsv.
 pub(crate) struct Case {
@@ -18,6 +18,8 @@ pub(crate) struct Case {
     pub(crate) status: String,
     /// What is in it, where it opens.
     pub(crate) contents: Option<Contents>,
+    /// Parts of what the message says, where it does not.
+    pub(crate) says: Vec<String>,
 }
 
 impl Case {
@@ -25,9 +27,9 @@ impl Case {
         self.path.is_dir()
     }
 
-    /// Behind a folder or an index there may be several files.
+    /// Among the folders there may be several files.
     pub(crate) fn is_single(&self) -> bool {
-        !self.is_folder() && !self.relative.ends_with(".index.json")
+        self.relative.starts_with("files/")
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -89,7 +91,12 @@ pub(crate) fn cases() -> Vec<Case> {
     }
     let table = read("corpus.tsv");
     let lines = table.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| case(&line.split('\t').collect::<Vec<_>>(), &mut inside)).collect()
+    let mut cases: Vec<_> = lines.map(|line| case(&line.split('\t').collect::<Vec<_>>(), &mut inside)).collect();
+    for line in read("messages.tsv").lines().filter(|line| !line.starts_with('#')) {
+        let (name, said) = line.split_once('\t').unwrap();
+        cases.iter_mut().find(|case| case.name == name).unwrap().says.push(said.to_owned());
+    }
+    cases
 }
 
 fn case(cells: &[&str], inside: &mut HashMap<String, Contents>) -> Case {
@@ -112,6 +119,7 @@ fn case(cells: &[&str], inside: &mut HashMap<String, Contents>) -> Case {
         has_options: *options != "-",
         status: (*status).to_owned(),
         contents,
+        says: Vec::new(),
     }
 }
 
@@ -119,6 +127,10 @@ fn parse_options(text: &str) -> OpenOptions {
     let mut options = OpenOptions::default();
     for option in text.split(',').filter(|option| *option != "-") {
         let (name, value) = option.split_once('=').unwrap_or((option, "0"));
+        if name == "variant" {
+            options.variant = Variant::new(value.as_bytes());
+            continue;
+        }
         let value = value.parse().unwrap();
         match name {
             "trailing_bytes" => options.tolerate.trailing_bytes = true,
@@ -126,6 +138,7 @@ fn parse_options(text: &str) -> OpenOptions {
             "max_header_size" => options.limits.header_bytes = value,
             "max_tensors" => options.limits.tensors = value,
             "max_name_length" => options.limits.name_bytes = value,
+            "max_set_bytes" => options.limits.set_bytes = Some(value),
             other => panic!("no such option: {other}"),
         }
     }

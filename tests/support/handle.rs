@@ -88,8 +88,15 @@ pub(crate) fn options(rust: &OpenOptions) -> st_open_options {
         max_tensors: rust.limits.tensors,
         max_rank: rust.limits.rank,
         max_name_length: rust.limits.name_bytes,
+        max_set_bytes: rust.limits.set_bytes.unwrap_or(0),
+        variant: rust.variant.as_ref().map_or(ptr::null(), |variant| variant_text(variant.as_bytes())),
         ..init_options()
     }
+}
+
+/// A variant for C, kept for the rest of the tests.
+fn variant_text(variant: &[u8]) -> *const c_char {
+    CString::new(variant).unwrap().into_raw()
 }
 
 /// ST_OPEN_OPTIONS_INIT.

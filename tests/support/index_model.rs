@@ -34,10 +34,11 @@ fn verdict(text: &[u8]) -> Result<Shown, BTreeSet<&'static str>> {
     let mut shown = BTreeMap::new();
     for (tensor, shard) in weights {
         let Node::Text(shard) = shard else { return index() };
-        if matches!(shard.as_str(), "" | "." | "..") || shard.contains(['/', '\\', '\0']) {
+        let shard = shard.strip_prefix("./").unwrap_or(shard);
+        if matches!(shard, "" | "." | "..") || shard.contains(['/', '\\', '\0']) {
             broken.insert("ST_ERROR_INDEX");
         }
-        if shown.insert(tensor.clone(), shard.clone()).is_some() {
+        if shown.insert(tensor.clone(), shard.to_owned()).is_some() {
             broken.insert("ST_ERROR_DUPLICATE_KEY");
         }
     }

@@ -18,6 +18,8 @@ use super::handle::{c_path, open_with, options, status_name, ErrorSlot, Failure}
 pub(crate) struct Problem {
     pub(crate) code: &'static str,
     pub(crate) tolerable: bool,
+    /// It keeps nobody from opening.
+    pub(crate) harmless: bool,
     pub(crate) position: u64,
     pub(crate) file: Vec<u8>,
     pub(crate) tensor: Option<Vec<u8>>,
@@ -45,13 +47,14 @@ pub(crate) unsafe extern "C" fn report(user_data: *mut c_void, problem: *const s
             assert_eq!(start.add(len).read(), 0, "terminated");
             slice::from_raw_parts(start.cast::<u8>(), len).to_vec()
         };
-        assert!(problem.fatal == ST_FATAL_STRICT || problem.fatal == ST_FATAL_STRICT | ST_FATAL_TOLERANT);
+        assert!([0, ST_FATAL_STRICT, ST_FATAL_STRICT | ST_FATAL_TOLERANT].contains(&problem.fatal));
         assert_eq!((problem.reserved, problem.tensor.is_null() && problem.tensor_len != 0), ([0; 4], false));
         let said = CStr::from_ptr(problem.text).to_str().unwrap().to_owned();
         assert!(!said.is_empty() && !said.chars().any(char::is_control), "{said:?}");
         listener.problems.push(Problem {
             code: status_name(problem.code),
             tolerable: problem.fatal == ST_FATAL_STRICT,
+            harmless: problem.fatal == 0,
             position: problem.position,
             file: text(problem.file, problem.file_len),
             tensor: (!problem.tensor.is_null()).then(|| text(problem.tensor, problem.tensor_len)),
@@ -95,6 +98,7 @@ pub(crate) fn agrees(path: &Path, wanted: &OpenOptions) -> Result<Vec<Problem>, 
         let opened = open_with(path, &wanted).map(|_| ());
         let (problems, verdict) = validate(path, &wanted);
         let fatal = |problem: &&Problem| match problem.code {
+            _ if problem.harmless => false,
             _ if !problem.tolerable => true,
             "ST_ERROR_DTYPE" => tolerance & 2 == 0,
             "ST_ERROR_DATA_NOT_COVERED" => tolerance & 1 == 0,

@@ -12,7 +12,7 @@
 
 pub(crate) mod digits;
 
-use crate::error::{quoted, Error, ErrorKind};
+use crate::error::{as_it_stands, Error, ErrorKind};
 
 /// serde_json refuses the 128th level.
 const MAX_DEPTH: u32 = 127;
@@ -71,9 +71,14 @@ impl<'a> Cursor<'a> {
         Span { start, len: self.pos - start }
     }
 
-    /// The raw text from `start` to here, quoted for a message.
+    /// The raw text from `start` to here, as it stands, for a message.
     pub(crate) fn excerpt(&self, start: usize) -> String {
-        quoted(self.get(self.span_from(start)))
+        as_it_stands(self.get(self.span_from(start)))
+    }
+
+    /// All of the text.
+    pub(crate) fn text(&self) -> &[u8] {
+        self.text
     }
 
     /// The next byte; NUL, which no JSON contains, at the end.

@@ -9,11 +9,13 @@
 use super::check::{self, Judge};
 use super::parse::{self, Context, Found};
 use super::rule::{Listener, Rank};
-use super::{in_file, read_text, Header};
+use super::{explained, in_file, read_text, start_of, Header};
 use crate::base::json;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::budget::Budget;
 use crate::format::finding::{Finding, Sink};
+use crate::format::foreign;
 use crate::format::lookup::Hasher;
 use crate::options::{Limits, Tolerate};
 use crate::record::Tensor;
@@ -93,8 +95,22 @@ impl Header {
     /// Tells of every rule that the header of shard number `shard` breaks, in
     /// the order in which opening checks them. What can be read of it, if it is
     /// JSON.
-    pub(crate) fn audit(source: &Source, shard: u32, limits: &Limits, sink: &mut Sink<'_>) -> Result<Option<Self>> {
-        let (mut text, data_offset) = match read_text(source, limits) {
+    pub(crate) fn audit(
+        source: &Source,
+        shard: u32,
+        limits: &Limits,
+        budget: &Budget,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<Self>> {
+        let mut start = None;
+        let sink: &mut Sink<'_> = &mut |finding: Finding<'_>| {
+            let error = match foreign::may_explain(finding.error.kind()) {
+                true => explained(finding.error, start.get_or_insert_with(|| start_of(source)), source.size()),
+                false => finding.error,
+            };
+            sink(Finding { error, ..finding })
+        };
+        let (mut text, data_offset) = match read_text(source, limits, budget) {
             Ok(read) => read,
             Err(error) => return sink(Finding::new(error, 0, None)).map(|()| None),
         };

@@ -11,6 +11,8 @@ mod rule;
 
 use crate::base::memory::{self, ShapeArena};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::budget::Budget;
+use crate::format::foreign;
 use crate::format::lookup::{Hasher, Lookup};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
@@ -52,8 +54,23 @@ impl Arena {
 
 impl Header {
     /// Reads and checks the header of shard number `shard`.
-    pub(crate) fn read(source: &Source, shard: u32, limits: &Limits, tolerate: Tolerate) -> Result<Self> {
-        let (mut text, data_offset) = read_text(source, limits)?;
+    pub(crate) fn read(
+        source: &Source,
+        shard: u32,
+        limits: &Limits,
+        tolerate: Tolerate,
+        budget: &Budget,
+    ) -> Result<Self> {
+        let read = Self::read_strange(source, shard, limits, tolerate, budget);
+        read.map_err(|error| match foreign::may_explain(error.kind()) {
+            true => explained(error, &start_of(source), source.size()),
+            false => error,
+        })
+    }
+
+    /// The same for a file that may be something else altogether.
+    fn read_strange(source: &Source, shard: u32, limits: &Limits, tolerate: Tolerate, budget: &Budget) -> Result<Self> {
+        let (mut text, data_offset) = read_text(source, limits, budget)?;
         let hasher = Hasher::default();
         let context = Context { shard, data_offset, mapped: source.mapped(), limits, tolerate, hasher: &hasher };
         let mut tensors = memory::vec_with_capacity(parse::most_tensors(&text), "tensors")?;
@@ -89,9 +106,37 @@ fn in_file(at: usize) -> usize {
     at.saturating_add(8)
 }
 
+/// A file's first bytes.
+fn start_of(source: &Source) -> Vec<u8> {
+    let len = usize::try_from(source.size()).unwrap_or(usize::MAX).min(foreign::ENOUGH);
+    let mut start = memory::zeroed(len, "a file's start").unwrap_or_default();
+    match source.read_exact_at(0, &mut start) {
+        Ok(()) => start,
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The error for a file that is something else, as its start tells, says so. What
+/// stands for a length there is then none of a header that is too large.
+fn explained(error: Error, start: &[u8], size: u64) -> Error {
+    if !foreign::may_explain(error.kind()) || foreign::what(start, foreign::Read::File).is_none() {
+        return error;
+    }
+    let length = start.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let beyond = error.kind() == ErrorKind::HeaderTooLarge && length.saturating_add(LENGTH_BYTES) > size;
+    let error = if beyond { beyond_the_file(length, size) } else { error };
+    foreign::named(error, start, foreign::Read::File)
+}
+
+fn beyond_the_file(length: u64, size: u64) -> Error {
+    let end = length.saturating_add(LENGTH_BYTES);
+    let text = format!("header of {length} bytes needs a file of {end}, but it holds {size}");
+    Error::new(ErrorKind::HeaderLength, text)
+}
+
 /// The header's JSON and where it ends. No size is believed before it is
 /// compared with the file's.
-fn read_text(source: &Source, limits: &Limits) -> Result<(Vec<u8>, u64)> {
+fn read_text(source: &Source, limits: &Limits, budget: &Budget) -> Result<(Vec<u8>, u64)> {
     let size = source.size();
     if size < LENGTH_BYTES {
         let text = format!("file holds {size} bytes, but the header's length alone takes 8");
@@ -111,9 +156,9 @@ fn read_text(source: &Source, limits: &Limits) -> Result<(Vec<u8>, u64)> {
     }
     let end = length.saturating_add(LENGTH_BYTES);
     if end > size {
-        let text = format!("header of {length} bytes needs a file of {end}, but it holds {size}");
-        return Err(Error::new(ErrorKind::HeaderLength, text));
+        return Err(beyond_the_file(length, size));
     }
+    budget.take(end)?;
     let mut text = memory::zeroed(to_usize(length, "header")?, "header")?;
     let brought = head.get(8..).unwrap_or_default();
     let brought = brought.get(..text.len()).unwrap_or(brought);

@@ -66,7 +66,7 @@ FIELD(st_range, start, 0);
 FIELD(st_range, stop, 8);
 FIELD(st_range, step, 16);
 
-SIZE(st_open_options, 56);
+SIZE(st_open_options, 72);
 FIELD(st_open_options, struct_size, 0);
 FIELD(st_open_options, access, 8);
 FIELD(st_open_options, tolerate, 12);
@@ -76,6 +76,8 @@ FIELD(st_open_options, max_header_size, 24);
 FIELD(st_open_options, max_tensors, 32);
 FIELD(st_open_options, max_rank, 40);
 FIELD(st_open_options, max_name_length, 48);
+FIELD(st_open_options, variant, 56);
+FIELD(st_open_options, max_set_bytes, 64);
 
 SIZE(st_io, 56);
 FIELD(st_io, struct_size, 0);

@@ -75,6 +75,8 @@ static st_open_options options_of(char *text)
             options.max_tensors = value;
         } else if (sscanf(option, "max_name_length=%llu", &value) == 1) {
             options.max_name_length = value;
+        } else if (strncmp(option, "variant=", 8) == 0) {
+            options.variant = option + 8;
         } else if (strcmp(option, "-") != 0) {
             fprintf(stderr, "no such option: %s\n", option);
             exit(2);

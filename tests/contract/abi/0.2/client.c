@@ -5,7 +5,10 @@
 
 #include <safetensors_model.h>
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../check.h"
 
@@ -27,10 +30,29 @@ static void check_rank_plans(const st_checkpoint *checkpoint)
     st_rank_plan_free(plan);
 }
 
-int main(void)
+static void check_opening(const char *path)
+{
+    st_error error;
+    FILE *out = fopen(path, "wb");
+    CHECK(out != NULL && fwrite(file, 1, file_size, out) == file_size && fclose(out) == 0);
+    st_open_options options = ST_OPEN_OPTIONS_INIT;
+    options.variant = "fp16";
+    options.max_set_bytes = 1000;
+    st_checkpoint *files = st_open_files(&path, 1, &options, &error);
+    CHECK(files != NULL);
+    st_free(files);
+    int fd = open(path, O_RDONLY);
+    st_checkpoint *part = st_open_fd(fd, 0, file_size, &options, &error);
+    CHECK(fd >= 0 && part != NULL && close(fd) == 0);
+    st_free(part);
+    CHECK(remove(path) == 0);
+}
+
+int main(int argc, char **argv)
 {
     st_checkpoint *checkpoint = st_open_memory(file, file_size, NULL, NULL);
-    CHECK(checkpoint != NULL);
+    CHECK(checkpoint != NULL && argc > 1);
+    check_opening(argv[1]);
     check_rank_plans(checkpoint);
     st_free(checkpoint);
     return 0;
