@@ -24,7 +24,6 @@ mod checkpoint;
 pub mod convert;
 mod format;
 pub mod load;
-mod model;
 mod source;
 pub mod writer;
 

@@ -249,6 +249,24 @@ impl st_shard {
     }
 }
 
+/// Where in a sink's buffer a piece of an item's result is. Since 0.2.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(non_camel_case_types, reason = "the name is the C name")]
+pub struct st_piece {
+    /// The item's number.
+    pub item: usize,
+    /// Where in the item's dense result the piece begins, in bytes.
+    pub item_offset: u64,
+    /// Where in the buffer it begins, in bytes: a multiple of 16.
+    pub buffer_offset: usize,
+    /// Its bytes.
+    pub size: usize,
+    /// Zero.
+    pub reserved: [u64; 2],
+}
+
 /// The bytes at a record's text pointer.
 ///
 /// # Safety

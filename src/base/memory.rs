@@ -232,6 +232,11 @@ impl Aligned {
         self.start.as_ptr()
     }
 
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: the block holds len initialised bytes.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
     pub(crate) fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the block holds len initialised bytes and is borrowed mutably.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }

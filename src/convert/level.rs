@@ -5,6 +5,10 @@ use super::scalar::{self, Step};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
+/// Smaller copies stay in the caches.
+const COPY_FAR_FROM: usize = 256 << 10;
+const PAGE: usize = 4096;
+
 /// A set of instructions that is there: only made after having looked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Level(Set);
@@ -90,6 +94,22 @@ impl Level {
             return unsafe { x86::stream(src, dst) };
         }
         dst.copy_from_slice(src);
+    }
+
+    /// Copies, what is many past the caches.
+    pub(super) fn copy_far(self, src: &[u8], dst: &mut [u8]) {
+        let before = dst.as_ptr().align_offset(64);
+        if !self.streams() || dst.len() < COPY_FAR_FROM || src.len() != dst.len() {
+            return dst.copy_from_slice(src);
+        }
+        let (near, far) = dst.split_at_mut(before.min(dst.len()));
+        let (near_src, far_src) = src.split_at(near.len());
+        near.copy_from_slice(near_src);
+        for (from, to) in far_src.chunks(PAGE).zip(far.chunks_mut(PAGE)) {
+            self.prefetch(from);
+            self.stream(from, to);
+        }
+        self.finish_far();
     }
 
     /// Nobody sees what is written after this before what went past the caches.

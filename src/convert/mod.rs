@@ -56,6 +56,19 @@ pub fn convert_to(from: Dtype, src: &[u8], to: Dtype, dst: &mut [u8], far: bool)
     Ok(())
 }
 
+/// Copies bytes that nobody will look at soon: past the caches, where they are
+/// many and the processor can.
+///
+/// # Errors
+/// `BufferSize` for places of different sizes.
+pub(crate) fn copy_far(src: &[u8], dst: &mut [u8]) -> Result<()> {
+    if src.len() != dst.len() {
+        return Err(Error::new(ErrorKind::BufferSize, "a copy to a place of another size"));
+    }
+    Level::best().copy_far(src, dst);
+    Ok(())
+}
+
 /// Bytes of so many elements; none where they are too many, or end within a byte.
 pub(crate) fn byte_size(dtype: Dtype, elements: usize) -> Option<usize> {
     let bits = usize::try_from(dtype.bits()).ok()?;

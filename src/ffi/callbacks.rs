@@ -7,7 +7,8 @@ use super::arguments::{null, required, st_buffer};
 use super::boundary::{check_tail, read_known, CallerStruct, LARGEST_STRUCT};
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::Sink;
+use crate::load::{Sink, Step, Transform};
+use crate::record::st_piece;
 use crate::{ReadAt, Resolver};
 
 /// Your own bytes: HTTP, object stores, asset packs. Begin with ST_IO_INIT.
@@ -83,23 +84,6 @@ unsafe impl CallerStruct for st_resolver {
     const NAME: &'static str = "st_resolver";
 }
 
-/// Where in a sink's buffer a piece of an item's result is. Since 0.2.
-#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_piece {
-    /// The item's number.
-    pub item: usize,
-    /// Where in the item's dense result the piece begins, in bytes.
-    pub item_offset: u64,
-    /// Where in the buffer it begins, in bytes: a multiple of 16.
-    pub buffer_offset: usize,
-    /// Its bytes.
-    pub size: usize,
-    /// Zero.
-    pub reserved: [u64; 2],
-}
-
 /// Takes results in pieces, instead of plain destinations: the library fills
 /// the caller's buffers in turn, and the caller copies each to where it belongs,
 /// a device say, while the next is being filled. Begin with ST_SINK_INIT.
@@ -158,6 +142,47 @@ pub struct st_sink {
 unsafe impl CallerStruct for st_sink {
     const NAME: &'static str = "st_sink";
 }
+
+/// The last step of an item, by the caller, on the library's threads: quantising
+/// to an engine's blocks, repacking, hashing, over data that is still in the
+/// cache. Begin with ST_TRANSFORM_INIT. Since 0.2.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_transform {
+    /// sizeof(st_transform), as set by ST_TRANSFORM_INIT.
+    pub struct_size: usize,
+    /// Elements that belong together, 1 or more: a block, a row. The result's
+    /// elements are whole units.
+    pub unit: u64,
+    /// Bytes that a unit becomes; 0: none, and the item's result is empty.
+    pub unit_size: u64,
+    /// Turns count elements, from number element of the dense result on, into
+    /// count / unit * unit_size bytes at dst. item is the item's number. src is
+    /// dense, aligned to 64 bytes, and of the item's dtype; count is a multiple of
+    /// unit. Called on several threads at once, in any order, and never for the
+    /// same elements twice. Returns ST_OK, or a status that ends the load; what it
+    /// wrote to error is passed on. Required.
+    pub run: Option<
+        unsafe extern "C" fn(
+            user_data: *mut c_void,
+            item: usize,
+            element: u64,
+            count: usize,
+            src: *const c_void,
+            dst: *mut c_void,
+            error: *mut st_error,
+        ) -> st_status,
+    >,
+    /// Yours; passed to run.
+    pub user_data: *mut c_void,
+}
+
+// SAFETY: it begins with struct_size; null pointers and functions are valid.
+unsafe impl CallerStruct for st_transform {
+    const NAME: &'static str = "st_transform";
+}
+
 /// The caller's st_io; releases it when dropped.
 pub(super) struct CallerIo(st_io);
 
@@ -286,10 +311,18 @@ pub(super) struct CallerSink(st_sink);
 
 impl CallerSink {
     pub(super) fn new(sink: st_sink) -> Result<Self> {
-        match sink.chunk {
-            Some(_) => Ok(Self(sink)),
-            None => Err(null("st_sink.chunk")),
+        match (sink.chunk, sink.pieces) {
+            (Some(_), Some(_)) => {
+                let text = "st_sink.chunk and st_sink.pieces are both set; expected one of them";
+                Err(Error::new(ErrorKind::InvalidArgument, text))
+            }
+            (None, None) => Err(null("st_sink.chunk")),
+            _ => Ok(Self(sink)),
         }
+    }
+
+    pub(super) fn takes_pieces(&self) -> bool {
+        self.0.pieces.is_some()
     }
 }
 
@@ -300,12 +333,62 @@ impl Sink for CallerSink {
         call("chunk", |error| unsafe { chunk(self.0.user_data, buffer, item, offset, size, error) })
     }
 
+    fn pieces(&mut self, buffer: usize, all: &[st_piece]) -> Result<()> {
+        let pieces = self.0.pieces.ok_or_else(|| null("st_sink.pieces"))?;
+        // SAFETY: as above.
+        call("pieces", |error| unsafe { pieces(self.0.user_data, buffer, all.as_ptr(), all.len(), error) })
+    }
+
     fn wait(&mut self, buffer: usize) -> Result<()> {
         match self.0.wait {
             // SAFETY: as above.
             Some(wait) => call("wait", |error| unsafe { wait(self.0.user_data, buffer, error) }),
             None => Ok(()),
         }
+    }
+}
+
+/// The caller's last step.
+pub(super) struct CallerTransform(st_transform);
+
+// SAFETY: the header says that run is called on several threads at once.
+unsafe impl Sync for CallerTransform {}
+
+impl CallerTransform {
+    pub(super) fn new(transform: st_transform) -> Result<Self> {
+        match transform.run {
+            Some(_) => Ok(Self(transform)),
+            None => Err(null("transform.run")),
+        }
+    }
+
+    pub(super) fn as_transform(&self) -> Transform<'_> {
+        Transform { unit: self.0.unit, unit_size: self.0.unit_size, step: self }
+    }
+}
+
+impl Step for CallerTransform {
+    fn run(&self, item: usize, element: u64, count: usize, src: &[u8], dst: &mut [u8]) -> Result<()> {
+        let run = self.0.run.ok_or_else(|| null("transform.run"))?;
+        let (src, dst) = (src.as_ptr().cast(), dst.as_mut_ptr().cast());
+        // SAFETY: the caller's function with the caller's data; both places have
+        // the bytes that the header says.
+        call("run", |error| unsafe { run(self.0.user_data, item, element, count, src, dst, error) })
+    }
+}
+
+/// The caller's function for items that are done.
+#[derive(Clone, Copy)]
+pub(super) struct CallerItemDone(unsafe extern "C" fn(*mut c_void, usize), *mut c_void);
+
+impl CallerItemDone {
+    pub(super) fn new(done: unsafe extern "C" fn(*mut c_void, usize), user_data: *mut c_void) -> Self {
+        Self(done, user_data)
+    }
+
+    pub(super) fn tell(&self, item: usize) {
+        // SAFETY: the caller's function with the caller's data.
+        unsafe { self.0(self.1, item) }
     }
 }
 

@@ -3,15 +3,14 @@
 
 use std::ffi::c_void;
 
-use super::arguments::{all_ranges, array_at, destination_size, no_such, null, required, st_checkpoint};
-use super::boundary::{guard, read_options, read_sized, CallerStruct};
-use super::callbacks::{st_sink, CallerProgress, CallerSink};
+use super::arguments::{array_at, null, required, st_checkpoint};
+use super::boundary::{guard, CallerStruct};
+use super::callbacks::{st_sink, st_transform};
+use super::given_load::GivenLoad;
 use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
-use crate::dtype::Dtype;
-use crate::error::{Error, ErrorKind, Result};
 use crate::group::st_group;
-use crate::load::{self, Io, Item, LoadOptions, Memory, SinkBuffers};
+use crate::load::{self, SinkBuffers};
 use crate::part::st_part;
 use crate::record::{st_range, st_tensor};
 
@@ -26,41 +25,6 @@ pub const ST_IO_DIRECT: i32 = 2;
 /// files that are in the page cache, and for parts of tensors above all. A file
 /// that is cut short raises SIGBUS then, as touching data does. Since 0.2.
 pub const ST_IO_MAPPED: i32 = 3;
-
-/// The last step of an item, by the caller, on the library's threads: quantising
-/// to an engine's blocks, repacking, hashing, over data that is still in the
-/// cache. Begin with ST_TRANSFORM_INIT. Since 0.2.
-#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_transform {
-    /// sizeof(st_transform), as set by ST_TRANSFORM_INIT.
-    pub struct_size: usize,
-    /// Elements that belong together, 1 or more: a block, a row. The result's
-    /// elements are whole units.
-    pub unit: u64,
-    /// Bytes that a unit becomes; 0: none, and the item's result is empty.
-    pub unit_size: u64,
-    /// Turns count elements, from number element of the dense result on, into
-    /// count / unit * unit_size bytes at dst. item is the item's number. src is
-    /// dense, aligned to 64 bytes, and of the item's dtype; count is a multiple of
-    /// unit. Called on several threads at once, in any order, and never for the
-    /// same elements twice. Returns ST_OK, or a status that ends the load; what it
-    /// wrote to error is passed on. Required.
-    pub run: Option<
-        unsafe extern "C" fn(
-            user_data: *mut c_void,
-            item: usize,
-            element: u64,
-            count: usize,
-            src: *const c_void,
-            dst: *mut c_void,
-            error: *mut st_error,
-        ) -> st_status,
-    >,
-    /// Yours; passed to run.
-    pub user_data: *mut c_void,
-}
 
 /// One thing to load. Zero is the default in every field but the first.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
@@ -148,10 +112,6 @@ pub struct st_load_options {
 unsafe impl CallerStruct for st_load_options {
     const NAME: &'static str = "st_load_options";
 }
-// SAFETY: as above.
-unsafe impl CallerStruct for st_transform {
-    const NAME: &'static str = "st_transform";
-}
 
 /// What a load would do. As filled in by st_load_plan.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
@@ -211,12 +171,16 @@ pub unsafe extern "C" fn st_load(
 ) -> st_status {
     let load = || {
         // SAFETY: arguments are as the header's rules say.
-        let given = unsafe { GivenLoad::read(checkpoint, items, item_count, options)? };
-        let mut sink = given.sink;
-        let sink = sink.as_mut().map(|sink| SinkBuffers { sink, buffers: &given.buffers });
-        let mut tell = given.progress.map(|progress| move |done, total| progress.goes_on(done, total));
+        let mut given = unsafe { GivenLoad::read(checkpoint, items, item_count, options)? };
+        let (mut sink, progress) = (given.sink.take(), given.progress.take());
+        let buffers = given.buffers();
+        let sink = sink.as_mut().map(|sink| SinkBuffers { sink, buffers });
+        let mut tell = progress.map(|progress| move |done, total| progress.goes_on(done, total));
         let progress = tell.as_mut().map(|tell| -> load::Progress<'_> { tell });
-        load::load(&given.checkpoint.0, &given.items, &given.options, progress, sink)
+        let mut item_done = given.item_done.map(|done| move |item| done.tell(item));
+        let item_done = item_done.as_mut().map(|done| -> load::ItemDone<'_> { done });
+        let caller = load::Caller { progress, item_done, sink, cancel: given.cancel };
+        load::load(&given.checkpoint.0, &given.items()?, &given.options, caller)
     };
     // SAFETY: as above.
     unsafe { guard(error, |kind| kind as st_status, || load().map(|()| ST_OK)) }
@@ -243,8 +207,8 @@ pub unsafe extern "C" fn st_load_plan(
         if plan.is_null() {
             return Err(null("plan"));
         }
-        let buffers = given.sink.is_some().then_some(&given.buffers[..]);
-        let found = load::summary(&given.checkpoint.0, &given.items, &given.options, buffers)?;
+        let buffers = given.sink.is_some().then(|| given.buffers());
+        let found = load::summary(&given.checkpoint.0, &given.items()?, &given.options, buffers)?;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let found = st_plan {
             bytes: found.bytes,
@@ -299,115 +263,4 @@ pub unsafe extern "C" fn st_prefetch(
     };
     // SAFETY: as above.
     unsafe { guard(error, |kind| kind as st_status, || prefetch().map(|()| ST_OK)) }
-}
-
-/// What the functions that load are given, checked and converted.
-struct GivenLoad<'a> {
-    checkpoint: &'a st_checkpoint,
-    items: Vec<Item<'a>>,
-    options: LoadOptions,
-    progress: Option<CallerProgress>,
-    sink: Option<CallerSink>,
-    buffers: Vec<Memory<'a>>,
-}
-
-impl GivenLoad<'_> {
-    /// # Safety
-    /// Everything is as the header's rules say, and outlives the result.
-    unsafe fn read(
-        checkpoint: *const st_checkpoint,
-        items: *const st_load_item,
-        count: usize,
-        options: *const st_load_options,
-    ) -> Result<Self> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mut this = Self {
-                checkpoint: required(checkpoint, "checkpoint")?,
-                items: Vec::new(),
-                options: LoadOptions::default(),
-                progress: None,
-                sink: None,
-                buffers: Vec::new(),
-            };
-            if let Some(options) = read_options(options)? {
-                this.options = load_options(&options)?;
-                this.progress = options.progress.map(|progress| CallerProgress::new(progress, options.user_data));
-                if !options.sink.is_null() {
-                    let sink = read_sized(options.sink)?;
-                    for buffer in array_at(sink.buffers, sink.buffer_count, "st_sink.buffers")? {
-                        memory::reserve(&mut this.buffers, 1, "a sink's buffers")?;
-                        this.buffers
-                            .push(Memory::new(buffer.data.cast(), destination_size(buffer.data, buffer.size, "size")?));
-                    }
-                    this.sink = Some(CallerSink::new(sink)?);
-                }
-            }
-            let given = array_at(items, count, "items")?;
-            this.items = memory::vec_with_capacity(given.len(), "the items of a load")?;
-            for (number, item) in given.iter().enumerate() {
-                let item = load_item(item, this.sink.is_some()).map_err(|error| in_item(number, &error))?;
-                this.items.push(item);
-            }
-            Ok(this)
-        }
-    }
-}
-
-/// # Safety
-/// The item's pointers are as the header's rules say; with a sink, dst may be anything.
-unsafe fn load_item(item: &st_load_item, sink: bool) -> Result<Item<'_>> {
-    let later = !item.part.is_null() || !item.group.is_null() || !item.transform.is_null();
-    if item.reserved0 != 0 || later || item.reserved.iter().any(|word| *word != 0) {
-        return Err(Error::new(ErrorKind::Unsupported, "st_load_item has fields set that this version does not know"));
-    }
-    let dtype =
-        match item.dtype {
-            0 => None,
-            number => Some(Dtype::from_number(number).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidArgument, format!("dtype is {number}, which is no dtype"))
-            })?),
-        };
-    // SAFETY: the caller's promise.
-    unsafe {
-        let tensor = required(item.tensor, "tensor")?;
-        let strides = match item.dst_strides.is_null() {
-            true => None,
-            // The record's own rank counts; one that is not the checkpoint's is refused later.
-            false => Some(array_at(item.dst_strides, tensor.rank, "dst_strides")?),
-        };
-        Ok(Item {
-            tensor,
-            ranges: all_ranges(item.ranges, item.range_count)?,
-            dtype,
-            place: match sink {
-                true => Memory::NONE,
-                false => Memory::new(item.dst.cast(), destination_size(item.dst, item.dst_size, "dst_size")?),
-            },
-            strides,
-        })
-    }
-}
-
-fn in_item(number: usize, error: &Error) -> Error {
-    Error::new(error.kind(), format!("item {number}: {}", error.message(usize::MAX)))
-}
-
-fn load_options(given: &st_load_options) -> Result<LoadOptions> {
-    if given.reserved0 != 0 || given.item_done.is_some() || !given.cancel.is_null() || given.max_gap != 0 {
-        let text = "st_load_options.reserved0 is set, which this version does not know";
-        return Err(Error::new(ErrorKind::Unsupported, text));
-    }
-    Ok(LoadOptions {
-        threads: usize::try_from(given.threads).unwrap_or(usize::MAX),
-        io: match given.io {
-            ST_IO_AUTO => Io::Auto,
-            ST_IO_CACHED => Io::Cached,
-            ST_IO_DIRECT => Io::Direct,
-            ST_IO_MAPPED => Io::Auto,
-            other => return Err(no_such("st_load_options.io", other, "ST_IO_AUTO, _CACHED, _DIRECT or _MAPPED")),
-        },
-        staging_bytes: given.staging_bytes,
-        drop_cache: given.drop_cache != 0,
-    })
 }

@@ -10,6 +10,7 @@ mod callbacks;
 mod convert;
 mod dtype;
 mod given;
+mod given_load;
 mod groups;
 mod helpers;
 mod inspect;
@@ -28,7 +29,7 @@ mod version;
 
 // By their names alone, as C has them.
 pub use self::arguments::{st_buffer, st_checkpoint};
-pub use self::callbacks::{st_io, st_piece, st_resolver, st_sink};
+pub use self::callbacks::{st_io, st_resolver, st_sink, st_transform};
 pub use self::convert::*;
 pub use self::dtype::*;
 pub use self::given::*;
@@ -45,3 +46,4 @@ pub use self::slice::*;
 pub use self::status::*;
 pub use self::validate::*;
 pub use self::version::*;
+pub use crate::record::st_piece;

@@ -7,7 +7,7 @@ use super::arguments::{all_ranges, destination, most, null, required, st_checkpo
 use super::boundary::guard;
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::slice::{shape, Slice};
+use crate::format::slice::{shape, Selection};
 use crate::record::{st_range, st_tensor};
 
 /// Copies part of a tensor into the caller's memory: what the ranges pick,
@@ -94,7 +94,7 @@ unsafe fn find_shape(tensor: &st_tensor, ranges: &[st_range], out: *mut i64, siz
         let text = format!("tensor->rank {} is beyond any memory", tensor.rank);
         return Err(Error::new(ErrorKind::InvalidArgument, text));
     }
-    let slice = Slice::new(tensor, ranges)?;
+    let slice = Selection::of_ranges(tensor, ranges)?;
     if !out.is_null() {
         for (dimension, found) in shape(tensor, ranges)?.enumerate() {
             // SAFETY: the caller's promise; there are rank sizes.

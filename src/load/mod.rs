@@ -2,54 +2,50 @@
 //! Loading: an engine's own memory is filled with many tensors or parts of
 //! them, converted on the way.
 //!
-//! Items are checked (`task`, `overlap`) → a plan in file order makes requests of
-//! them (`plan`) → threads read (`reader`) and deliver (`work`) to memory
-//! (`target`) or a sink's buffers (`shared`).
+//! Items (`item`) are checked (`task`, `overlap`) → a plan in file order makes
+//! requests of them (`plan`; `stretch` where each is a journey) → threads read
+//! (`work` by `reader`) and deliver (`delivery`) to memory (`target`) or a sink's
+//! buffers (`shared`, `host`). What is put together run by run goes by `fetch`, a
+//! quantised group by `boxes` and its `assembly`.
 #![deny(unsafe_code)]
 
+mod assembly;
+mod boxes;
+mod delivery;
+mod fetch;
+mod host;
+mod item;
 mod overlap;
 mod plan;
 mod prefetch;
 mod read;
 mod reader;
 mod shared;
+mod stretch;
 #[allow(unsafe_code, reason = "several threads fill one caller's memory")]
 mod target;
 mod task;
 mod work;
 
+pub use self::assembly::{Assembly, MemberBox, Rows, Span};
+pub use self::item::{Item, Origin, Step, Transform};
 pub use self::prefetch::prefetch;
 pub use self::target::Memory;
 
+use std::sync::atomic::AtomicI32;
+
+use self::host::{Attended, Host};
 use self::plan::{Plan, Request, Sizes, What};
 use self::reader::{Reader, Way};
-use self::shared::{Host, Shared};
-use self::task::Task;
+use self::shared::Shared;
+use self::task::{Picks, Task};
 use self::work::Worker;
-use crate::base::memory;
-use crate::base::parallel;
-use crate::base::sort;
+use crate::base::{memory, parallel, sort};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
-use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Range, Tensor};
+use crate::record::st_piece;
 use crate::source;
-
-/// One thing to load.
-#[derive(Clone, Copy)]
-pub struct Item<'a> {
-    /// A record of the checkpoint, or a copy of one.
-    pub tensor: &'a Tensor,
-    /// Which part of it; dimensions without a range are taken whole.
-    pub ranges: &'a [Range],
-    /// What to convert to; `None`: as stored.
-    pub dtype: Option<Dtype>,
-    /// Where the result goes; nothing with a sink.
-    pub place: Memory<'a>,
-    /// Bytes from one element of the result to the next, for each dimension; `None`: dense.
-    pub strides: Option<&'a [i64]>,
-}
 
 /// Through the page cache or past it; the numbers are the C constants `ST_IO_*`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +58,8 @@ pub enum Io {
     Cached = 1,
     /// Past it, where the file system can.
     Direct = 2,
+    /// Out of the mapping, where there is one; else as `Auto`.
+    Mapped = 3,
 }
 
 /// How to load. The default is what is best for most.
@@ -75,10 +73,28 @@ pub struct LoadOptions {
     pub staging_bytes: u64,
     /// Whether what was read is dropped from the page cache.
     pub drop_cache: bool,
+    /// Widest gap in bytes that is read over; 0: what suits the source.
+    pub max_gap: u64,
 }
 
 /// Told how many bytes of how many are done; `false` ends the load.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
+
+/// Told that an item's result is whole.
+pub type ItemDone<'a> = &'a mut dyn FnMut(usize);
+
+/// What the caller of a load hears and says while it goes on.
+#[derive(Default)]
+pub struct Caller<'a, 'h> {
+    /// Hears of bytes.
+    pub progress: Option<Progress<'h>>,
+    /// Hears of items; not with a sink.
+    pub item_done: Option<ItemDone<'h>>,
+    /// Takes the results.
+    pub sink: Option<SinkBuffers<'a, 'h>>,
+    /// Not 0: the load ends.
+    pub cancel: Option<&'a AtomicI32>,
+}
 
 /// Takes results in pieces, in buffers of its own. Called on the thread that loads.
 pub trait Sink {
@@ -88,6 +104,12 @@ pub trait Sink {
     /// Ends the load with this error.
     fn chunk(&mut self, buffer: usize, item: usize, offset: u64, size: usize) -> Result<()>;
 
+    /// A buffer holds these pieces of items' results.
+    ///
+    /// # Errors
+    /// Ends the load with this error.
+    fn pieces(&mut self, buffer: usize, pieces: &[st_piece]) -> Result<()>;
+
     /// Returns when the buffer may be filled again.
     ///
     /// # Errors
@@ -95,12 +117,21 @@ pub trait Sink {
     fn wait(&mut self, buffer: usize) -> Result<()>;
 }
 
+/// The buffers of a sink, and how they are filled.
+#[derive(Clone, Copy)]
+pub struct Buffers<'a> {
+    /// Apart from one another.
+    pub memory: &'a [Memory<'a>],
+    /// Many items in one.
+    pub pieces: bool,
+}
+
 /// A sink and the buffers it is given results in.
 pub struct SinkBuffers<'a, 's> {
     /// The sink.
     pub sink: &'s mut dyn Sink,
     /// Its buffers.
-    pub buffers: &'a [Memory<'a>],
+    pub buffers: Buffers<'a>,
 }
 
 /// What a load would do.
@@ -136,6 +167,10 @@ const STRAIGHT: u64 = 8 << 20;
 const SEVERAL_THREADS: u64 = 8 << 20;
 /// Smaller buffers of a sink are refused: each is a call there and back.
 const LEAST_BUFFER: usize = 4096;
+/// Half of a processor's cache of the second level.
+const LEAST_TILE: u64 = 64 << 10;
+/// Where bytes are put together, more does not help.
+const MOST_DESK: u64 = 1 << 20;
 /// A thread costs some 20 us, in which this much is read.
 const WORTH_A_THREAD: u64 = 512 << 10;
 
@@ -146,8 +181,13 @@ struct Budget {
     window: usize,
     /// Each of two places where bytes are put together.
     desk: usize,
+    /// How many windows and desks there are, and whether that is fewer than threads.
+    sets: usize,
+    shared: bool,
     /// Bytes of a sink's smallest buffer; 0: no sink.
     chunk: u64,
+    /// Many items in one of the sink's buffers.
+    pieces: bool,
     /// Most bytes of a read straight to where they go.
     straight: u64,
     /// Results are too many for the caches, where each piece is converted to.
@@ -164,6 +204,8 @@ struct Load<'a> {
     total: u64,
     /// Whether the caller knows of items, so that errors name them.
     numbered: bool,
+    /// Whether each read of some item is a journey.
+    journeys: bool,
 }
 
 /// Loads all items.
@@ -176,13 +218,14 @@ pub fn load<'h>(
     checkpoint: &Checkpoint,
     items: &[Item<'_>],
     options: &LoadOptions,
-    progress: Option<Progress<'h>>,
-    sink: Option<SinkBuffers<'_, 'h>>,
+    caller: Caller<'_, 'h>,
 ) -> Result<()> {
+    let Caller { progress, item_done, sink, cancel } = caller;
     let (sink, buffers) = sink.map_or((None, None), |given| (Some(given.sink), Some(given.buffers)));
     let tasks = task::all(checkpoint, items, sink.is_some())?;
     let load = Load::new(checkpoint, &tasks, options, buffers)?;
-    load.run(progress, sink, buffers.unwrap_or_default())
+    let item_done = if sink.is_some() { None } else { item_done };
+    load.run(Host::new(progress, item_done, sink), buffers.map_or(&[], |buffers| buffers.memory), cancel)
 }
 
 /// What [`load`] would do, found without reading.
@@ -193,10 +236,18 @@ pub fn summary(
     checkpoint: &Checkpoint,
     items: &[Item<'_>],
     options: &LoadOptions,
-    buffers: Option<&[Memory<'_>]>,
+    buffers: Option<Buffers<'_>>,
 ) -> Result<Summary> {
     let tasks = task::all(checkpoint, items, buffers.is_some())?;
     Load::new(checkpoint, &tasks, options, buffers)?.summary()
+}
+
+/// Bytes of an item's result.
+///
+/// # Errors
+/// As for [`load`], but for its destination.
+pub fn size_of(checkpoint: &Checkpoint, item: &Item<'_>) -> Result<u64> {
+    Ok(Task::new(checkpoint, item, true)?.result)
 }
 
 impl<'a> Load<'a> {
@@ -204,7 +255,7 @@ impl<'a> Load<'a> {
         checkpoint: &'a Checkpoint,
         tasks: &'a [Task<'a>],
         options: &LoadOptions,
-        buffers: Option<&[Memory<'_>]>,
+        buffers: Option<Buffers<'_>>,
     ) -> Result<Self> {
         let refuse = |text: String| Err(Error::new(ErrorKind::InvalidArgument, text));
         let mut total = 0_u64;
@@ -219,8 +270,14 @@ impl<'a> Load<'a> {
                 overlap::check(tasks)?;
                 0
             }
-            Some(buffers) => least_buffer(buffers)?,
+            Some(buffers) => least_buffer(buffers.memory)?,
         };
+        let mut preferred = None;
+        for task in tasks.iter().filter(|task| task.picked != 0) {
+            preferred = preferred.max(checkpoint.source(task.tensor.shard())?.preferred_request());
+        }
+        let journeys = preferred.is_some();
+        let threads = threads(checkpoint, tasks, options.threads, total, journeys)?;
         let staging = match options.staging_bytes {
             0 => DEFAULT_STAGING,
             given if given < LEAST_STAGING => {
@@ -228,26 +285,55 @@ impl<'a> Load<'a> {
             }
             given => given,
         };
-        let threads = threads(checkpoint, tasks, options.threads, total)?;
-        let affordable = usize::try_from(staging / LEAST_STAGING).unwrap_or(usize::MAX);
-        let threads = threads.min(affordable).max(1);
-        let share = staging.checked_div(threads as u64).unwrap_or(staging).min(MOST_STAGING);
+        let (threads, (window, desk, sets)) = match preferred {
+            Some(preferred) => (threads, staging_of_journeys(tasks, staging, preferred, threads)?),
+            None => staging_of_files(tasks, staging, threads)?,
+        };
         let budget = Budget {
-            window: blocks(share / 2),
-            desk: blocks(share / 4),
+            window,
+            desk,
+            sets,
+            shared: sets < threads,
             chunk,
+            pieces: buffers.is_some_and(|buffers| buffers.pieces),
             straight: STRAIGHT,
             far: total >= convert::FAR_FROM as u64,
         };
-        Ok(Self { checkpoint, tasks, options: *options, threads, budget, total, numbered: true })
+        let load = Self { checkpoint, tasks, options: *options, threads, budget, total, numbered: true, journeys };
+        load.check_units()?;
+        Ok(load)
+    }
+
+    /// Refuses units that fit neither into staging nor into a sink's buffer.
+    fn check_units(&self) -> Result<()> {
+        for (number, task) in self.tasks.iter().enumerate() {
+            let Some(unit) = task.transform.filter(|_| self.budget.chunk != 0 && task.result != 0) else { continue };
+            let size = task.result_of(task.grain.min(task.picked)).unwrap_or(u64::MAX);
+            if size > self.budget.chunk {
+                let text = format!(
+                    "item {number}: a unit of {} bytes does not fit into the sink's smallest buffer, of {}",
+                    unit.unit_size, self.budget.chunk
+                );
+                return Err(Error::tensor(ErrorKind::BufferSize, task.name(), text));
+            }
+        }
+        Ok(())
     }
 
     fn plan(&self) -> Result<Plan<'a>> {
-        let window = (self.budget.window as u64).saturating_sub(reader::TWO_BLOCKS);
+        let window = self.budget.window as u64;
+        let window = if self.journeys { window } else { window.saturating_sub(reader::TWO_BLOCKS) };
         Plan::new(
             self.checkpoint,
             self.tasks,
-            Sizes { window, chunk: self.budget.chunk, uncut: self.budget.straight == u64::MAX },
+            Sizes {
+                window,
+                chunk: self.budget.chunk,
+                tile: (self.budget.desk as u64).max(LEAST_TILE),
+                max_gap: self.options.max_gap,
+                mapped: self.options.io == Io::Mapped,
+                uncut: self.budget.straight == u64::MAX,
+            },
         )
     }
 
@@ -256,17 +342,31 @@ impl<'a> Load<'a> {
     }
 
     /// Works on this thread and others until all is done or something failed.
-    fn run<'h>(
-        &self,
-        progress: Option<Progress<'h>>,
-        sink: Option<&'h mut dyn Sink>,
-        buffers: &'a [Memory<'a>],
-    ) -> Result<()> {
-        let shared = &Shared::new(self.plan()?, buffers);
-        let host = &mut Host { progress, sink, total: self.total, told: None };
-        parallel::run(self.threads, &|| Worker::new(self, shared, None).run(), &mut || {
-            Worker::new(self, shared, Some(&mut *host)).run();
-            shared.attend(host);
+    fn run<'h>(&self, host: Host<'h>, buffers: &'a [Memory<'a>], cancel: Option<&'a AtomicI32>) -> Result<()> {
+        let (mut host, mut shared) = (host, Shared::new(self.plan()?, self.total, buffers, cancel));
+        let host = &mut host;
+        if host.counts_items() {
+            shared.count_items(self.tasks.iter().map(|task| task.picked))?;
+        }
+        if self.budget.shared {
+            shared.share_staging(self.budget.sets);
+        }
+        let shared = &shared;
+        // Where reads are long, the thread that called keeps out of them, so that its
+        // callbacks need not wait for one.
+        let apart = self.journeys && self.threads > 1 && host.has_callbacks();
+        let threads = self.threads.saturating_add(usize::from(apart));
+        parallel::run(threads, &|| Worker::new(self, shared, None).run(), &mut || {
+            let mut helps = !apart;
+            loop {
+                if helps {
+                    Worker::new(self, shared, Some(&mut *host)).run();
+                }
+                match shared.attend(host, helps) {
+                    Attended::Done => break,
+                    Attended::Handed | Attended::Alone => helps = true,
+                }
+            }
         });
         shared.settle(host);
         self.drop_cached();
@@ -300,37 +400,102 @@ impl<'a> Load<'a> {
     fn summary(&self) -> Result<Summary> {
         let mut plan = self.plan()?;
         let mut found = Summary { bytes: self.total, threads: self.threads, ..Summary::default() };
-        let (mut last_shard, mut picked) = (None, 0_u64);
+        let mut last_shard = None;
         while let Some(Request { shard, len, what, .. }) = plan.next()? {
-            let steps = match what {
-                What::Whole { task, .. } => {
-                    picked = picked.saturating_add(len);
-                    self.reads_of(task, shard, len)?
-                }
-                What::Parts(parts) => {
-                    picked = parts.iter().map(|part| part.picked).fold(picked, u64::saturating_add);
-                    self.checkpoint.source(shard)?.reads(len)
-                }
+            let source = self.checkpoint.source(shard)?;
+            let (steps, read) = match what {
+                What::Whole { task, .. } => (self.reads_of(task, shard, len)?, len),
+                What::Parts(_) => (source.reads(len).min(len), len),
+                What::Tile { task, at, size } => self.reads_of_tile(task, at, size)?,
+                What::Boxes { .. } => (1, len),
             };
             found.requests = found.requests.saturating_add(steps);
-            found.read_bytes = found.read_bytes.saturating_add(len);
+            found.read_bytes = found.read_bytes.saturating_add(read);
             found.shards = found.shards.saturating_add(usize::from(last_shard != Some(shard)));
             last_shard = Some(shard);
         }
+        let picked = self.tasks.iter().map(Task::read_size).fold(0, u64::saturating_add);
         found.over_read_bytes = found.read_bytes.saturating_sub(picked);
-        let share = (self.budget.window as u64).saturating_add((self.budget.desk as u64).saturating_mul(2));
-        found.staging_bytes = share.saturating_mul(self.threads as u64);
+        let set = (self.budget.window as u64).saturating_add((self.budget.desk as u64).saturating_mul(2));
+        found.staging_bytes = set.saturating_mul(self.budget.sets as u64);
         Ok(found)
     }
 
     /// How many reads through the page cache a request for one item takes.
     fn reads_of(&self, task: usize, shard: usize, len: u64) -> Result<u64> {
         let source = self.checkpoint.source(shard)?;
-        let staged = self.tasks.get(task).is_some_and(|task| task.converts() || task.layout.is_some());
-        let step = if staged { self.reader().step(Way::of(source)) } else { self.budget.straight }.max(1);
+        let plain = self.tasks.get(task).is_none_or(Task::is_plain);
+        let step = if plain { self.budget.straight } else { self.reader().step(Way::of(source)) }.max(1);
         let whole = len.checked_div(step).unwrap_or_default().saturating_mul(source.reads(step));
         Ok(whole.saturating_add(source.reads(len.checked_rem(step).unwrap_or_default())))
     }
+
+    /// The same for bytes that are put together run by run, about: and how many bytes.
+    fn reads_of_tile(&self, task: usize, at: u64, size: u64) -> Result<(u64, u64)> {
+        let Some(task) = self.tasks.get(task) else { return Ok((0, 0)) };
+        let Picks::Several(selection) = &task.picks else { return Ok((1, size)) };
+        let source = self.checkpoint.source(task.tensor.shard())?;
+        let (mut steps, mut bytes) = (0_u64, 0_u64);
+        if at == 0 {
+            for read in selection.reads(source.widest_gap(), self.budget.window as u64) {
+                steps = steps.saturating_add(source.reads(read.size).min(read.size));
+                bytes = bytes.saturating_add(read.size);
+            }
+        }
+        Ok((steps, bytes))
+    }
+}
+
+/// Window, desk and sets of them where each read is a journey: fewer sets than
+/// threads, as only what can't go straight to its place needs one.
+fn staging_of_journeys(
+    tasks: &[Task<'_>],
+    staging: u64,
+    preferred: u64,
+    threads: usize,
+) -> Result<(usize, usize, usize)> {
+    let needs_desk = tasks.iter().any(|task| !task.is_plain() || !matches!(task.picks, Picks::Piece));
+    let most = if needs_desk { (staging / 8).min(MOST_DESK).max(unit_of(tasks)) } else { 0 };
+    if most > staging / 4 {
+        return Err(unit_too_large(most, staging));
+    }
+    let window = preferred.min(staging.saturating_sub(most.saturating_mul(2)));
+    let set = window.saturating_add(most.saturating_mul(2)).max(1);
+    let sets = usize::try_from(staging.checked_div(set).unwrap_or(1)).unwrap_or(usize::MAX);
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Ok((size(window), size(most), sets.clamp(1, threads)))
+}
+
+/// The same where threads read files, each with a set of its own, and how many
+/// threads that leaves.
+fn staging_of_files(tasks: &[Task<'_>], staging: u64, threads: usize) -> Result<(usize, (usize, usize, usize))> {
+    let unit = unit_of(tasks);
+    let least = unit.saturating_mul(4).max(LEAST_STAGING);
+    if unit > staging / 4 {
+        return Err(unit_too_large(unit, staging));
+    }
+    let affordable = usize::try_from(staging.checked_div(least).unwrap_or(1)).unwrap_or(usize::MAX);
+    let threads = threads.min(affordable).max(1);
+    let share = staging.checked_div(threads as u64).unwrap_or(staging).min(MOST_STAGING.max(least));
+    let desk = blocks(share / 4).max(usize::try_from(unit).unwrap_or(usize::MAX));
+    Ok((threads, (blocks(share / 2), desk, threads)))
+}
+
+/// The largest piece that a transform has to be given at once.
+fn unit_of(tasks: &[Task<'_>]) -> u64 {
+    let unit = |task: &Task<'_>| {
+        let stored = task.grain.min(task.picked);
+        stored.max(task.converted(stored).unwrap_or(u64::MAX))
+    };
+    tasks.iter().filter(|task| task.transform.is_some()).map(unit).max().unwrap_or(0)
+}
+
+fn unit_too_large(unit: u64, staging: u64) -> Error {
+    let text = format!(
+        "a transform's unit of {unit} bytes does not fit into staging: staging_bytes is {staging}, and a quarter \
+         of it is for a unit"
+    );
+    Error::new(ErrorKind::BufferSize, text)
 }
 
 /// Whole blocks of at most so many bytes.
@@ -367,7 +532,7 @@ fn least_buffer(buffers: &[Memory<'_>]) -> Result<u64> {
 }
 
 /// Threads worth having for these tasks, and never more than asked for.
-fn threads(checkpoint: &Checkpoint, tasks: &[Task<'_>], asked: usize, total: u64) -> Result<usize> {
+fn threads(checkpoint: &Checkpoint, tasks: &[Task<'_>], asked: usize, total: u64, journeys: bool) -> Result<usize> {
     let cores = parallel::cores();
     let (mut useful, mut opens_anew) = (1, false);
     for task in tasks.iter().filter(|task| task.picked != 0) {
@@ -378,9 +543,6 @@ fn threads(checkpoint: &Checkpoint, tasks: &[Task<'_>], asked: usize, total: u64
     let most = if opens_anew { source::descriptors_to_spare() / DESCRIPTORS } else { MOST_THREADS };
     let wanted = if asked == 0 { useful } else { asked }.min(most);
     // A reader of the caller's waits for journeys, however little they bring.
-    let journeys = tasks
-        .iter()
-        .any(|task| checkpoint.source(task.tensor.shard()).is_ok_and(|source| source.preferred_request().is_some()));
     let worth = if journeys {
         tasks.len().max(usize::try_from(total >> 16).unwrap_or(usize::MAX))
     } else {

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reading single tensors of a checkpoint, by name or by record.
 
+use super::host::Host;
 use super::plan::WINDOW;
 use super::reader::TWO_BLOCKS;
 use super::shared::Shared;
 use super::task::Task;
 use super::work::Worker;
-use super::{blocks, Io, Item, Load, LoadOptions, Memory, BLOCK, SEVERAL_THREADS};
+use super::{blocks, Io, Item, Load, LoadOptions, Memory, Origin, BLOCK, DEFAULT_STAGING, SEVERAL_THREADS};
 use crate::base::memory::Aligned;
 use crate::checkpoint::loaded::Loaded;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::slice::Slice;
+use crate::format::slice::Selection;
 use crate::record::{Range, Tensor};
 
 impl Checkpoint {
@@ -74,29 +75,39 @@ fn read_whole(checkpoint: &Checkpoint, tensor: &Tensor, buffer: &mut [u8]) -> Re
     if tensor.size() < SEVERAL_THREADS {
         return checkpoint.read_bytes(tensor.shard(), tensor.offset(), tensor.name(), buffer);
     }
-    let item = Item { tensor, ranges: &[], dtype: None, place: Memory::of(buffer), strides: None };
-    let tasks = [Task::new(checkpoint, &item, false)?];
+    let tasks = [Task::new(checkpoint, &item(tensor, &[], buffer), false)?];
     let mut load = Load::new(checkpoint, &tasks, &LoadOptions::default(), None)?;
     load.numbered = false;
-    load.run(None, None, &[])
+    load.run(Host::new(None, None, None), &[], None)
 }
 
 /// Reads one part of one tensor, on this thread, through the page cache.
 fn read_slice(checkpoint: &Checkpoint, tensor: &Tensor, ranges: &[Range], buffer: &mut [u8]) -> Result<()> {
-    let item = Item { tensor, ranges, dtype: None, place: Memory::of(buffer), strides: None };
     // Also where there are no ranges: what can't be cut is refused.
-    let task = Slice::new(checkpoint.own(tensor)?, ranges).and_then(|_| Task::new(checkpoint, &item, false));
+    let task = Selection::of_ranges(checkpoint.own(tensor)?, ranges)
+        .and_then(|_| Task::new(checkpoint, &item(tensor, ranges, buffer), false));
     let task = [task.map_err(|error| error.in_file(&checkpoint.label_of(tensor.shard())))?];
     let options = LoadOptions { threads: 1, io: Io::Cached, ..LoadOptions::default() };
     let mut load = Load::new(checkpoint, &task, &options, None)?;
     load.budget.straight = u64::MAX;
     // No more than the slice can use.
-    let span = task.iter().map(|task| task.end.saturating_sub(task.start)).sum::<u64>().min(WINDOW);
-    load.budget.window = blocks(span.saturating_add(TWO_BLOCKS).saturating_add(BLOCK));
-    let shared = Shared::new(load.plan()?, &[]);
+    let most = checkpoint.source(tensor.shard())?.preferred_request().map_or(WINDOW, |most| most.min(DEFAULT_STAGING));
+    let span = task.iter().map(|task| task.end.saturating_sub(task.start)).sum::<u64>().min(most);
+    load.budget.window = match load.journeys {
+        true => usize::try_from(span).unwrap_or(usize::MAX),
+        false => blocks(span.saturating_add(TWO_BLOCKS).saturating_add(BLOCK)),
+    };
+    load.budget.shared = false;
+    let shared = Shared::new(load.plan()?, load.total, &[], None);
     let mut worker = Worker::new(&load, &shared, None);
     while let Some(taken) = shared.next()? {
-        worker.execute(&taken.request).map_err(|(_, error)| checkpoint.named(tensor.shard(), tensor.name(), &error))?;
+        let done = taken.request.as_ref().map_or(Ok(()), |request| worker.execute(request));
+        done.map_err(|(_, error)| checkpoint.named(tensor.shard(), tensor.name(), &error))?;
     }
     Ok(())
+}
+
+fn item<'a>(tensor: &'a Tensor, ranges: &'a [Range], buffer: &'a mut [u8]) -> Item<'a> {
+    let of = Origin::Ranges(tensor, ranges);
+    Item { of, dtype: None, place: Memory::of(buffer), strides: None, transform: None }
 }

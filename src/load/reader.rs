@@ -6,9 +6,10 @@
 use std::fs::File;
 
 use super::target::scratch;
-use super::Io;
+use super::{Io, STRAIGHT};
 use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
+use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{self, FileRef, Probe, Source, BLOCK};
 
@@ -26,7 +27,8 @@ pub(super) struct Reader<'a> {
     io: Io,
     drop_cache: bool,
     open: Option<Open<'a>>,
-    stage: Option<Aligned>,
+    /// What is read into where bytes do not go straight to their place.
+    pub(super) stage: Option<Aligned>,
     window: usize,
 }
 
@@ -47,6 +49,8 @@ pub(super) enum Way {
     Direct,
     /// By a callback of the caller's: few and large.
     Called,
+    /// Out of the mapping.
+    Mapped,
 }
 
 impl Way {
@@ -60,7 +64,7 @@ impl Way {
 }
 
 impl<'a> Reader<'a> {
-    /// `window`: bytes of the staging buffer, whole blocks.
+    /// `window`: bytes of the staging buffer; for files whole blocks.
     pub(super) fn new(checkpoint: &'a Checkpoint, io: Io, drop_cache: bool, window: usize) -> Self {
         Self { checkpoint, io, drop_cache, open: None, stage: None, window }
     }
@@ -80,17 +84,20 @@ impl<'a> Reader<'a> {
     pub(super) fn way(&mut self, shard: usize, offset: u64, len: u64) -> Result<Way> {
         let io = self.io;
         let open = self.open(shard)?;
+        if io == Io::Mapped && open.source.mapped().is_some() {
+            return Ok(Way::Mapped);
+        }
         let Some(file) = open.file.as_deref() else { return Ok(Way::of(open.source)) };
         let wanted = match io {
             Io::Cached => false,
             Io::Direct => true,
             // Two bytes tell of the rest: the cache is filled in long stretches.
-            Io::Auto if len >= DIRECT_FROM => {
+            Io::Auto | Io::Mapped if len >= DIRECT_FROM => {
                 let local = || source::is_local(file).then(|| Probe::new(file)).flatten();
                 let finds = |probe: &Probe| probe.finds(offset) && probe.finds(offset.saturating_add(len / 2));
                 open.probe.get_or_insert_with(local).as_ref().is_some_and(|probe| !finds(probe))
             }
-            Io::Auto => false,
+            Io::Auto | Io::Mapped => false,
         };
         if wanted && open.direct.get_or_insert_with(|| source::open_direct(file)).is_some() {
             return Ok(Way::Direct);
@@ -101,17 +108,22 @@ impl<'a> Reader<'a> {
     /// Most bytes that `window` gives at once.
     pub(super) fn step(&self, way: Way) -> u64 {
         let room = (self.window as u64).saturating_sub(TWO_BLOCKS);
-        let most = match way {
-            Way::Cached => room.min(CACHED_STEP),
-            Way::Direct | Way::Called => room,
-        };
-        most.saturating_sub(most % 24)
+        match way {
+            Way::Cached | Way::Mapped => room.min(CACHED_STEP),
+            Way::Direct => room,
+            Way::Called => self.window as u64,
+        }
     }
 
     /// Fills `out` from `offset` on.
     pub(super) fn read(&mut self, shard: usize, offset: u64, out: &mut [u8], way: Way) -> Result<()> {
-        if way != Way::Direct {
-            return self.open(shard)?.read(offset, out);
+        match way {
+            Way::Cached | Way::Called => return self.open(shard)?.read(offset, out),
+            Way::Mapped => {
+                let len = out.len();
+                return convert::copy_far(self.window(shard, offset, len, way)?, out);
+            }
+            Way::Direct => {}
         }
         // Where file and memory happen to agree, blocks go straight to their place.
         let agree = offset.is_multiple_of(FILE_BLOCK) && out.as_ptr().align_offset(BLOCK) == 0;
@@ -139,13 +151,14 @@ impl<'a> Reader<'a> {
         let room = self.window;
         self.open(shard)?;
         let Some(open) = &self.open else { return Err(fault()) };
-        if let Some(memory) = open.source.callers_memory() {
+        let memory = if way == Way::Mapped { open.source.mapped() } else { open.source.callers_memory() };
+        if let Some(memory) = memory {
             let there = usize::try_from(offset).ok().and_then(|start| memory.get(start..));
             return there.and_then(|there| there.get(..len)).ok_or_else(fault);
         }
         let stage = scratch(&mut self.stage, room)?;
         match way {
-            Way::Cached | Way::Called => {
+            Way::Cached | Way::Called | Way::Mapped => {
                 let stage = stage.get_mut(..len).ok_or_else(fault)?;
                 open.read(offset, stage)?;
                 Ok(stage)
@@ -158,6 +171,21 @@ impl<'a> Reader<'a> {
                 blocks.get(into..end).ok_or_else(fault)
             }
         }
+    }
+
+    /// The widest gap that is read over, and the most that a request has.
+    pub(super) fn gap_and_window(&mut self, shard: usize) -> Result<(u64, u64)> {
+        let io = self.io;
+        let source = self.open(shard)?.source;
+        let gap = if io == Io::Mapped && source.mapped().is_some() { u64::MAX } else { source.widest_gap() };
+        Ok((gap, source.preferred_request().unwrap_or(u64::MAX)))
+    }
+
+    /// How much of `len` bytes is read at once where nothing but their place matters.
+    pub(super) fn largest(&mut self, shard: usize, len: usize) -> Result<usize> {
+        let (_, most) = self.gap_and_window(shard)?;
+        let share = (len as u64).div_ceil((len as u64).div_ceil(most.min(STRAIGHT)).max(1));
+        usize::try_from(share).map_err(|_| fault())
     }
 
     /// These bytes of the file are dealt with.

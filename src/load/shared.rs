@@ -1,74 +1,101 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the threads of a load share: the plan, the count of bytes, the first
-//! error, and a sink's buffers on their way round.
+//! error, staging, and a sink's buffers on their way round.
 //!
 //! Progress and sink are the caller's, and are called on the thread that
 //! called: an engine's device context, a runtime's thread state and the like need
-//! no care. That thread works too, and sees to its callbacks between two requests.
+//! no care. That thread works too, and sees to its callbacks between two reads.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::host::{Host, TICK};
 use super::plan::{Plan, Request};
-use super::target::Memory;
-use super::{Progress, Sink};
+use super::target::{Memory, Staging};
+use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::st_piece;
 
 pub(super) struct Shared<'a> {
     plan: Mutex<Plan<'a>>,
-    done: AtomicU64,
+    pub(super) done: AtomicU64,
+    /// Bytes of all results.
+    pub(super) total: u64,
+    /// For each item the picked bytes that are not yet where they belong; none
+    /// where nobody asks.
+    left: Vec<AtomicU64>,
     stop: AtomicBool,
+    /// The caller's.
+    cancel: Option<&'a AtomicI32>,
     /// The error of the lowest number, which is the first in the files.
     failure: Mutex<Option<(u64, Error)>>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     changed: Condvar,
     buffers: &'a [Memory<'a>],
 }
 
-struct State {
-    /// Requests that threads are at work on.
-    busy: usize,
+pub(super) struct State {
+    /// Requests that threads are at work on, and whether there are no others.
+    pub(super) busy: usize,
+    pub(super) exhausted: bool,
+    /// Whether any thread has begun one.
+    pub(super) begun: bool,
     /// Buffers that may be filled.
-    free: VecDeque<usize>,
+    pub(super) free: VecDeque<usize>,
     /// Buffers that are full, with what is in them.
-    full: VecDeque<Chunk>,
+    pub(super) full: VecDeque<Full>,
     /// Buffers the sink has not been waited for, the oldest first.
-    flying: VecDeque<usize>,
-    /// Threads that wait for a buffer.
-    starving: usize,
+    pub(super) flying: VecDeque<usize>,
+    /// Threads that wait for a buffer, and that wait at all.
+    pub(super) starving: usize,
+    sleeping: usize,
+    /// Requests that the caller's thread had better do by itself.
+    handed: VecDeque<(u64, Request)>,
+    /// Items whose results are whole.
+    pub(super) finished: VecDeque<usize>,
+    /// Staging that nobody uses, where there is less of it than threads.
+    spare: Vec<Staging>,
 }
 
 /// A full buffer.
-pub(super) struct Chunk {
+pub(super) struct Full {
     pub(super) buffer: usize,
-    pub(super) item: usize,
-    pub(super) offset: u64,
-    pub(super) size: usize,
+    pub(super) bytes: u64,
+    pub(super) holds: Holds,
 }
 
-/// The caller's side: only its own thread has it.
-pub(super) struct Host<'h> {
-    pub(super) progress: Option<Progress<'h>>,
-    pub(super) sink: Option<&'h mut dyn Sink>,
-    pub(super) total: u64,
-    pub(super) told: Option<u64>,
+pub(super) enum Holds {
+    Chunk { item: usize, offset: u64 },
+    Pieces(Vec<st_piece>),
 }
+
+/// As many requests wait for the caller's thread at most.
+const MOST_HANDED: usize = 8;
 
 impl<'a> Shared<'a> {
-    pub(super) fn new(plan: Plan<'a>, buffers: &'a [Memory<'a>]) -> Self {
+    pub(super) fn new(plan: Plan<'a>, total: u64, buffers: &'a [Memory<'a>], cancel: Option<&'a AtomicI32>) -> Self {
         let state = State {
             busy: 0,
+            exhausted: false,
+            begun: false,
             free: (0..buffers.len()).collect(),
             full: VecDeque::new(),
             flying: VecDeque::new(),
             starving: 0,
+            sleeping: 0,
+            handed: VecDeque::new(),
+            finished: VecDeque::new(),
+            spare: Vec::new(),
         };
         Self {
             plan: Mutex::new(plan),
             done: AtomicU64::new(0),
+            total,
+            left: Vec::new(),
             stop: AtomicBool::new(false),
+            cancel,
             failure: Mutex::new(None),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -76,23 +103,70 @@ impl<'a> Shared<'a> {
         }
     }
 
+    /// Keeps count of items, as somebody wants to hear of each.
+    pub(super) fn count_items(&mut self, picked: impl ExactSizeIterator<Item = u64>) -> Result<()> {
+        self.left = memory::vec_with_capacity(picked.len(), "the items of a load")?;
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (number, picked) in picked.enumerate() {
+            if picked == 0 {
+                state.finished.try_reserve(1).map_err(|_| Error::out_of_memory("the items of a load", 8))?;
+                state.finished.push_back(number);
+            }
+            self.left.push(AtomicU64::new(picked));
+        }
+        Ok(())
+    }
+
+    /// So many sets of staging go round.
+    pub(super) fn share_staging(&mut self, sets: usize) {
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).spare.resize_with(sets, Staging::default);
+    }
+
     /// The next request, which is under way until what is returned is dropped.
     pub(super) fn next(&self) -> Result<Option<Taken<'_, 'a>>> {
         let mut plan = lock(&self.plan);
-        let Some(request) = plan.next()? else { return Ok(None) };
+        let request = plan.next();
         let number = plan.made();
         let mut state = lock(&self.state);
+        let Some(request) = request? else {
+            state.exhausted = true;
+            self.wake(&state);
+            return Ok(None);
+        };
         state.busy = state.busy.saturating_add(1);
-        Ok(Some(Taken { shared: self, number, request }))
+        state.begun = true;
+        Ok(Some(Taken { shared: self, number, request: Some(request) }))
     }
 
-    /// So many bytes more are where they belong.
-    pub(super) fn advance(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
+    /// So many bytes more of an item are where they belong.
+    pub(super) fn advance(&self, item: usize, picked: u64, result: u64) {
+        self.done.fetch_add(result, Ordering::Relaxed);
+        let Some(left) = self.left.get(item) else { return };
+        // Whoever brings the last bytes has seen all others' being brought.
+        if left.fetch_sub(picked, Ordering::AcqRel) == picked {
+            let mut state = lock(&self.state);
+            state.finished.push_back(item);
+            self.wake(&state);
+        }
     }
 
+    /// Whether the load has failed or been cancelled.
     pub(super) fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        if self.stop.load(Ordering::Relaxed) {
+            return true;
+        }
+        let cancelled = self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed) != 0);
+        if cancelled {
+            let done = self.done.load(Ordering::Relaxed);
+            let text = format!("the load was stopped by st_load_options.cancel after {done} of {} bytes", self.total);
+            self.fail(0, Error::new(ErrorKind::Cancelled, text));
+        }
+        cancelled
+    }
+
+    /// Whether somebody may cancel without telling.
+    pub(super) fn is_watched(&self) -> bool {
+        self.cancel.is_some()
     }
 
     /// Ends the load. `number` is the request's; 0 for what the caller said.
@@ -112,20 +186,36 @@ impl<'a> Shared<'a> {
         lock(&self.failure).take().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// A buffer to fill. The caller's own thread, which is the one with a host,
-    /// sees to it that there is one.
+    /// A buffer to fill.
     pub(super) fn acquire(&self, host: &mut Option<&mut Host<'_>>) -> Result<usize> {
+        self.obtain(host, |state| state.free.pop_front())
+    }
+
+    /// Staging, where threads share it.
+    pub(super) fn acquire_staging(&self, host: &mut Option<&mut Host<'_>>) -> Result<Staging> {
+        self.obtain(host, |state| state.spare.pop())
+    }
+
+    pub(super) fn release_staging(&self, staging: Staging) {
+        let mut state = lock(&self.state);
+        state.spare.push(staging);
+        self.wake(&state);
+    }
+
+    /// What `take` finds once it finds it. The caller's own thread, which is the
+    /// one with a host, meanwhile sees to it that buffers come back.
+    fn obtain<T>(&self, host: &mut Option<&mut Host<'_>>, take: impl Fn(&mut State) -> Option<T>) -> Result<T> {
         let mut state = lock(&self.state);
         loop {
-            if self.stopped() {
+            if self.stop.load(Ordering::Relaxed) {
                 return Err(stopped());
             }
-            if let Some(buffer) = state.free.pop_front() {
-                return Ok(buffer);
+            if let Some(found) = take(&mut state) {
+                return Ok(found);
             }
             state.starving = state.starving.saturating_add(1);
             match host {
-                Some(host) if !state.full.is_empty() || !state.flying.is_empty() => {
+                Some(host) if !state.full.is_empty() || !state.flying.is_empty() || host.is_due() => {
                     drop(state);
                     let served = self.serve(host);
                     if let Err(error) = served {
@@ -136,12 +226,35 @@ impl<'a> Shared<'a> {
                 }
                 _ => {
                     // The caller's thread may be asleep and has to see to it.
-                    self.changed.notify_all();
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    self.wake(&state);
+                    state = self.sleep(state, self.cancel.is_some() || host.is_some());
                 }
             }
             state.starving = state.starving.saturating_sub(1);
+            if self.cancel.is_some() {
+                drop(state);
+                self.stopped();
+                state = lock(&self.state);
+            }
         }
+    }
+
+    /// Wakes whoever sleeps.
+    pub(super) fn wake(&self, state: &State) {
+        if state.sleeping != 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Sleeps until something changes, or for a tick.
+    pub(super) fn sleep<'s>(&self, mut state: MutexGuard<'s, State>, ticks: bool) -> MutexGuard<'s, State> {
+        state.sleeping = state.sleeping.saturating_add(1);
+        let mut state = match ticks {
+            true => self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0,
+            false => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.sleeping = state.sleeping.saturating_sub(1);
+        state
     }
 
     /// The memory of a buffer.
@@ -150,92 +263,38 @@ impl<'a> Shared<'a> {
     }
 
     /// A buffer is full.
-    pub(super) fn submit(&self, chunk: Chunk) {
+    pub(super) fn submit(&self, full: Full) {
         let mut state = lock(&self.state);
-        state.full.push_back(chunk);
-        self.changed.notify_all();
+        state.full.push_back(full);
+        self.wake(&state);
     }
 
-    /// What the caller's thread owes its callbacks: full buffers go to the sink,
-    /// it is waited for where a thread has no buffer, progress is told.
-    pub(super) fn serve(&self, host: &mut Host<'_>) -> Result<()> {
-        if let Some(sink) = host.sink.as_deref_mut() {
-            loop {
-                let mut state = lock(&self.state);
-                if let Some(Chunk { buffer, item, offset, size }) = state.full.pop_front() {
-                    drop(state);
-                    sink.chunk(buffer, item, offset, size)?;
-                    self.advance(size as u64);
-                    lock(&self.state).flying.push_back(buffer);
-                    continue;
-                }
-                let wanted = state.starving != 0 && state.free.is_empty();
-                let Some(buffer) = (if wanted { state.flying.pop_front() } else { None }) else { break };
-                drop(state);
-                sink.wait(buffer)?;
-                lock(&self.state).free.push_back(buffer);
-                self.changed.notify_all();
-            }
+    /// Leaves a request to the caller's thread, once that is not too far behind.
+    pub(super) fn hand_over(&self, taken: Taken<'_, 'a>) {
+        let mut state = lock(&self.state);
+        while state.handed.len() >= MOST_HANDED && !self.stop.load(Ordering::Relaxed) {
+            state = self.sleep(state, false);
         }
-        self.tell(host)
+        let mut taken = taken;
+        match taken.request.take() {
+            // It is under way until the caller's thread has done it.
+            Some(request) if !self.stop.load(Ordering::Relaxed) => state.handed.push_back((taken.number, request)),
+            _ => state.busy = state.busy.saturating_sub(1),
+        }
+        self.wake(&state);
     }
 
-    fn tell(&self, host: &mut Host<'_>) -> Result<()> {
-        let (done, total) = (self.done.load(Ordering::Relaxed), host.total);
-        // The end is told once, when nothing can go wrong any more.
-        if done == total || host.told == Some(done) {
-            return Ok(());
-        }
-        host.say(done)
+    /// A request that was left to the caller's thread.
+    pub(super) fn handed(&self) -> Option<Taken<'_, 'a>> {
+        let mut state = lock(&self.state);
+        let (number, request) = state.handed.pop_front()?;
+        self.wake(&state);
+        Some(Taken { shared: self, number, request: Some(request) })
     }
 
-    /// Sees to the callbacks while others are at work; nothing is left to begin.
-    pub(super) fn attend(&self, host: &mut Host<'_>) {
-        loop {
-            let served = if self.stopped() { Ok(()) } else { self.serve(host) };
-            if let Err(error) = served {
-                self.fail(0, error);
-            }
-            let state = lock(&self.state);
-            let more = !self.stopped() && !state.full.is_empty();
-            if state.busy == 0 && !more {
-                return;
-            }
-            let idle = !more && (self.stopped() || state.starving == 0 || state.flying.is_empty());
-            if idle {
-                drop(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
-            }
-        }
-    }
-
-    /// Waits for every buffer that the sink still has; on success also tells the end.
-    pub(super) fn settle(&self, host: &mut Host<'_>) {
-        loop {
-            // In a statement of its own: the lock must be open again when `wait` is called.
-            let buffer = lock(&self.state).flying.pop_front();
-            let Some(buffer) = buffer else { break };
-            if let Some(Err(error)) = host.sink.as_deref_mut().map(|sink| sink.wait(buffer)) {
-                // What a load failed with before says more.
-                self.fail(u64::MAX, error);
-            }
-        }
-        if !self.stopped() {
-            if let Err(error) = host.say(host.total) {
-                self.fail(0, error);
-            }
-        }
-    }
-}
-
-impl Host<'_> {
-    fn say(&mut self, done: u64) -> Result<()> {
-        self.told = Some(done);
-        let total = self.total;
-        if self.progress.as_mut().is_none_or(|progress| progress(done, total)) {
-            return Ok(());
-        }
-        let text = format!("the load was stopped by the progress callback after {done} of {total} bytes");
-        Err(Error::new(ErrorKind::Cancelled, text))
+    /// Whether there is one.
+    pub(super) fn has_handed(state: &State) -> bool {
+        !state.handed.is_empty()
     }
 }
 
@@ -244,7 +303,8 @@ pub(super) struct Taken<'s, 'a> {
     shared: &'s Shared<'a>,
     /// In the files' order.
     pub(super) number: u64,
-    pub(super) request: Request,
+    /// None once it was left to another thread.
+    pub(super) request: Option<Request>,
 }
 
 impl Drop for Taken<'_, '_> {
@@ -253,9 +313,12 @@ impl Drop for Taken<'_, '_> {
             // The others must not wait for its buffer.
             self.shared.stop.store(true, Ordering::Relaxed);
         }
+        if self.request.is_none() {
+            return;
+        }
         let mut state = lock(&self.shared.state);
         state.busy = state.busy.saturating_sub(1);
-        self.shared.changed.notify_all();
+        self.shared.wake(&state);
     }
 }
 
@@ -264,6 +327,6 @@ pub(super) fn stopped() -> Error {
     Error::new(ErrorKind::Cancelled, "the load has ended")
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

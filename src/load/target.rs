@@ -285,6 +285,17 @@ impl Walk<'_> {
     }
 }
 
+/// The memory in which one thread puts bytes together; each is had once it is wanted.
+#[derive(Default)]
+pub(super) struct Staging {
+    /// What files are read into.
+    pub(super) window: Option<memory::Aligned>,
+    /// Bytes of an item as the file has them, without what lay between.
+    pub(super) gathered: Option<memory::Aligned>,
+    /// Bytes of a result before they are spread or transformed.
+    pub(super) converted: Option<memory::Aligned>,
+}
+
 /// Room for results on their way, on huge pages and cache lines of its own.
 pub(super) fn scratch(kept: &mut Option<memory::Aligned>, len: usize) -> Result<&mut [u8]> {
     let aligned = match kept {

@@ -2,104 +2,194 @@
 //! Items as given, and what is left of them once they are checked.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
+use super::boxes::Boxes;
+use super::item::{Item, Origin, Transform};
 use super::target::{Layout, Memory};
-use super::Item;
 use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::format::slice::{self, Slice};
-use crate::record::{Range, Tensor};
+use crate::format::slice::{self, Selection};
+use crate::record::Tensor;
+
+/// Bytes of a result are cut at multiples of it, for destinations to stay at
+/// multiples of 64 and elements whole, whatever is converted to what.
+pub(super) const CUT: u64 = 1536;
 
 /// One item: it can be loaded as it stands.
 pub(super) struct Task<'a> {
-    /// The checkpoint's own record.
+    /// The checkpoint's own record; of a group the one whose place orders it.
     pub(super) tensor: &'a Tensor,
-    /// None: all of it.
-    pub(super) ranges: &'a [Range],
+    pub(super) picks: Picks<'a>,
     pub(super) from: Dtype,
     pub(super) to: Dtype,
     /// Where in the file the first picked byte lies, and the end of the last.
     pub(super) start: u64,
     pub(super) end: u64,
-    /// Bytes picked in the file, and of the result.
+    /// Bytes picked, zeros among them, and bytes of the result.
     pub(super) picked: u64,
     pub(super) result: u64,
     pub(super) place: Memory<'a>,
     /// None: dense.
     pub(super) layout: Option<Box<Layout>>,
+    pub(super) transform: Option<Transform<'a>>,
+    /// Bytes picked that can't be cut.
+    pub(super) grain: u64,
+}
+
+/// What is picked.
+pub(super) enum Picks<'a> {
+    /// One piece of the file, from the task's start to its end.
+    Piece,
+    Several(Arc<Selection>),
+    Group(Box<Boxes<'a>>),
 }
 
 impl<'a> Task<'a> {
     /// Checks one item. With a sink there is no destination to check.
     pub(super) fn new(checkpoint: &'a Checkpoint, item: &Item<'a>, sink: bool) -> Result<Self> {
-        let tensor = checkpoint.own(item.tensor)?;
-        let refuse = |kind, text: String| Err(Error::tensor(kind, tensor.name(), text));
-        let from = tensor.dtype();
-        let to = item.dtype.unwrap_or(from);
-        if to != from && !convert::supported(from, to) {
-            let error = convert::unsupported(from, to);
-            return refuse(error.kind(), error.message(usize::MAX));
-        }
-        let (first, span, picked) = if item.ranges.is_empty() {
-            (0, tensor.size(), tensor.size())
-        } else {
-            let slice = Slice::new(tensor, item.ranges)?;
-            (slice.first(), slice.span(), slice.size())
+        let given = match item.of {
+            Origin::Ranges(tensor, _) | Origin::Lists(tensor, _) => tensor,
+            Origin::Group(group, _) | Origin::GroupLists(group, _) => group.anchor(),
         };
+        let tensor = checkpoint.own(given)?;
         let mut task = Self {
             tensor,
-            ranges: item.ranges,
-            from,
-            to,
-            start: tensor.offset().saturating_add(first),
-            end: tensor.offset().saturating_add(first).saturating_add(span),
-            picked,
+            picks: Picks::Piece,
+            from: tensor.dtype(),
+            to: item.dtype.unwrap_or(tensor.dtype()),
+            start: tensor.offset(),
+            end: tensor.offset().saturating_add(tensor.size()),
+            picked: tensor.size(),
             result: 0,
             place: item.place,
             layout: None,
+            transform: item.transform,
+            grain: 1,
         };
-        let Some(result) = task.result_of(picked) else {
-            return refuse(ErrorKind::InvalidArgument, format!("as {} it is beyond any memory", to.name()));
+        if let Origin::Group(group, _) | Origin::GroupLists(group, _) = item.of {
+            let boxes = Boxes::new(group, &item.of, item.dtype)?;
+            (task.from, task.to) = (boxes.to, boxes.to);
+            task.picked = boxes.size;
+            task.picks = Picks::Group(Box::new(boxes));
+        } else if task.to != task.from && !convert::supported(task.from, task.to) {
+            let error = convert::unsupported(task.from, task.to);
+            return Err(task.refuse(error.kind(), error.message(usize::MAX)));
+        }
+        let selection = match item.of {
+            Origin::Ranges(_, []) | Origin::Group(..) | Origin::GroupLists(..) => None,
+            Origin::Ranges(_, ranges) => Some(Selection::of_ranges(tensor, ranges)?),
+            Origin::Lists(_, lists) => Some(Selection::new(tensor, lists)?),
         };
-        task.result = result;
-        if let Some(strides) = item.strides {
-            if sink {
-                return refuse(ErrorKind::InvalidArgument, "dst_strides are not for a sink".to_owned());
-            }
-            if result != 0 {
-                task.layout = task.layout_of(item, strides)?.map(Box::new);
+        if let Some(selection) = selection {
+            task.start = tensor.offset().saturating_add(selection.first());
+            task.end = task.start.saturating_add(selection.span());
+            task.picked = selection.size();
+            if !selection.is_one_piece() {
+                task.picks = Picks::Several(Arc::new(selection));
             }
         }
-        if !sink {
-            let needed = task.layout.as_ref().map_or(result, |layout| layout.extent());
-            let room = task.place.len() as u64;
-            if needed != 0 && task.place.start() == 0 {
-                return refuse(ErrorKind::InvalidArgument, "dst is NULL".to_owned());
-            }
-            if needed > room {
-                let text = format!("its {needed} bytes do not fit into a buffer of {room}");
-                return refuse(ErrorKind::BufferSize, text);
-            }
-        }
+        task.settle(item, sink)?;
         Ok(task)
     }
 
+    /// The result: its size, and where it goes.
+    fn settle(&mut self, item: &Item<'a>, sink: bool) -> Result<()> {
+        self.grain = match self.transform {
+            None => u64::from(self.from.bits()).max(1),
+            Some(transform) => self.unit_grain(transform)?,
+        };
+        let Some(result) = self.result_of(self.picked) else {
+            let what = if self.transform.is_some() { "transformed" } else { self.to.name() };
+            let text = format!("as {what} it is beyond any memory");
+            return Err(self.refuse(ErrorKind::InvalidArgument, text));
+        };
+        self.result = result;
+        if let Some(strides) = item.strides {
+            let with = if sink { "a sink" } else { "a transform" };
+            if sink || self.transform.is_some() {
+                return Err(self.refuse(ErrorKind::InvalidArgument, format!("dst_strides are not for {with}")));
+            }
+            if result != 0 {
+                self.layout = self.layout_of(item, strides)?.map(Box::new);
+            }
+        }
+        if !sink {
+            let needed = self.layout.as_ref().map_or(result, |layout| layout.extent());
+            let room = self.place.len() as u64;
+            if needed != 0 && self.place.start() == 0 {
+                return Err(self.refuse(ErrorKind::InvalidArgument, "dst is NULL".to_owned()));
+            }
+            if needed > room {
+                let text = format!("its {needed} bytes do not fit into a buffer of {room}");
+                return Err(self.refuse(ErrorKind::BufferSize, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, kind: ErrorKind, text: String) -> Error {
+        Error::tensor(kind, self.name(), text)
+    }
+
+    /// What a message calls it.
+    pub(super) fn name(&self) -> &[u8] {
+        match &self.picks {
+            Picks::Group(boxes) => boxes.group.name(),
+            Picks::Piece | Picks::Several(_) => self.tensor.name(),
+        }
+    }
+
+    /// Bytes of whole units that are whole bytes, before and after conversion.
+    fn unit_grain(&self, Transform { unit, .. }: Transform<'_>) -> Result<u64> {
+        let (from, to) = (u64::from(self.from.bits()), u64::from(self.to.bits()));
+        if unit == 0 {
+            return Err(
+                self.refuse(ErrorKind::InvalidArgument, "transform.unit is 0, and has to be 1 at least".to_owned())
+            );
+        }
+        if from == 0 {
+            let text = "elements of an unknown dtype can't be transformed".to_owned();
+            return Err(self.refuse(ErrorKind::Unsupported, text));
+        }
+        let elements = self.elements_of(self.picked);
+        if !elements.is_multiple_of(unit) {
+            let text = format!("its {elements} elements are not whole units of {unit}");
+            return Err(self.refuse(ErrorKind::InvalidArgument, text));
+        }
+        let whole = |count: &u64| {
+            let bits = |bits: u64| unit.checked_mul(*count).and_then(|unit| unit.checked_mul(bits));
+            bits(from).zip(bits(to)).is_some_and(|(from, to)| from % 8 == 0 && to % 8 == 0)
+        };
+        // Of a unit that is so large the item has none, and no cut is needed.
+        let count = [1, 2, 4].iter().find(|count| whole(count));
+        let bytes = count.and_then(|count| unit.checked_mul(*count)?.checked_mul(from));
+        Ok(bytes.map_or(u64::MAX, |bits| bits / 8))
+    }
+
     fn layout_of(&self, item: &Item<'a>, strides: &[i64]) -> Result<Option<Layout>> {
-        let tensor = self.tensor;
-        let refuse = |text: String| Error::tensor(ErrorKind::InvalidArgument, tensor.name(), text);
-        if strides.len() != tensor.shape().len() {
-            let text = format!("{} strides were given for its {} dimensions", strides.len(), tensor.shape().len());
+        let shape = match item.of {
+            Origin::Ranges(_, ranges) => {
+                let sizes = slice::shape(self.tensor, ranges)?;
+                let count = sizes.len();
+                memory::collect(sizes, count, "a shape")?
+            }
+            Origin::Lists(_, lists) => slice::shape_of_lists(self.tensor.shape(), lists)?,
+            Origin::Group(..) | Origin::GroupLists(..) => match &self.picks {
+                Picks::Group(boxes) => boxes.shape()?,
+                Picks::Piece | Picks::Several(_) => Vec::new(),
+            },
+        };
+        let refuse = |text: String| self.refuse(ErrorKind::InvalidArgument, text);
+        if strides.len() != shape.len() {
+            let text = format!("{} strides were given for its {} dimensions", strides.len(), shape.len());
             return Err(refuse(text));
         }
         if self.from == Dtype::Unknown {
             return Err(refuse("elements of an unknown dtype have no strides".to_owned()));
-        }
-        let sizes = slice::shape(tensor, item.ranges)?;
-        let mut shape = memory::vec_with_capacity(sizes.len(), "a shape")?;
-        for size in sizes {
-            shape.push(size?);
         }
         let layout = Layout::new(&shape, strides, self.to.bits());
         let layout = layout.map_err(|text| refuse(format!("dst_strides: {text}")))?;
@@ -111,9 +201,20 @@ impl<'a> Task<'a> {
         self.from != self.to
     }
 
-    /// Bytes of the result that so many bytes of the file become; both in
-    /// whole elements.
-    pub(super) fn result_of(&self, picked: u64) -> Option<u64> {
+    /// Whether bytes go to their place as they are in the file.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.converts() && self.transform.is_none() && self.layout.is_none()
+    }
+
+    /// Elements in so many picked bytes.
+    pub(super) fn elements_of(&self, picked: u64) -> u64 {
+        let bits = u128::from(picked).saturating_mul(8);
+        let elements = bits.checked_div(u128::from(self.from.bits())).unwrap_or_default();
+        u64::try_from(elements).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes that so many picked bytes are once converted; both in whole elements.
+    pub(super) fn converted(&self, picked: u64) -> Option<u64> {
         if !self.converts() {
             return Some(picked);
         }
@@ -121,20 +222,53 @@ impl<'a> Task<'a> {
         u64::try_from(bits.checked_div(u128::from(self.from.bits()))?).ok()
     }
 
-    /// The most bytes of the file that become `room` bytes of the result or
-    /// fewer, in whole groups of eight elements.
+    /// Bytes of the result that so many picked bytes become; in whole units.
+    pub(super) fn result_of(&self, picked: u64) -> Option<u64> {
+        match self.transform {
+            None => self.converted(picked),
+            Some(Transform { unit, unit_size, .. }) => {
+                self.elements_of(picked).checked_div(unit)?.checked_mul(unit_size)
+            }
+        }
+    }
+
+    /// The most picked bytes, in whole grains, that become `room` bytes of the
+    /// result or fewer.
     pub(super) fn picked_within(&self, room: u64) -> u64 {
-        match self.to.bits() {
+        let grains = match (self.transform, u64::from(self.to.bits())) {
+            (Some(Transform { unit_size: 0, .. }), _) => return u64::MAX,
+            (Some(_), _) => self.result_of(self.grain).and_then(|size| room.checked_div(size)),
             // An unknown dtype is as many bytes as it is.
-            0 => room,
-            to => room.checked_div(u64::from(to)).unwrap_or(0).saturating_mul(u64::from(self.from.bits())),
+            (None, 0) => return room,
+            (None, to) => room.checked_div(to),
+        };
+        grains.unwrap_or(0).saturating_mul(self.grain)
+    }
+
+    /// The most picked bytes, in whole grains, that are `room` bytes or fewer
+    /// before and after conversion.
+    pub(super) fn picked_through(&self, room: u64) -> u64 {
+        let (from, to) = (u64::from(self.from.bits()), u64::from(self.to.bits()));
+        let stored = match to.checked_div(from) {
+            Some(_) if to > from => room.checked_div(to).unwrap_or(0).saturating_mul(from),
+            _ => room,
+        };
+        let cut = if self.transform.is_none() && stored >= CUT { CUT } else { self.grain };
+        stored.saturating_sub(stored.checked_rem(cut).unwrap_or(0))
+    }
+
+    /// Bytes that are read for it.
+    pub(super) fn read_size(&self) -> u64 {
+        match &self.picks {
+            Picks::Several(selection) => selection.read_size(),
+            Picks::Piece | Picks::Group(_) => self.picked,
         }
     }
 
     /// An error on the way as one of this item.
     pub(super) fn named(&self, checkpoint: &Checkpoint, number: Option<usize>, error: &Error) -> Error {
         let item = number.map(|number| format!("item {number}, ")).unwrap_or_default();
-        let text = format!("{item}tensor {}: {}", quoted(self.tensor.name()), error.message(usize::MAX));
+        let text = format!("{item}tensor {}: {}", quoted(self.name()), error.message(usize::MAX));
         Error::new(error.kind(), text).with_errno(error.os_errno()).in_file(&checkpoint.label_of(self.tensor.shard()))
     }
 }
@@ -149,7 +283,11 @@ pub(super) fn all<'a>(checkpoint: &'a Checkpoint, items: &[Item<'a>], sink: bool
 }
 
 fn in_item(checkpoint: &Checkpoint, number: usize, item: &Item<'_>, error: &Error) -> Error {
-    let shard = checkpoint.own(item.tensor).map_or(0, Tensor::shard);
+    let tensor = match item.of {
+        Origin::Ranges(tensor, _) | Origin::Lists(tensor, _) => tensor,
+        Origin::Group(group, _) | Origin::GroupLists(group, _) => group.anchor(),
+    };
+    let shard = checkpoint.own(tensor).map_or(0, Tensor::shard);
     let named = Error::new(error.kind(), format!("item {number}: {}", error.message(usize::MAX)));
     named.with_errno(error.os_errno()).in_file(&checkpoint.label_of(shard))
 }

@@ -138,11 +138,10 @@ impl Source {
         }
     }
 
-    /// How much of one tensor a request should bring where the source has a
-    /// wish: what it prefers, or enough to be worth a journey.
+    /// The most that one request brings where each is a journey.
     pub(crate) fn preferred_request(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Callback(callback) => Some(callback.preferred_request()),
+            Kind::Callback(callback) => Some(callback.largest_read()),
             Kind::File(_) | Kind::Memory(_) => None,
         }
     }

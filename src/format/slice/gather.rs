@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bytes of a selection's result: out of a window of the file, or read as they
+//! are needed.
+#![forbid(unsafe_code)]
+
+use super::selection::{Level, Piece, Selection};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where the bytes of a tensor come from.
+pub(crate) trait Fetch {
+    /// Fills `out` with the tensor's bytes from `start` on.
+    fn straight(&mut self, start: u64, out: &mut [u8]) -> Result<()>;
+
+    /// The tensor's bytes from `start` on, at most as many as [`Fetch::window`].
+    fn staged(&mut self, start: u64, len: usize) -> Result<&[u8]>;
+
+    /// The widest gap that is read over, and the most bytes that are staged at once.
+    fn limits(&self) -> (u64, u64);
+}
+
+impl Selection {
+    /// Fills `out` with the result from its byte `at` on; `window` is the
+    /// tensor's bytes from `start` on. `None` where what is needed lies elsewhere.
+    pub(crate) fn copy(&self, at: u64, out: &mut [u8], window: &[u8], start: u64) -> Option<()> {
+        let from = |offset: u64| window.get(usize::try_from(offset.checked_sub(start)?).ok()?..);
+        self.copy_level(&self.levels, self.base, at, out, &from)
+    }
+
+    fn copy_level<'w>(
+        &self,
+        levels: &[Level],
+        base: u64,
+        mut at: u64,
+        mut out: &mut [u8],
+        from: &impl Fn(u64) -> Option<&'w [u8]>,
+    ) -> Option<()> {
+        let Some((level, inner)) = levels.split_first() else {
+            out.copy_from_slice(from(base.checked_add(at)?)?.get(..out.len())?);
+            return Some(());
+        };
+        while !out.is_empty() {
+            let place = level.place(at)?;
+            let offset = base.checked_add(place.start)?;
+            let len = match place.kind {
+                Kind::Zeros => {
+                    let len = out.len().min(usize::try_from(place.left).unwrap_or(usize::MAX));
+                    out.get_mut(..len)?.fill(0);
+                    len
+                }
+                // Units side by side: of the innermost level, each one run.
+                Kind::Index if inner.is_empty() && place.within == 0 && out.len() as u64 >= level.block => {
+                    let unit = usize::try_from(self.unit).ok()?;
+                    let count = place.left.min(out.len().checked_div(unit)? as u64);
+                    let len = usize::try_from(count).ok()?.checked_mul(unit)?;
+                    let source = from(offset)?;
+                    let to = out.get_mut(..len)?;
+                    match level.stride == self.unit {
+                        true => to.copy_from_slice(source.get(..len)?),
+                        false => copy_runs(source, usize::try_from(level.stride).ok()?, unit, to)?,
+                    }
+                    len
+                }
+                Kind::Index => {
+                    let rest = usize::try_from(level.block.checked_sub(place.within)?).unwrap_or(usize::MAX);
+                    let len = rest.min(out.len());
+                    self.copy_level(inner, offset, place.within, out.get_mut(..len)?, from)?;
+                    len
+                }
+            };
+            at = at.checked_add(len as u64)?;
+            out = out.get_mut(len..)?;
+        }
+        Some(())
+    }
+
+    /// Fills `out` with the result from its byte `at` on, and reads what it takes.
+    ///
+    /// # Errors
+    /// What reading said.
+    pub(crate) fn fetch(&self, at: u64, out: &mut [u8], from: &mut dyn Fetch) -> Result<()> {
+        self.fetch_level(0, self.base, at, out, from)
+    }
+
+    fn fetch_level(
+        &self,
+        depth: usize,
+        base: u64,
+        mut at: u64,
+        mut out: &mut [u8],
+        from: &mut dyn Fetch,
+    ) -> Result<()> {
+        let (Some(level), inner) = (self.levels.get(depth), self.levels.get(depth.saturating_add(1)..)) else {
+            return from.straight(base.saturating_add(at), out);
+        };
+        let (inner, (widest_gap, window)) = (inner.unwrap_or_default(), from.limits());
+        while !out.is_empty() {
+            let place = level.place(at).ok_or_else(outside)?;
+            let offset = base.saturating_add(place.start);
+            let whole = (out.len() as u64).checked_div(level.block).unwrap_or_default();
+            let inside = level.inside;
+            let len = match place.kind {
+                Kind::Zeros => {
+                    let len = out.len().min(usize::try_from(place.left).unwrap_or(usize::MAX));
+                    out.get_mut(..len).ok_or_else(outside)?.fill(0);
+                    len
+                }
+                Kind::Index if inner.is_empty() && level.stride == self.unit => {
+                    let left = place.left.saturating_mul(level.block).saturating_sub(place.within);
+                    let len = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    let to = out.get_mut(..len).ok_or_else(outside)?;
+                    from.straight(offset.saturating_add(place.within), to)?;
+                    len
+                }
+                Kind::Index
+                    if place.within == 0 && whole != 0 && inside.gap <= widest_gap && inside.len() <= window =>
+                {
+                    let gap = level.stride.saturating_sub(inside.len());
+                    let room = window.saturating_sub(inside.len()).checked_div(level.stride).unwrap_or_default();
+                    let most = if gap <= widest_gap { room.saturating_add(1) } else { 1 };
+                    let count = place.left.min(whole).min(most);
+                    let len = size(count.saturating_mul(level.block))?;
+                    let to = out.get_mut(..len).ok_or_else(outside)?;
+                    if count == 1 && inner.is_empty() {
+                        from.straight(offset, to)?;
+                    } else {
+                        let more = count.saturating_sub(1).saturating_mul(level.stride);
+                        let start = offset.saturating_add(inside.start);
+                        let bytes = from.staged(start, size(inside.len().saturating_add(more))?)?;
+                        let found = |at: u64| bytes.get(usize::try_from(at.checked_sub(start)?).ok()?..);
+                        for (turn, to) in (0_u64..).zip(to.chunks_mut(size(level.block)?)) {
+                            let offset = offset.saturating_add(turn.saturating_mul(level.stride));
+                            self.copy_level(inner, offset, 0, to, &found).ok_or_else(outside)?;
+                        }
+                    }
+                    len
+                }
+                Kind::Index => {
+                    let rest = level.block.saturating_sub(place.within);
+                    let len = out.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+                    let to = out.get_mut(..len).ok_or_else(outside)?;
+                    self.fetch_level(depth.saturating_add(1), offset, place.within, to, from)?;
+                    len
+                }
+            };
+            at = at.saturating_add(len as u64);
+            out = out.get_mut(len..).ok_or_else(outside)?;
+        }
+        Ok(())
+    }
+}
+
+/// A place in a level's part of the result.
+struct Place {
+    kind: Kind,
+    /// Where the index lies, in bytes from the level's first.
+    start: u64,
+    /// Bytes of the index before the place.
+    within: u64,
+    /// Indices of the piece from here on; of zeros: their bytes.
+    left: u64,
+}
+
+enum Kind {
+    Index,
+    Zeros,
+}
+
+impl Level {
+    fn place(&self, at: u64) -> Option<Place> {
+        let (index, within) = (at.checked_div(self.block)?, at.checked_rem(self.block)?);
+        let after = self.pieces.partition_point(|piece| piece.at <= index);
+        let Piece { start, count, zeros, at: first } = *self.pieces.get(after.checked_sub(1)?)?;
+        let turn = index.checked_sub(first)?;
+        if turn < count {
+            let start = start.checked_add(turn)?.checked_mul(self.stride)?;
+            return Some(Place { kind: Kind::Index, start, within, left: count.checked_sub(turn)? });
+        }
+        let end = first.checked_add(count)?.checked_add(zeros)?.checked_mul(self.block)?;
+        let left = end.checked_sub(at).filter(|left| *left != 0)?;
+        Some(Place { kind: Kind::Zeros, start: 0, within: 0, left })
+    }
+}
+
+/// Copies runs that lie `stride` bytes apart.
+fn copy_runs(from: &[u8], stride: usize, run: usize, to: &mut [u8]) -> Option<()> {
+    match run {
+        1 => copy_elements::<1>(from, stride, to),
+        2 => copy_elements::<2>(from, stride, to),
+        4 => copy_elements::<4>(from, stride, to),
+        8 => copy_elements::<8>(from, stride, to),
+        _ => {
+            for (to, from) in to.chunks_exact_mut(run).zip(from.chunks(stride)) {
+                to.copy_from_slice(from.get(..run)?);
+            }
+            Some(())
+        }
+    }
+}
+
+/// The same for single elements, where a copy of unknown size costs ten times
+/// the load and store that it is.
+fn copy_elements<const N: usize>(from: &[u8], stride: usize, to: &mut [u8]) -> Option<()> {
+    for (to, from) in to.chunks_exact_mut(N).zip(from.chunks(stride)) {
+        to.copy_from_slice(from.first_chunk::<N>()?);
+    }
+    Some(())
+}
+
+fn size(bytes: u64) -> Result<usize> {
+    usize::try_from(bytes).map_err(|_| outside())
+}
+
+#[cold]
+fn outside() -> Error {
+    Error::new(ErrorKind::Internal, "a place outside a selection's result")
+}

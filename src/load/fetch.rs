@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reading as results ask for it: the runs of a part, the boxes of a group.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::assembly::{MemberBox, Rows};
+use super::boxes::{Boxes, Rect};
+use super::delivery::{count, Delivery};
+use super::reader::{fault, Reader, TWO_BLOCKS};
+use super::target::Memory;
+use crate::base::memory::{self, Aligned};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::format::slice::{Fetch, Selection};
+use crate::record::Tensor;
+
+fn read(
+    tensor: &Tensor,
+    reader: &mut Reader<'_>,
+    delivery: &mut Delivery<'_, '_, '_>,
+    start: u64,
+    mut out: &mut [u8],
+) -> Result<()> {
+    let mut offset = tensor.offset().saturating_add(start);
+    let way = reader.way(tensor.shard(), offset, out.len() as u64)?;
+    while !out.is_empty() {
+        delivery.go_on()?;
+        let most = reader.largest(tensor.shard(), out.len())?;
+        let (now, later) = out.split_at_mut_checked(most).ok_or_else(fault)?;
+        reader.read(tensor.shard(), offset, now, way)?;
+        offset = offset.saturating_add(now.len() as u64);
+        out = later;
+    }
+    Ok(())
+}
+
+fn stage<'r>(
+    tensor: &Tensor,
+    reader: &'r mut Reader<'_>,
+    delivery: &mut Delivery<'_, '_, '_>,
+    start: u64,
+    len: usize,
+) -> Result<&'r [u8]> {
+    delivery.go_on()?;
+    let offset = tensor.offset().saturating_add(start);
+    let way = reader.way(tensor.shard(), offset, len as u64)?;
+    reader.window(tensor.shard(), offset, len, way)
+}
+
+/// A member's box in memory.
+pub(super) struct Member(Aligned, usize);
+
+impl Member {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.as_slice().get(..self.1).unwrap_or_default()
+    }
+}
+
+/// The bytes of a tensor.
+pub(super) struct TensorBytes<'t, 'w, 'a, 's, 'h> {
+    tensor: &'t Tensor,
+    reader: &'w mut Reader<'a>,
+    delivery: &'w mut Delivery<'a, 's, 'h>,
+    limits: (u64, u64),
+}
+
+impl<'t, 'w, 'a, 's, 'h> TensorBytes<'t, 'w, 'a, 's, 'h> {
+    pub(super) fn new(
+        tensor: &'t Tensor,
+        reader: &'w mut Reader<'a>,
+        delivery: &'w mut Delivery<'a, 's, 'h>,
+        (max_gap, window): (u64, u64),
+    ) -> Result<Self> {
+        let (gap, most) = reader.gap_and_window(tensor.shard())?;
+        let gap = if max_gap != 0 && gap != u64::MAX { max_gap } else { gap };
+        let limits = (gap, most.min(window.saturating_sub(TWO_BLOCKS)));
+        Ok(Self { tensor, reader, delivery, limits })
+    }
+}
+
+impl Fetch for TensorBytes<'_, '_, '_, '_, '_> {
+    fn straight(&mut self, start: u64, out: &mut [u8]) -> Result<()> {
+        read(self.tensor, self.reader, self.delivery, start, out)
+    }
+
+    fn staged(&mut self, start: u64, len: usize) -> Result<&[u8]> {
+        stage(self.tensor, self.reader, self.delivery, start, len)
+    }
+
+    fn limits(&self) -> (u64, u64) {
+        self.limits
+    }
+}
+
+/// Reads what a box of a group needs.
+pub(super) fn members<'a>(
+    checkpoint: &Checkpoint,
+    wanted: &[MemberBox<'_>],
+    reader: &mut Reader<'a>,
+    delivery: &mut Delivery<'a, '_, '_>,
+    (max_gap, window): (u64, u64),
+) -> Result<Vec<Member>> {
+    let mut found = memory::vec_with_capacity(wanted.len(), "the members of a group")?;
+    for MemberBox { tensor, ranges } in wanted {
+        let tensor = checkpoint.own(tensor)?;
+        let mut bytes = TensorBytes::new(tensor, &mut *reader, &mut *delivery, (max_gap, window))?;
+        if ranges.is_empty() {
+            let size = count(tensor.size())?;
+            let mut room = Aligned::zeroed(size, "a member of a group")?;
+            bytes.straight(0, room.as_mut().get_mut(..size).ok_or_else(fault)?)?;
+            found.push(Member(room, size));
+            continue;
+        }
+        let selection = Arc::new(Selection::of_ranges(tensor, ranges)?);
+        let size = count(selection.size())?;
+        let mut room = Aligned::zeroed(size, "a member of a group")?;
+        selection.fetch(0, room.as_mut().get_mut(..size).ok_or_else(fault)?, &mut bytes)?;
+        found.push(Member(room, size));
+    }
+    Ok(found)
+}
+
+/// Rows of a dense result in the caller's memory.
+pub(super) struct Direct<'b, 'a> {
+    pub(super) boxes: &'b Boxes<'a>,
+    pub(super) rect: Rect,
+    pub(super) place: Memory<'a>,
+}
+
+impl Rows for Direct<'_, '_> {
+    fn row(&mut self, row: usize) -> Result<&mut [u8]> {
+        let Rect { row: first, rows, column, columns } = self.rect;
+        let row = u64::try_from(row).ok().filter(|row| *row < rows).ok_or_else(fault)?;
+        let len = self.boxes.bytes(Rect { row: 0, rows: 1, column: 0, columns });
+        self.place.dense(self.boxes.place(first.saturating_add(row), column), count(len)?)
+    }
+}
+
+/// Rows one after the other.
+pub(super) struct Dense<'b> {
+    pub(super) bytes: &'b mut [u8],
+    pub(super) stride: usize,
+}
+
+impl Rows for Dense<'_> {
+    fn row(&mut self, row: usize) -> Result<&mut [u8]> {
+        let start = row.checked_mul(self.stride).ok_or_else(fault)?;
+        self.bytes.get_mut(start..).and_then(|rest| rest.get_mut(..self.stride)).ok_or_else(fault)
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests of a source where each is a journey: neighbours are joined into
+//! stretches, and a stretch is cut into as few requests as there can be, of
+//! nearly equal size.
+#![forbid(unsafe_code)]
+
+use super::plan::{Part, Plan, Request, What, MOST_PARTS};
+use super::task::{Picks, Task};
+use crate::base::memory;
+use crate::dtype::Dtype;
+use crate::error::Result;
+
+/// Tasks of one piece each that follow one another in a file.
+pub(super) struct Stretch {
+    shard: usize,
+    /// The tasks' places in the plan's order: those before `begun` are at work or done.
+    begun: usize,
+    pub(super) last: usize,
+    at: u64,
+    end: u64,
+    /// The most that a request may have.
+    most: u64,
+    /// Numbers of the tasks that reach beyond `at`.
+    active: Vec<usize>,
+}
+
+impl Stretch {
+    pub(super) fn is_over(&self) -> bool {
+        self.at >= self.end
+    }
+}
+
+impl Plan<'_> {
+    /// The stretch that begins at this place in the order, if its source wants one.
+    pub(super) fn stretch_from(&self, first: usize) -> Result<Option<Stretch>> {
+        let mut found: Option<Stretch> = None;
+        let mut staged = false;
+        for (place, [shard, start, number]) in self.order.iter().enumerate().skip(first) {
+            let number = usize::try_from(*number).unwrap_or(usize::MAX);
+            let task = self.task(number)?;
+            let shard = usize::try_from(*shard).unwrap_or(usize::MAX);
+            let source = self.checkpoint.source(shard)?;
+            let Some(preferred) = source.preferred_request() else { break };
+            if !matches!(task.picks, Picks::Piece) || self.sizes.uncut {
+                break;
+            }
+            let gap = self.sizes.widest_gap(source);
+            let needs = self.sizes.chunk != 0 || !task.is_plain();
+            // What is too large for staging goes straight to its place, by itself.
+            let alone = preferred > self.sizes.window && task.picked >= self.sizes.window && !needs;
+            match &mut found {
+                None => {
+                    let most = if needs { preferred.min(self.sizes.window) } else { preferred };
+                    let last = place.saturating_add(1);
+                    staged = alone;
+                    found = Some(Stretch {
+                        shard,
+                        begun: first,
+                        last,
+                        at: *start,
+                        end: task.end,
+                        most: most.max(24),
+                        active: Vec::new(),
+                    });
+                }
+                Some(stretch) => {
+                    let joins = shard == stretch.shard && *start <= stretch.end.saturating_add(gap);
+                    let overlaps = *start < stretch.end;
+                    if !joins || ((staged || alone) && !overlaps) {
+                        break;
+                    }
+                    stretch.most = stretch.most.min(self.sizes.window.max(24));
+                    stretch.end = stretch.end.max(task.end);
+                    stretch.last = place.saturating_add(1);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The next request of a stretch.
+    pub(super) fn next_of(&self, stretch: &mut Stretch) -> Result<Request> {
+        let start = stretch.at;
+        let left = stretch.end.saturating_sub(start);
+        let count = left.div_ceil(stretch.most).max(1);
+        let mut stop = start.saturating_add(left.div_ceil(count));
+        while let Some([_, begins, number]) = self.order.get(stretch.begun) {
+            if stretch.begun >= stretch.last || *begins >= start.saturating_add(stretch.most) {
+                break;
+            }
+            if stretch.active.len() >= MOST_PARTS {
+                stop = stop.min(*begins);
+                break;
+            }
+            memory::reserve(&mut stretch.active, 1, "the parts of a request")?;
+            stretch.active.push(usize::try_from(*number).unwrap_or(usize::MAX));
+            stretch.begun = stretch.begun.saturating_add(1);
+        }
+        if stop < stretch.end {
+            let most = stretch.most.min(left.saturating_sub(1));
+            let room = |size: u64| left.saturating_sub(size).div_ceil(stretch.most) < count;
+            let tasks = stretch.active.iter().filter_map(|number| self.tasks.get(*number));
+            if let Some(task) = tasks.into_iter().find(|task| task.start < stop && stop < task.end) {
+                stop = start.saturating_add(cut(task, start, stop.saturating_sub(start), most, &room));
+            }
+        }
+        let stop = stop.clamp(start.saturating_add(1), stretch.end);
+        let mut parts = memory::vec_with_capacity(stretch.active.len(), "the parts of a request")?;
+        for number in &stretch.active {
+            let task = self.task(*number)?;
+            let (from, to) = (task.start.max(start), task.end.min(stop));
+            let size = to.saturating_sub(from);
+            if size != 0 {
+                let at = from.saturating_sub(task.start);
+                parts.push(Part { task: *number, at, picked: size, offset: from, size, dense: true });
+            }
+        }
+        let tasks = self.tasks;
+        stretch.active.retain(|number| tasks.get(*number).is_some_and(|task| task.end > stop));
+        // A gap is behind the request, not at its front.
+        let next = stretch.active.iter().filter_map(|number| tasks.get(*number)).map(|task| task.start).min();
+        let next = match self.order.get(stretch.begun).filter(|_| stretch.begun < stretch.last) {
+            Some([_, begins, _]) => next.map_or(*begins, |next| next.min(*begins)),
+            None => next.unwrap_or(stretch.end),
+        };
+        stretch.at = stop.max(next.min(stretch.end));
+        let end = parts.iter().map(Part::end).fold(start, u64::max);
+        let len = end.saturating_sub(start);
+        let what = match parts.as_slice() {
+            [Part { task, at, size, .. }] if *size == len && self.fits_chunk(*task, len) => {
+                What::Whole { task: *task, at: *at }
+            }
+            _ => What::Parts(parts),
+        };
+        Ok(Request { shard: stretch.shard, offset: start, len, what })
+    }
+
+    fn fits_chunk(&self, task: usize, len: u64) -> bool {
+        let room = self.sizes.chunk;
+        room == 0 || self.tasks.get(task).is_some_and(|task| len <= task.picked_within(room))
+    }
+}
+
+/// How much a request from `start` on has, about `size` and not over `most`, so
+/// that the task it ends in is cut between elements: where that leaves the number of
+/// requests as it is (`room` says so), at a place that keeps destinations aligned.
+fn cut(task: &Task<'_>, start: u64, size: u64, most: u64, room: &impl Fn(u64) -> bool) -> u64 {
+    if task.transform.is_some() {
+        return match task.start.checked_sub(start) {
+            Some(before) if before != 0 => before,
+            _ => {
+                let most = most.saturating_sub(most.checked_rem(task.grain).unwrap_or(0)).max(task.grain);
+                task.end.saturating_sub(start).min(most)
+            }
+        };
+    }
+    let element = match task.from {
+        Dtype::F6E2M3 | Dtype::F6E3M2 => 3,
+        dtype => u64::from(dtype.bits() / 8).max(1),
+    };
+    let aligned = if element == 3 { [1536, 192] } else { [512, 64] };
+    for grain in aligned.into_iter().chain([element]) {
+        let within = start.saturating_add(size).saturating_sub(task.start).checked_rem(grain).unwrap_or(0);
+        let up = size.saturating_add(grain.saturating_sub(within));
+        let down = size.saturating_sub(within);
+        if within == 0 {
+            return size;
+        }
+        if up <= most {
+            return up;
+        }
+        if down != 0 && room(down) {
+            return down;
+        }
+    }
+    let within = start.saturating_add(size).saturating_sub(task.start).checked_rem(element).unwrap_or(0);
+    match size.saturating_sub(within) {
+        0 => element,
+        down => down,
+    }
+}
