@@ -24,6 +24,7 @@ mod checkpoint;
 pub mod convert;
 mod format;
 pub mod load;
+mod model;
 mod source;
 pub mod writer;
 

@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each rank of a parallel job holds.
 
-use std::ffi::c_char;
+use std::collections::HashMap;
+use std::ffi::{c_char, CStr, OsStr};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::arguments::st_checkpoint;
-use super::boundary::{guard, CallerStruct};
+use super::arguments::{array_at, memory_at, required, required_text, st_checkpoint};
+use super::boundary::{guard, read_options, CallerStruct};
 use super::groups::st_groups;
 use super::status::st_error;
-use crate::error::{Error, ErrorKind};
-use crate::part::st_part;
+use crate::base::memory;
+use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::model::rank_plan::{builtin, Axis, Inputs, Listed, Listing, Parts, RankPlan, Settings, Strictness};
+use crate::part::{st_interval, st_part};
+use crate::Checkpoint;
 
 /// An axis of a parallel job and a place on it. A record that you fill.
 #[repr(C)]
@@ -80,7 +89,53 @@ unsafe impl CallerStruct for st_rank_plan_options {
 /// One or several plans, put together with the checkpoint that they are for.
 /// Opaque; made by st_rank_plan_open.
 pub struct st_rank_plan {
-    _private: [u8; 0],
+    plan: RankPlan,
+    checkpoint: Arc<st_checkpoint>,
+    /// The parts that have been asked for, by the axes. They stay where they are.
+    tables: Mutex<HashMap<Vec<AxisKey>, Box<Table>>>,
+}
+
+/// Name, rank, size.
+type AxisKey = (String, i64, i64);
+
+/// One rank's parts, as C sees them.
+struct Table {
+    parts: Vec<st_part>,
+    /// What the parts point into.
+    _layouts: Parts,
+    _pointers: Vec<Pointers>,
+}
+
+/// Of a layout, what C wants in arrays of its own.
+struct Pointers {
+    intervals: Vec<*const st_interval>,
+    counts: Vec<usize>,
+}
+
+// SAFETY: all pointers lead to memory of the table's own or of the checkpoint's,
+// which nobody writes.
+unsafe impl Send for Table {}
+// SAFETY: as above.
+unsafe impl Sync for Table {}
+
+/// What arrays of nothing begin at.
+static NOTHING: st_interval = st_interval { start: 0, stop: 0, zeros: 0, skip: 0 };
+
+impl Listing for Checkpoint {
+    fn count(&self) -> usize {
+        self.tensors().len()
+    }
+
+    fn tensor(&self, number: usize) -> Listed<'_> {
+        let nothing = Listed { name: &[], bits: 0, shape: &[], size: 0, step: &[] };
+        self.tensors().get(number).map_or(nothing, |tensor| Listed {
+            name: tensor.name(),
+            bits: tensor.dtype().bits(),
+            shape: tensor.shape(),
+            size: tensor.size(),
+            step: &[],
+        })
+    }
 }
 
 /// ==== Rank plans: what each rank of a parallel job holds ====
@@ -104,9 +159,19 @@ pub unsafe extern "C" fn st_rank_plan_open(
     options: *const st_rank_plan_options,
     error: *mut st_error,
 ) -> *mut st_rank_plan {
-    let _ = (checkpoint, options);
+    let body = || {
+        // SAFETY: arguments are as the header's rules say.
+        unsafe {
+            required(checkpoint, "checkpoint")?;
+            Arc::increment_strong_count(checkpoint);
+            let checkpoint = Arc::from_raw(checkpoint);
+            let options = read_options(options)?;
+            let plan = open(&checkpoint.0, options.as_ref())?;
+            Ok(Box::into_raw(Box::new(st_rank_plan { plan, checkpoint, tables: Mutex::default() })))
+        }
+    };
     // SAFETY: arguments are as the header's rules say.
-    unsafe { guard(error, |_| ptr::null_mut(), || Err(Error::new(ErrorKind::Unsupported, "rank plans come soon"))) }
+    unsafe { guard(error, |_| ptr::null_mut(), body) }
 }
 
 /// The parts of the checkpoint's tensors that a rank holds, in the byte order of
@@ -130,30 +195,197 @@ pub unsafe extern "C" fn st_rank_plan_parts(
     count: *mut usize,
     error: *mut st_error,
 ) -> *const st_part {
-    let _ = (plan, axes, axis_count, count);
+    let set_count = |found: usize| {
+        if !count.is_null() {
+            // SAFETY: not null, so it is writable by the header's rules.
+            unsafe { count.write(found) };
+        }
+    };
+    set_count(0);
+    let body = || {
+        // SAFETY: arguments are as the header's rules say.
+        let (plan, axes) = unsafe {
+            let axes = array_at(axes, axis_count, "axes")?;
+            let names = axes.iter().map(|axis| utf8(required_text(axis.name, "axes.name")?, "the name of an axis"));
+            (required(plan.cast_const(), "plan")?, axes.iter().zip(names.collect::<Result<Vec<_>>>()?))
+        };
+        let axes: Vec<_> = axes.map(|(axis, name)| Axis { name, rank: axis.rank, size: axis.size }).collect();
+        let (parts, found) = plan.parts(&axes)?;
+        set_count(found);
+        Ok(parts)
+    };
     // SAFETY: arguments are as the header's rules say.
-    unsafe { guard(error, |_| ptr::null(), || Err(Error::new(ErrorKind::Unsupported, "rank plans come soon"))) }
+    unsafe { guard(error, |_| ptr::null(), body) }
 }
 
 /// Releases a plan and all of its parts. NULL is fine. Since 0.2.
 #[no_mangle]
 pub unsafe extern "C" fn st_rank_plan_free(plan: *mut st_rank_plan) {
-    let _ = plan;
+    if !plan.is_null() {
+        // SAFETY: made by st_rank_plan_open, and not released before.
+        drop(unsafe { Box::from_raw(plan) });
+    }
 }
 
 /// The text of a built-in plan.
 ///
-/// model_type: NUL-terminated, as in config.json; borrowed for the call.
+/// model_type: NUL-terminated, as in config.json; or "awq", "fp8-block",
+/// "fp8-channel", "gptq" for what describes such tensors, or "vocab-64" for a padded
+/// vocabulary, which are given before a family's plan. Borrowed for the call.
 /// length: receives the text's bytes; may be NULL.
 ///
 /// Returns static NUL-terminated JSON; NULL (and length 0) where no plan is
 /// built in for this type of model. Since 0.2.
 #[no_mangle]
 pub unsafe extern "C" fn st_rank_plan_builtin(model_type: *const c_char, length: *mut usize) -> *const c_char {
-    let _ = model_type;
+    // SAFETY: arguments are as the header's rules say.
+    let text = unsafe { required_text(model_type, "model_type") }.ok().and_then(builtin);
     if !length.is_null() {
         // SAFETY: not null, so it is writable by the header's rules.
-        unsafe { length.write(0) };
+        unsafe { length.write(text.map_or(0, |text| text.to_bytes().len())) };
     }
-    ptr::null()
+    text.map_or(ptr::null(), CStr::as_ptr)
+}
+
+/// # Safety
+/// The options' pointers are as the header's rules say.
+unsafe fn open(checkpoint: &Checkpoint, options: Option<&st_rank_plan_options>) -> Result<RankPlan> {
+    let mut inputs = Inputs::default();
+    let (mut plans, mut symbols, mut config) = (Vec::new(), Vec::new(), None);
+    if let Some(options) = options {
+        if !options.groups.is_null() {
+            return Err(Error::new(ErrorKind::Unsupported, "plans over groups"));
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            for text in array_at(options.plans, options.plan_count, "plans")? {
+                plans.push(bytes_of(text)?);
+            }
+            for symbol in array_at(options.symbols, options.symbol_count, "symbols")? {
+                let name = utf8(required_text(symbol.name, "symbols.name")?, "the name of a symbol")?;
+                symbols.push((name, symbol.value));
+            }
+            if !options.config.data.is_null() {
+                config = Some(Settings::parse(bytes_of(&options.config)?)?);
+            }
+        }
+        if options.strict != 0 {
+            inputs.strictness = Strictness::AllAxes;
+        }
+    }
+    inputs.config = match config {
+        Some(config) => config,
+        None => config_beside(checkpoint)?,
+    };
+    if plans.is_empty() {
+        let wanted = inputs.config.model_type().map(str::to_owned);
+        let text = wanted.as_ref().and_then(|wanted| builtin(wanted.as_bytes()));
+        let text = text.ok_or_else(|| {
+            let of = wanted.map_or("a config that names none".to_owned(), |wanted| quoted(wanted.as_bytes()));
+            Error::new(
+                ErrorKind::NotFound,
+                format!("no plan is given, and none is built in for the model_type of {of}"),
+            )
+        })?;
+        plans.push(text.to_bytes());
+    }
+    (inputs.plans, inputs.symbols) = (&plans, &symbols);
+    RankPlan::new(inputs, checkpoint)
+}
+
+/// # Safety
+/// The text is as the header's rules say.
+unsafe fn bytes_of(text: &st_text) -> Result<&[u8]> {
+    match text.size {
+        0 => Ok(&[]),
+        // SAFETY: the caller's promise.
+        size => unsafe { memory_at(text.data.cast(), size, "text") },
+    }
+}
+
+fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
+    let wrong = |_| Error::new(ErrorKind::InvalidArgument, format!("{what} is not UTF-8: {}", quoted(bytes)));
+    std::str::from_utf8(bytes).map_err(wrong)
+}
+
+/// What the config.json in the folder of the checkpoint's first file says.
+fn config_beside(checkpoint: &Checkpoint) -> Result<Settings> {
+    let path = checkpoint.shards().first().filter(|shard| !shard.path.is_null());
+    // SAFETY: the path of a shard is NUL-terminated.
+    let path = path.map(|shard| Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(shard.path) }.to_bytes())));
+    let Some(path) = path.and_then(|path| Some(path.parent()?.join("config.json"))) else {
+        return Ok(Settings::default());
+    };
+    let label = crate::error::escaped(path.as_os_str().as_bytes());
+    let failed = |error: io::Error| Error::os("reading the config", &error).in_file(&label);
+    // Only of a file: to open a pipe would wait for a writer.
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Settings::default()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.is_file() => return Ok(Settings::default()),
+        Ok(_) => {}
+    }
+    let mut text = Vec::new();
+    // One byte more than there may be, so that too many are seen.
+    let most = (Settings::LONGEST as u64).saturating_add(1);
+    File::open(&path).and_then(|file| file.take(most).read_to_end(&mut text)).map_err(failed)?;
+    Settings::parse(&text).map_err(|error| error.in_file(&label))
+}
+
+impl st_rank_plan {
+    /// The parts at these places, as an array, and how many.
+    fn parts(&self, axes: &[Axis<'_>]) -> Result<(*const st_part, usize)> {
+        let mut key: Vec<AxisKey> = axes.iter().map(|axis| (axis.name.to_owned(), axis.rank, axis.size)).collect();
+        key.sort_unstable();
+        let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = tables().get(&key) {
+            return Ok(table.array());
+        }
+        // Others may ask for theirs meanwhile; of two for the same, the first stays.
+        let table = Box::new(Table::new(self.plan.parts(axes, &self.checkpoint.0)?, &self.checkpoint.0)?);
+        Ok(tables().entry(key).or_insert(table).array())
+    }
+}
+
+impl Table {
+    fn new(parts: Parts, checkpoint: &Checkpoint) -> Result<Self> {
+        let mut pointers = memory::vec_with_capacity(parts.layouts.len(), "parts")?;
+        for layout in &parts.layouts {
+            let pieces = || layout.pieces.iter().map(Option::as_deref);
+            let first = |pieces: Option<&[st_interval]>| match pieces {
+                None => ptr::null(),
+                Some([]) => &raw const NOTHING,
+                Some(pieces) => pieces.as_ptr(),
+            };
+            let mut intervals = memory::vec_with_capacity(layout.pieces.len(), "parts")?;
+            intervals.extend(pieces().map(first));
+            let mut counts = memory::vec_with_capacity(layout.pieces.len(), "parts")?;
+            counts.extend(pieces().map(|pieces| pieces.map_or(0, <[_]>::len)));
+            pointers.push(Pointers { intervals, counts });
+        }
+        let mut records = memory::vec_with_capacity(parts.parts.len(), "parts")?;
+        for (tensor, layout) in &parts.parts {
+            let found = (checkpoint.tensors().get(*tensor), parts.layouts.get(*layout), pointers.get(*layout));
+            let (Some(tensor), Some(layout), Some(Pointers { intervals, counts })) = found else { continue };
+            records.push(st_part {
+                tensor,
+                group: ptr::null(),
+                rank: layout.shape.len(),
+                shape: layout.shape.as_ptr(),
+                intervals: intervals.as_ptr(),
+                interval_counts: counts.as_ptr(),
+                size: layout.size,
+                read_size: layout.read_size,
+                reserved: [0; 4],
+            });
+        }
+        Ok(Self { parts: records, _layouts: parts, _pointers: pointers })
+    }
+
+    fn array(&self) -> (*const st_part, usize) {
+        match self.parts.as_slice() {
+            [] => ((&raw const NOTHING).cast(), 0),
+            parts => (parts.as_ptr(), parts.len()),
+        }
+    }
 }

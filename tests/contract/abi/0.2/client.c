@@ -26,7 +26,10 @@ static void check_rank_plans(const st_checkpoint *checkpoint)
     st_rank_plan *plan = st_rank_plan_open(checkpoint, &options, &error);
     const st_axis axes[1] = {{"tp", 2, 3, {0, 0}}};
     const st_part *parts = st_rank_plan_parts(plan, axes, 1, &count, &error);
-    (void)parts;
+    CHECK(parts != NULL && count == 1 && parts->tensor == st_find_tensor(checkpoint, "x") && parts->group == NULL);
+    CHECK(parts->rank == 1 && parts->shape[0] == 1 && parts->size == 1 && parts->read_size == 1);
+    CHECK(parts->interval_counts[0] == 1 && parts->intervals[0]->start == 2 && parts->intervals[0]->stop == 3);
+    CHECK(parts->intervals[0]->zeros == 0 && parts->intervals[0]->skip == 0);
     st_rank_plan_free(plan);
 }
 

@@ -182,7 +182,9 @@ ST_API void st_rank_plan_free(struct st_rank_plan *plan);
 
 // The text of a built-in plan.
 //
-// model_type: NUL-terminated, as in config.json; borrowed for the call.
+// model_type: NUL-terminated, as in config.json; or "awq", "fp8-block",
+// "fp8-channel", "gptq" for what describes such tensors, or "vocab-64" for a padded
+// vocabulary, which are given before a family's plan. Borrowed for the call.
 // length: receives the text's bytes; may be NULL.
 //
 // Returns static NUL-terminated JSON; NULL (and length 0) where no plan is

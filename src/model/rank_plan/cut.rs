@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Cutting one dimension: its segments, and what of them a rank takes.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+
+use super::budget::Budget;
+use super::expression::{Expression, LARGEST};
+use super::fault::Fault;
+use super::pieces::Pieces;
+use super::rule::{Cut, Dealt, Segments, UnitOf};
+use super::split::{Misfit, Rank, Split};
+use super::values::Values;
+use crate::error::Result;
+use crate::part::Interval;
+
+/// Sizes that a message shows of segments.
+const SHOWN: usize = 12;
+
+/// A cut of a dimension of one size, which has passed every check: it is the
+/// same for all ranks.
+pub(super) struct SizedCut<'p> {
+    segments: Vec<Segment<'p>>,
+    /// How often the segments come one after the other.
+    times: u64,
+    /// The dimension with all its padding.
+    pub(super) padded: u64,
+}
+
+struct Segment<'p> {
+    size: u64,
+    /// Elements of a unit; of the last, some may be padding.
+    unit: u64,
+    units: u64,
+    /// `None`: all of it on every rank.
+    split: Option<&'p Split>,
+}
+
+/// What a cut is made for; `place` says it in messages.
+pub(super) struct Given<'a> {
+    pub(super) size: u64,
+    pub(super) ranks: u64,
+    pub(super) place: &'a dyn Fn() -> String,
+}
+
+impl<'p> SizedCut<'p> {
+    pub(super) fn new(cut: &'p Cut, given: &Given<'_>, values: &mut Values<'p>) -> Result<Self> {
+        let size = given.size;
+        let wrong = |text: String| Fault::Segments.error(format_args!("{}: {text}", (given.place)()));
+        let mut segments = Vec::new();
+        let times = match &cut.segments {
+            Segments::Equal(number, dealt) => {
+                let repeat = at_least_one(&cut.repeat, "repeat", given, values)?;
+                let pieces = u128::from(*number).saturating_mul(u128::from(repeat));
+                if u128::from(size).checked_rem(pieces) != Some(0) {
+                    return Err(wrong(format!(
+                        "{number} equal segments, repeated {repeat} times, don't divide the size {size}"
+                    )));
+                }
+                let each = u128::from(size).checked_div(pieces).and_then(|each| u64::try_from(each).ok()).unwrap_or(0);
+                segments.push(Segment::new(each, Some(dealt), given, values)?);
+                u64::try_from(pieces).unwrap_or(u64::MAX)
+            }
+            Segments::Listed(list) => {
+                let sizes = list.iter().map(|segment| values.get(&segment.size, "size", given.place));
+                let sizes = sizes.collect::<Result<Vec<_>>>()?;
+                let repeat = at_least_one(&cut.repeat, "repeat", given, values)?;
+                let sum = sizes.iter().fold(0_u128, |sum, size| sum.saturating_add(u128::from(*size)));
+                if sum.saturating_mul(u128::from(repeat)) != u128::from(size) {
+                    let shown: Vec<_> = sizes.iter().take(SHOWN).map(u64::to_string).collect();
+                    let more = if sizes.len() > SHOWN { " + …" } else { "" };
+                    let shown = shown.join(" + ");
+                    return Err(wrong(format!(
+                        "segments of {shown}{more} = {sum}, repeated {repeat} times, don't add up to the size {size}"
+                    )));
+                }
+                for (segment, size) in list.iter().zip(sizes) {
+                    segments.push(Segment::new(size, segment.dealt.as_ref(), given, values)?);
+                }
+                repeat
+            }
+        };
+        let padded = segments.iter().fold(0_u128, |sum, segment| sum.saturating_add(segment.padded()));
+        // Nothing, so many times, is nothing.
+        let times = if padded == 0 { 1 } else { times };
+        let padded = u64::try_from(padded.saturating_mul(u128::from(times))).ok().filter(|padded| *padded <= LARGEST);
+        let padded = padded.ok_or_else(|| {
+            Fault::Expression.error(format_args!("{}: pad makes {size} more than {LARGEST}", (given.place)()))
+        })?;
+        Ok(Self { segments, times, padded })
+    }
+
+    /// The pieces that a rank takes.
+    pub(super) fn pieces(&self, rank: Rank, budget: &mut Budget) -> Result<Vec<Interval>> {
+        let mut pieces = Pieces::default();
+        let mut offset = 0_u64;
+        for _ in 0..self.times {
+            for segment in &self.segments {
+                segment.take(offset, rank, &mut pieces, budget)?;
+                offset = offset.saturating_add(segment.size);
+            }
+        }
+        Ok(pieces.0)
+    }
+
+    /// Whether whatever a rank takes begins and ends at a multiple of this, by
+    /// what its segments and units are alone.
+    pub(super) fn is_aligned(&self, to: u64) -> bool {
+        let whole = |value: u64| value.checked_rem(to) == Some(0);
+        self.segments.iter().all(|segment| whole(segment.size) && whole(segment.unit))
+    }
+
+    /// Ranks such that what is true of their pieces is true of every rank's.
+    pub(super) fn distinct(&self, ranks: u64, budget: &mut Budget) -> Result<BTreeSet<u64>> {
+        let mut distinct = BTreeSet::from([0]);
+        for segment in &self.segments {
+            if let Some(split) = segment.split {
+                split.distinct(segment.units, ranks, |rank| {
+                    budget.spend(1)?;
+                    distinct.insert(rank);
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(distinct)
+    }
+}
+
+impl<'p> Segment<'p> {
+    fn new(size: u64, dealt: Option<&'p Dealt>, given: &Given<'_>, values: &mut Values<'p>) -> Result<Self> {
+        let Some(Dealt { unit, pad, split }) = dealt else {
+            return Ok(Self { size, unit: size.max(1), units: u64::from(size > 0), split: None });
+        };
+        let pad = match pad {
+            None => 1,
+            Some(pad) => at_least_one(pad, "pad", given, values)?,
+        };
+        let padded = u128::from(size).div_ceil(u128::from(pad.max(1))).saturating_mul(u128::from(pad));
+        let padded = u64::try_from(padded).ok().filter(|padded| *padded <= LARGEST).ok_or_else(|| {
+            let place = (given.place)();
+            Fault::Expression.error(format_args!("{place}: pad {pad} makes {size} more than {LARGEST}"))
+        })?;
+        let wrong = |text: String| Fault::Unit.error(format_args!("{}: {text}", (given.place)()));
+        let unit = match unit {
+            UnitOf::Elements(unit) => values.get(unit, "unit", given.place)?,
+            UnitOf::Heads(heads) => {
+                let heads = values.get(heads, "heads", given.place)?;
+                if size.checked_rem(heads) != Some(0) {
+                    return Err(wrong(format!("the size {size} is no whole number of {heads} heads")));
+                }
+                size.checked_div(heads).unwrap_or(1).max(1)
+            }
+        };
+        let units = match padded.checked_rem(unit) {
+            None => return Err(wrong(format!("the unit is 0 (size {size}, padded to {padded})"))),
+            Some(0) => padded.checked_div(unit).unwrap_or(0),
+            Some(_) => {
+                let text = format!("the size {size}, padded to {padded}, is no whole number of units of {unit}");
+                return Err(wrong(text));
+            }
+        };
+        if let Err(Misfit(fault, text)) = split.check(units, given.ranks) {
+            let place = (given.place)();
+            return Err(fault.error(format_args!("{place}: {text} (size {size}, padded to {padded}, unit {unit})")));
+        }
+        Ok(Self { size, unit, units, split: Some(split) })
+    }
+
+    fn padded(&self) -> u128 {
+        u128::from(self.unit).saturating_mul(u128::from(self.units))
+    }
+
+    /// Adds what a rank takes of the segment that begins at `offset`.
+    fn take(&self, offset: u64, rank: Rank, pieces: &mut Pieces, budget: &mut Budget) -> Result<()> {
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let Some(split) = self.split else {
+            return pieces.push(signed(offset), signed(offset.saturating_add(self.size)), 0, budget);
+        };
+        split.units(rank, self.units, |units| {
+            let (start, end) = (units.start.saturating_mul(self.unit), units.end.saturating_mul(self.unit));
+            let (first, last) = (start.min(self.size), end.min(self.size));
+            let zeros = end.saturating_sub(last).min(end.saturating_sub(start));
+            pieces.push(
+                signed(offset.saturating_add(first)),
+                signed(offset.saturating_add(last)),
+                signed(zeros),
+                budget,
+            )
+        })
+    }
+}
+
+fn at_least_one<'p>(expression: &'p Expression, what: &str, given: &Given<'_>, values: &mut Values<'p>) -> Result<u64> {
+    match values.get(expression, what, given.place)? {
+        0 => Err(Fault::Expression.error(format_args!("{}: {what} {expression} is 0, below 1", (given.place)()))),
+        value => Ok(value),
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can be wrong with a plan, and how it is said.
+#![forbid(unsafe_code)]
+
+use std::fmt::{self, Display};
+
+use crate::error::{Error, ErrorKind};
+
+/// The errors of the language; a message begins with the name of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    PlanSyntax,
+    Axis,
+    Symbol,
+    Expression,
+    Stored,
+    RuleUnused,
+    Unmatched,
+    Dimension,
+    CutTwice,
+    Segments,
+    Unit,
+    Indivisible,
+    Split,
+    Packed,
+    SubByte,
+}
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::PlanSyntax => "PLAN_SYNTAX",
+            Self::Axis => "AXIS",
+            Self::Symbol => "SYMBOL",
+            Self::Expression => "EXPRESSION",
+            Self::Stored => "STORED",
+            Self::RuleUnused => "RULE_UNUSED",
+            Self::Unmatched => "UNMATCHED",
+            Self::Dimension => "DIMENSION",
+            Self::CutTwice => "CUT_TWICE",
+            Self::Segments => "SEGMENTS",
+            Self::Unit => "UNIT",
+            Self::Indivisible => "INDIVISIBLE",
+            Self::Split => "SPLIT",
+            Self::Packed => "PACKED",
+            Self::SubByte => "SUB_BYTE",
+        }
+    }
+
+    /// The error that says so.
+    #[cold]
+    pub(super) fn error(self, text: impl Display) -> Error {
+        Error::new(ErrorKind::Plan, format!("{}: {text}", self.name()))
+    }
+
+    /// The same, about a place in a plan.
+    #[cold]
+    pub(super) fn at(self, place: &dyn Display, text: impl Display) -> Error {
+        self.error(format_args!("{place}: {text}"))
+    }
+}
+
+/// Which list of a plan something is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    Rules,
+    Stored,
+}
+
+/// A place in the plans, as messages have it: "plan 1 rule 4".
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) plan: usize,
+    pub(super) list: List,
+    pub(super) number: usize,
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = match self.list {
+            List::Rules => "rule",
+            List::Stored => "stored",
+        };
+        write!(f, "plan {} {list} {}", self.plan, self.number)
+    }
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Is what a model is made of found: the parts of each rank, the groups?
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod rank_plan;

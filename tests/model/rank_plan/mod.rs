@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which part of which tensor does each rank hold?
+
+mod cases;
+mod checkpoint;
+mod plan;
+mod sha256;
