@@ -14,7 +14,7 @@
  *
  * RULES FOR EVERYTHING HERE
  *
- * Errors. Each function that can fail stands twice. The plain one throws
+ * Errors. Each function that can fail has two forms. The plain one throws
  *   safetensors::Error, which has a code, the system's errno and a message that
  *   is safe to print. The one that begins with try_ returns a Result instead,
  *   which is the value or the Error. Everything compiles with -fno-exceptions
@@ -31,7 +31,8 @@
  *   can fail fails with Status::invalid_argument. Tensor, Shard, Entry, and all
  *   ranges, spans and string_views are views: small, copied freely, valid until
  *   the last Checkpoint that shares their handle is gone. Moving a Checkpoint
- *   leaves them valid. What is passed into a function is borrowed for the call,
+ *   leaves them valid. A temporary gives none: give the checkpoint a name first.
+ *   What is passed into a function is borrowed for the call,
  *   but for the memory of open_memory and the callbacks of open_io.
  * Threads. Any number of them may call const functions of one Checkpoint at the
  *   same time, or write different tensors through one Writer.
@@ -45,6 +46,10 @@
 
 #ifndef SAFETENSORS_HPP
 #define SAFETENSORS_HPP
+
+#if defined(_MSVC_LANG) ? _MSVC_LANG < 201703L : __cplusplus < 201703L
+#error "safetensors.hpp needs C++17 or newer: compile with -std=c++17"
+#else
 
 #include "safetensors.h"
 
@@ -106,6 +111,17 @@ static_assert(SAFETENSORS_ABI_VERSION == 1 && SAFETENSORS_VERSION_MAJOR == 0 && 
 #define SAFETENSORS_EXPORTED __attribute__((visibility("default")))
 #else
 #define SAFETENSORS_EXPORTED
+#endif
+
+// On a function whose result points into the object it is called on: clang then
+// warns where the result outlives that object.
+#if defined(__has_cpp_attribute)
+#if __has_cpp_attribute(clang::lifetimebound)
+#define SAFETENSORS_LIFETIMEBOUND [[clang::lifetimebound]]
+#endif
+#endif
+#if !defined(SAFETENSORS_LIFETIMEBOUND)
+#define SAFETENSORS_LIFETIMEBOUND
 #endif
 
 namespace safetensors {
@@ -305,8 +321,11 @@ public:
     T &operator*() & noexcept { return *std::get_if<0>(&state_); }
     const T &operator*() const & noexcept { return *std::get_if<0>(&state_); }
     T &&operator*() && noexcept { return std::move(*std::get_if<0>(&state_)); }
-    T *operator->() noexcept { return std::get_if<0>(&state_); }
-    const T *operator->() const noexcept { return std::get_if<0>(&state_); }
+    T *operator->() & noexcept { return std::get_if<0>(&state_); }
+    const T *operator->() const & noexcept { return std::get_if<0>(&state_); }
+
+    // A temporary Result would take what it owns with it: try_open(path)->tensors().
+    template <class U = T, class = typename U::owns_what_it_shows> T *operator->() && = delete;
 
     // The Error, where there is no value.
     const Error &error() const noexcept { return *std::get_if<1>(&state_); }
@@ -449,6 +468,25 @@ template <class C>
 using IfBytes = std::enable_if_t<std::is_trivially_copyable_v<Contained<C>> &&
                                  std::is_convertible_v<decltype(std::size(std::declval<C &>())), std::size_t>>;
 
+// Whether C, as deduced for a C &&, is a temporary that takes its elements with
+// it: a vector or an array. A span is none; what tells them apart is that a
+// constant vector's elements are constant, too.
+template <class C>
+constexpr bool is_temporary_owner =
+    !std::is_lvalue_reference_v<C> &&
+    !std::is_same_v<Contained<std::remove_const_t<C>>, Contained<const std::remove_const_t<C>>>;
+template <class C> using IfOutlives = std::enable_if_t<!is_temporary_owner<C>>;
+template <class C> using IfTemporary = std::enable_if_t<is_temporary_owner<C>>;
+
+// Which dtype memory of T is for; as_stored: bytes, which may hold any.
+template <class T> constexpr Dtype memory_dtype() noexcept
+{
+    if constexpr (std::is_same_v<T, std::byte> || std::is_same_v<T, char> || std::is_same_v<T, unsigned char>)
+        return Dtype::as_stored;
+    else
+        return Element<T>::dtype; // no such type: specialise Element for it, or give an address and a size
+}
+
 } // namespace detail
 
 #if defined(__cpp_lib_span)
@@ -513,23 +551,32 @@ private:
     std::size_t size_ = 0;
 };
 
-// Bytes to write to, from the same.
+// Memory to write to, from the same, but no temporary vector, which would be
+// gone before anybody looks. Elements of a type other than std::byte, char and
+// std::uint8_t take their own dtype only (Element<T>).
 class MutableBytes {
 public:
     constexpr MutableBytes() noexcept = default;
     constexpr MutableBytes(void *data, std::size_t size) noexcept : data_(data), size_(size) {}
-    template <class C, class = detail::IfBytes<C>, class = std::enable_if_t<!std::is_const_v<detail::Contained<C>>>>
+    template <class C, class = detail::IfBytes<C>, class = std::enable_if_t<!std::is_const_v<detail::Contained<C>>>,
+              class = detail::IfOutlives<C>>
     constexpr MutableBytes(C &&container)
-        : data_(std::data(container)), size_(std::size(container) * sizeof(detail::Contained<C>))
+        : data_(std::data(container)), size_(std::size(container) * sizeof(detail::Contained<C>)),
+          dtype_(detail::memory_dtype<std::remove_all_extents_t<detail::Contained<C>>>())
     {
     }
+    template <class C, class = detail::IfBytes<C>, class = detail::IfTemporary<C>> MutableBytes(C &&) = delete;
 
     constexpr void *data() const noexcept { return data_; }
     constexpr std::size_t size() const noexcept { return size_; }
 
+    // What it is for; as_stored: bytes, which may hold any dtype.
+    constexpr Dtype dtype() const noexcept { return dtype_; }
+
 private:
     void *data_ = nullptr;
     std::size_t size_ = 0;
+    Dtype dtype_ = Dtype::as_stored;
 };
 
 // A path in the system's bytes: a C string, a std::string or a
@@ -573,12 +620,20 @@ public:
     }
     ~Buffer() { st_buffer_free(&buffer_); }
 
-    std::byte *data() noexcept { return static_cast<std::byte *>(buffer_.data); }
-    const std::byte *data() const noexcept { return static_cast<const std::byte *>(buffer_.data); }
+    std::byte *data() & noexcept SAFETENSORS_LIFETIMEBOUND { return static_cast<std::byte *>(buffer_.data); }
+    const std::byte *data() const & noexcept SAFETENSORS_LIFETIMEBOUND
+    {
+        return static_cast<const std::byte *>(buffer_.data);
+    }
     std::size_t size() const noexcept { return buffer_.size; }
     bool empty() const noexcept { return buffer_.size == 0; }
-    span<std::byte> bytes() noexcept { return {data(), size()}; }
-    span<const std::byte> bytes() const noexcept { return {data(), size()}; }
+    span<std::byte> bytes() & noexcept SAFETENSORS_LIFETIMEBOUND { return {data(), size()}; }
+    span<const std::byte> bytes() const & noexcept SAFETENSORS_LIFETIMEBOUND { return {data(), size()}; }
+
+    // A temporary's bytes are gone at the end of the line: give the Buffer a name.
+    void data() const && = delete;
+    void bytes() const && = delete;
+    using owns_what_it_shows = void;
 
 private:
     st_buffer buffer_ = {};
@@ -664,6 +719,8 @@ struct Io {
 using Resolver = Callback<Io(const std::string &name)>;
 
 namespace detail {
+
+class CItems;
 
 inline st_status filled(st_error *error, st_status code, int os_errno, const char *message) noexcept
 {
@@ -1009,12 +1066,23 @@ public:
 
 private:
     friend class Checkpoint;
+    friend class detail::CItems;
 
     template <class T> Result<void> viewed_as() const
     {
         if (views<T>(dtype()))
             return {};
         return refused(std::string("is ") + safetensors::name(dtype()) + ", and not " + safetensors::name(Element<T>::dtype));
+    }
+
+    // Whether memory is for what arrives there, converted or as stored.
+    Result<void> fits(const MutableBytes &memory, Dtype converted = Dtype::as_stored) const
+    {
+        const Dtype arrives = converted == Dtype::as_stored ? dtype() : converted;
+        if (memory.dtype() == Dtype::as_stored || memory.dtype() == arrives)
+            return {};
+        return refused(std::string("arrives as ") + safetensors::name(arrives) + " in memory of " +
+                       safetensors::name(memory.dtype()) + ": name that dtype in the item to convert to it, or give bytes");
     }
 
     // A message about it, safe to print.
@@ -1144,7 +1212,8 @@ struct OpenOptions {
 
 // One thing to load.
 struct LoadItem {
-    // Into memory: the result, dense or with strides.
+    // Into memory: the result, dense or with strides. Memory of floats, say,
+    // wants a tensor of F32 or F32 as what to convert to.
     LoadItem(Tensor which, MutableBytes to, Dtype converted = Dtype::as_stored)
         : tensor(which), destination(to), dtype(converted)
     {
@@ -1217,7 +1286,8 @@ struct MetadataOptions {
     Sync sync = Sync::full;
 };
 
-// A tensor to write. Its name and shape are its own; data is borrowed.
+// A tensor to write. Its name and shape are its own; data is borrowed, but for a
+// temporary vector's.
 struct NewTensor {
     // `bytes` may be left out for a Writer.
     NewTensor(std::string its_name, Dtype its_dtype, std::vector<std::int64_t> its_shape, Bytes bytes = {})
@@ -1226,11 +1296,29 @@ struct NewTensor {
     }
 
     // With the dtype that the elements of a vector, array or span have.
-    template <class C, class = detail::IfBytes<const C>>
-    NewTensor(std::string its_name, std::vector<std::int64_t> its_shape, const C &values)
-        : NewTensor(std::move(its_name), Element<std::remove_cv_t<detail::Contained<const C>>>::dtype,
-                    std::move(its_shape), Bytes(values))
+    template <class C, class = detail::IfBytes<const C>, class = detail::IfOutlives<C>>
+    NewTensor(std::string its_name, std::vector<std::int64_t> its_shape, C &&values)
+        : NewTensor(std::move(its_name), Element<std::remove_cv_t<detail::Contained<C>>>::dtype, std::move(its_shape),
+                    Bytes(values))
     {
+    }
+
+    // The same of a temporary vector, which is moved in and kept.
+    template <class C, class = detail::IfBytes<const C>, class = detail::IfTemporary<C>, class = void>
+    NewTensor(std::string its_name, std::vector<std::int64_t> its_shape, C &&values)
+        : NewTensor(std::move(its_name), Element<std::remove_cv_t<detail::Contained<C>>>::dtype, std::move(its_shape),
+                    std::move(values))
+    {
+    }
+    template <class C, class = detail::IfBytes<const C>, class = detail::IfTemporary<C>>
+    NewTensor(std::string its_name, Dtype its_dtype, std::vector<std::int64_t> its_shape, C &&values)
+        : name(std::move(its_name)), dtype(its_dtype), shape(std::move(its_shape))
+    {
+        const auto moved = std::make_shared<const C>(std::move(values));
+        const Bytes bytes(*moved);
+        data = bytes.data();
+        size = bytes.size();
+        kept = moved;
     }
 
     // One of a checkpoint. Where it has no data, that is to be SaveOptions::source.
@@ -1247,6 +1335,7 @@ struct NewTensor {
     std::uint64_t size; // bytes; 0: what dtype and shape take
     std::uint32_t shard = 0;
     std::uint64_t offset = 0;
+    std::shared_ptr<const void> kept; // what was a temporary
 };
 
 // The shape of a slice, and the bytes it takes.
@@ -1324,6 +1413,15 @@ public:
                 return Error(Status::invalid_argument,
                              "item " + std::to_string(i) + ": " + std::to_string(items[i].strides.size()) +
                                  " strides for " + std::to_string(items[i].tensor.rank()) + " dimensions");
+        return {};
+    }
+
+    // C knows nothing of the types of destinations.
+    static Result<void> fits(const std::vector<LoadItem> &items)
+    {
+        for (std::size_t i = 0; i < items.size(); i++)
+            if (auto fits = items[i].tensor.fits(items[i].destination, items[i].dtype); !fits)
+                return Error(fits.error().code(), "item " + std::to_string(i) + ": " + fits.error().message());
         return {};
     }
 
@@ -1475,12 +1573,12 @@ public:
     explicit operator bool() const noexcept { return handle_ != nullptr; }
 
     // The C handle, still owned by the checkpoint.
-    st_checkpoint *handle() const noexcept { return handle_.get(); }
+    st_checkpoint *handle() const & noexcept SAFETENSORS_LIFETIMEBOUND { return handle_.get(); }
 
     // ---- Inspect: none of these does I/O ----
 
     // All tensors, by shard and offset.
-    Tensors tensors() const noexcept
+    Tensors tensors() const & noexcept SAFETENSORS_LIFETIMEBOUND
     {
         std::size_t count;
         const st_tensor *all = st_tensors(handle_.get(), &count);
@@ -1488,13 +1586,13 @@ public:
     }
 
     // The tensor of this name, with data only where it is mapped or in memory.
-    std::optional<Tensor> find(std::string_view name) const noexcept
+    std::optional<Tensor> find(std::string_view name) const & noexcept SAFETENSORS_LIFETIMEBOUND
     {
         const st_tensor *found = st_find_tensor_n(handle_.get(), name.data(), name.size());
         return found != nullptr ? std::optional<Tensor>(*found) : std::nullopt;
     }
 
-    Entries metadata() const noexcept
+    Entries metadata() const & noexcept SAFETENSORS_LIFETIMEBOUND
     {
         std::size_t count;
         const st_metadata *all = st_metadata_entries(handle_.get(), &count);
@@ -1502,7 +1600,7 @@ public:
     }
 
     // Its files, by name; Tensor::shard is a number among them.
-    Shards shards() const noexcept
+    Shards shards() const & noexcept SAFETENSORS_LIFETIMEBOUND
     {
         std::size_t count;
         const st_shard *all = st_shards(handle_.get(), &count);
@@ -1514,7 +1612,7 @@ public:
     // The tensor of this name with its bytes. Where nothing is mapped, the
     // first call reads them into memory of the checkpoint, aligned to 64 bytes,
     // where they stay. Status::not_found, Status::io, Status::out_of_memory.
-    Result<Tensor> try_get(std::string_view name) const
+    Result<Tensor> try_get(std::string_view name) const & SAFETENSORS_LIFETIMEBOUND
     {
         st_error error;
         const st_tensor *found = st_get_tensor_n(handle_.get(), name.data(), name.size(), &error);
@@ -1522,12 +1620,26 @@ public:
             return failure(error);
         return Tensor(*found);
     }
-    Tensor get(std::string_view name) const { return try_get(name).value(); }
+    Tensor get(std::string_view name) const & SAFETENSORS_LIFETIMEBOUND { return try_get(name).value(); }
+
+    // What a temporary checkpoint shows is gone before it can be used:
+    // Checkpoint::open(path).tensors(). Give the checkpoint a name.
+    void handle() const && = delete;
+    void tensors() const && = delete;
+    void find(std::string_view name) const && = delete;
+    void metadata() const && = delete;
+    void shards() const && = delete;
+    void try_get(std::string_view name) const && = delete;
+    void get(std::string_view name) const && = delete;
+    using owns_what_it_shows = void;
 
     // Copies a tensor's bytes from its file, never through a mapping.
-    // Status::buffer_size where there is too little room.
+    // Status::buffer_size where there is too little room; Status::invalid_argument
+    // for memory of another dtype.
     Result<void> try_read(Tensor tensor, MutableBytes to) const
     {
+        if (auto fits = tensor.fits(to); !fits)
+            return fits;
         st_error error;
         if (st_read_tensor(handle_.get(), &tensor.record(), place(to), to.size(), &error) != ST_OK)
             return failure(error);
@@ -1543,6 +1655,8 @@ public:
     // order; slice_shape() says how much that is.
     Result<void> try_read_slice(Tensor tensor, const Ranges &ranges, MutableBytes to) const
     {
+        if (auto fits = tensor.fits(to); !fits)
+            return fits;
         st_error error;
         const auto given = detail::c_ranges(ranges);
         if (st_read_slice(handle_.get(), &tensor.record(), given.data(), given.size(), place(to), to.size(), &error) != ST_OK)
@@ -1564,7 +1678,7 @@ public:
     // Fills memory of your own with any number of tensors or parts of them,
     // converted on the way: in file order, in large reads, on several threads.
     // All arguments are checked before the first byte is read, also that no two
-    // destinations share a byte. An Error names the item; after one, or after
+    // destinations share a byte and that none is of other elements than arrive. An Error names the item; after one, or after
     // Status::cancelled, nothing is under way any more.
     //
     //     std::vector<float> to(tensor.element_count());
@@ -1573,6 +1687,8 @@ public:
     {
         if (auto good = detail::CItems::check(items); !good)
             return good.error();
+        if (!detail::CItems::fits(items))
+            return try_plan(items, options).error();
         const detail::CItems given(items);
         detail::CLoad load(options);
         st_error error;
@@ -1598,6 +1714,8 @@ public:
         Plan plan{};
         if (st_load_plan(handle_.get(), given.data(), given.size(), &load.options, &plan, &error) != ST_OK)
             return failure(error);
+        if (auto fits = detail::CItems::fits(items); !fits)
+            return fits.error();
         return plan;
     }
     Plan plan(const std::vector<LoadItem> &items, const LoadOptions &options = {}) const
@@ -2003,6 +2121,9 @@ inline Result<std::size_t> try_convert(Dtype from_dtype, Bytes from, Dtype to_dt
     if (to_bits != 0 && count > to.size() / to_bits * 8 + to.size() % to_bits * 8 / to_bits)
         return Error(Status::buffer_size, std::to_string(to.size()) + " bytes are too few for " + std::to_string(count) +
                                               " elements of " + name(to_dtype));
+    if (to.dtype() != Dtype::as_stored && to.dtype() != to_dtype)
+        return Error(Status::invalid_argument,
+                     std::string("memory of ") + name(to.dtype()) + " is given for " + name(to_dtype));
     st_error error;
     if (st_convert(static_cast<st_dtype>(from_dtype), from.data(), static_cast<st_dtype>(to_dtype), to.data(), count,
                    &error) != ST_OK)
@@ -2038,4 +2159,5 @@ inline constexpr bool std::ranges::enable_borrowed_range<safetensors::Records<Vi
 template <> inline constexpr bool std::ranges::enable_borrowed_range<safetensors::Entries> = true;
 #endif
 
+#endif // C++17 or newer
 #endif // SAFETENSORS_HPP

@@ -92,6 +92,35 @@ void in_parts(const st::Checkpoint &model)
     CHECK(throws(st::Status::invalid_argument, [&] { st::Checkpoint().load({{model.get("matrix"), small}}); }));
 }
 
+// Memory of a type takes what arrives as that type, and no other bytes.
+void by_type(const st::Checkpoint &model)
+{
+    const st::Tensor matrix = model.get("matrix"), bytes = model.get("bytes");
+    std::vector<float> floats(rows * columns, -1);
+    std::vector<std::int32_t> whole(rows * columns);
+    std::vector<st::bfloat16> halves(rows * columns);
+    std::vector<std::uint8_t> plain(rows * columns * 4);
+    const auto wrong = st::Status::invalid_argument;
+    CHECK(throws(wrong, [&] { model.load({{matrix, floats}}); }, "item 0: tensor \"matrix\" arrives as BF16 in memory of F32"));
+    CHECK(throws(wrong, [&] { model.plan({{bytes, plain}, {matrix, floats}}); }, "item 1"));
+    CHECK(throws(wrong, [&] { model.load({{matrix, whole, st::Dtype::F32}}); }, "arrives as F32 in memory of I32"));
+    CHECK(throws(wrong, [&] { model.read(matrix, floats); }, "arrives as BF16 in memory of F32"));
+    CHECK(throws(wrong, [&] { model.read_slice(matrix, {{0, 1}}, floats); }));
+    CHECK(throws(wrong, [&] { model.read(bytes, halves); }, "arrives as U8 in memory of BF16"));
+    CHECK(throws(wrong, [&] { st::convert(st::Dtype::U8, plain, st::Dtype::F32, whole); }, "memory of I32 is given for F32"));
+    CHECK(floats[0] == -1 && floats.back() == -1); // nothing was written
+    model.load({{matrix, floats, st::Dtype::F32}});
+    model.read(matrix, halves);
+    CHECK(floats[1001] == expected(1, 1) && static_cast<float>(halves[1001]) == expected(1, 1));
+
+    // Bytes take all there is, and so does a pointer with a size.
+    model.load({{matrix, plain}});
+    model.load({{matrix, plain, st::Dtype::F32}});
+    CHECK(std::memcmp(plain.data(), floats.data(), plain.size()) == 0);
+    model.load({{matrix, {whole.data(), whole.size() * 4}, st::Dtype::F32}});
+    CHECK(std::memcmp(whole.data(), floats.data(), plain.size()) == 0);
+}
+
 void through_a_sink(const st::Checkpoint &model)
 {
     std::vector<std::vector<char>> staging(3, std::vector<char>(8192));
@@ -173,6 +202,7 @@ int check_loading(const char *, const char *scratch)
         const Model model(path);
         into_memory(model.file);
         in_parts(model.file);
+        by_type(model.file);
         through_a_sink(model.file);
         ended_early(model.file);
         from_callbacks(model);

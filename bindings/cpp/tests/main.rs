@@ -68,6 +68,71 @@ fn warning_free_in_every_dialect() {
     }
 }
 
+/// Each program of refused.cpp but the first does one thing that would dangle,
+/// or give memory of a type to bytes of another.
+#[test]
+fn what_would_dangle_does_not_compile() {
+    let refused = |compiler: &str, number: u32| {
+        let mut command = Command::new(compiler);
+        command.args(["-std=c++17", "-fsyntax-only"]).args(STRICT).arg(format!("-DREFUSED={number}"));
+        command.arg("-I").arg(root().join("include")).arg("-I").arg(root().join("bindings/cpp/include"));
+        let output = command.arg(root().join("bindings/cpp/tests/refused.cpp")).output().unwrap();
+        (!output.status.success(), said(&output))
+    };
+    for compiler in COMPILERS.iter().filter(|compiler| has(compiler)) {
+        assert_eq!(refused(compiler, 0), (false, String::new()), "{compiler}: nothing is wrong with this one");
+        for number in 1..=17 {
+            let (is_refused, why) = refused(compiler, number);
+            let is_seen = number != ONLY_CLANG_SEES || compiler.starts_with("clang");
+            assert_eq!(is_refused, is_seen, "{compiler} -DREFUSED={number}: {why}");
+            // For what is in this program, and not because the file has become stale.
+            let said = ["deleted", "Element<", "no matching", "stack memory"].iter().any(|word| why.contains(word));
+            assert_eq!(said, is_seen, "{compiler} -DREFUSED={number}: {why}");
+        }
+    }
+}
+
+/// A function that returns views of its own checkpoint: a warning of clang's alone.
+const ONLY_CLANG_SEES: u32 = 14;
+
+#[test]
+fn an_older_standard_gets_one_error_that_names_the_flag() {
+    let unit = scratch().join("older.cpp");
+    fs::create_dir_all(scratch()).unwrap();
+    fs::write(&unit, "#include <safetensors.hpp>\n").unwrap();
+    for compiler in COMPILERS.iter().filter(|compiler| has(compiler)) {
+        for dialect in ["-std=c++14", "-std=c++11"] {
+            let mut command = Command::new(compiler);
+            command.args([dialect, "-fsyntax-only", "-I"]).arg(root().join("include"));
+            let output = command.arg("-I").arg(root().join("bindings/cpp/include")).arg(&unit).output().unwrap();
+            let errors = said(&output).lines().filter(|line| line.contains("error:")).count();
+            assert_eq!((output.status.success(), errors), (false, 1), "{}", said(&output));
+            assert!(said(&output).contains("-std=c++17"), "{}", said(&output));
+        }
+    }
+}
+
+/// The program of README.md, on a model that others have made.
+#[test]
+fn the_program_of_the_readme_lists_and_loads_a_real_model() {
+    if !has("g++") {
+        return;
+    }
+    let readme = fs::read_to_string(root().join("bindings/cpp/README.md")).unwrap();
+    let program = readme.split("```cpp\n").nth(1).unwrap().split("```").next().unwrap();
+    fs::create_dir_all(scratch()).unwrap();
+    let source = scratch().join("readme.cpp");
+    fs::write(&source, program).unwrap();
+    let mut command = Command::new("g++");
+    command.args(["-std=c++17", "-I"]).arg(root().join("bindings/cpp/include")).arg(source);
+    let binary = link(&mut command, "readme", "plain");
+    let model = root().join("examples/data/silero_vad_16k.safetensors");
+    let output = Command::new(binary).arg(model).env_remove("LD_PRELOAD").output().unwrap();
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("conv1.weight: F32, ") && text.ends_with(" values\n"), "{text}");
+}
+
 #[test]
 fn without_exceptions() {
     for compiler in COMPILERS.iter().filter(|compiler| has(compiler)) {

@@ -104,10 +104,15 @@ void opened_again_and_again(const std::string &path)
         for (const auto access : {st::Access::map, st::Access::read}) {
             st::OpenOptions options;
             options.access = access;
-            CHECK(st::Checkpoint::open(path, options).get("t1").size() == 1000);
+            const auto opened = st::Checkpoint::open(path, options);
+            CHECK(opened.get("t1").size() == 1000);
         }
-        CHECK(st::Checkpoint::open_memory(file.data(), file.size()).find("t2"));
-        CHECK(st::Checkpoint::open_io(check::io_over(file, alive)).get("t0").size() == 1000);
+        const auto in_memory = st::Checkpoint::open_memory(file.data(), file.size());
+        CHECK(in_memory.find("t2"));
+        {
+            const auto through = st::Checkpoint::open_io(check::io_over(file, alive));
+            CHECK(through.get("t0").size() == 1000);
+        }
         CHECK(!st::Checkpoint::try_open(path + ".gone"));
         CHECK(check::throws_mine(3, [] {
             st::Checkpoint::open_io({9, [](std::uint64_t, st::span<std::byte>) -> std::size_t { throw check::Mine(3); }});

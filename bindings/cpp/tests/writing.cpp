@@ -107,12 +107,15 @@ void files(const Folder &folder)
     st::MetadataOptions edit;
     edit.in_place = true;
     st::set_metadata(path, st::Metadata{{"new", "entry"}}, edit);
-    CHECK(st::Checkpoint::open(path).metadata().find("new") == "entry");
+    auto edited = st::Checkpoint::open(path);
+    CHECK(edited.metadata().find("new") == "entry");
     st::set_metadata(path, {}, edit);
-    CHECK(!st::Checkpoint::open(path).metadata().present());
+    edited = st::Checkpoint::open(path);
+    CHECK(!edited.metadata().present());
     // What does not fit is refused, or written all the same where the file system shares blocks.
     const auto long_one = st::try_set_metadata(path, st::Metadata{{"k", std::string(400, 'v')}}, edit);
-    CHECK(long_one ? st::Checkpoint::open(path).metadata().find("k")->size() == 400
+    edited = st::Checkpoint::open(path);
+    CHECK(long_one ? edited.metadata().find("k")->size() == 400
                    : long_one.error().code() == st::Status::buffer_size);
     CHECK(throws(st::Status::io, [&] { st::set_metadata(folder / "none", {}); }));
 }
