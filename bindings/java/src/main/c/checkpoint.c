@@ -206,6 +206,26 @@ static void put_text(block *to, const char *text, size_t length)
     put(to, text, text == NULL ? 0 : length);
 }
 
+// A row's fields, as Records.java has them.
+static void put_row(block *to, const st_tensor *tensor, size_t name_at, size_t shape_at)
+{
+    // Java knows the spelling of the dtypes that this file was compiled with.
+    bool is_known = tensor->dtype >= ST_DTYPE_BOOL && tensor->dtype <= ST_DTYPE_U64;
+    put_long(to, tensor->offset);
+    put_long(to, tensor->size);
+    put_long(to, tensor->element_count);
+    put_int(to, name_at);
+    put_int(to, tensor->name_len);
+    put_int(to, shape_at);
+    put_int(to, tensor->rank);
+    put_int(to, (size_t)tensor->dtype);
+    put_int(to, tensor->shard);
+    put_int(to, is_known ? (size_t)-1 : strlen(tensor->dtype_name));
+    put_int(to, tensor->data != NULL);
+}
+
+enum { ROW = 56 };
+
 static void put_records(block *to, const st_checkpoint *checkpoint)
 {
     size_t count;
@@ -219,28 +239,27 @@ static void put_records(block *to, const st_checkpoint *checkpoint)
         put_int(to, (size_t)shard->access);
         put_text(to, shard->reason, strlen(shard->reason));
     }
-    const st_tensor *tensors = st_tensors(checkpoint, &count);
-    put_int(to, count);
-    for (const st_tensor *tensor = tensors; tensor != tensors + count; tensor++) {
-        put_text(to, tensor->name, tensor->name_len);
-        put_int(to, (size_t)tensor->dtype);
-        // Java knows the spelling of all others.
-        const char *spelling = tensor->dtype == ST_DTYPE_UNKNOWN ? tensor->dtype_name : NULL;
-        put_text(to, spelling, spelling == NULL ? 0 : strlen(spelling));
-        put_int(to, tensor->data != NULL);
-        put_int(to, tensor->shard);
-        put_long(to, tensor->offset);
-        put_long(to, tensor->size);
-        put_long(to, tensor->element_count);
-        put_int(to, tensor->rank);
-        put(to, tensor->shape, tensor->rank * sizeof *tensor->shape);
-    }
     const st_metadata *entries = st_metadata_entries(checkpoint, &count);
     put_int(to, entries == NULL ? (size_t)-1 : count);
     for (const st_metadata *entry = entries; entry != entries + count; entry++) {
         put_text(to, entry->key, entry->key_len);
         put_text(to, entry->value, entry->value_len);
     }
+    const st_tensor *tensors = st_tensors(checkpoint, &count);
+    put_int(to, count);
+    // Rows of one length, and after them what has none: shape, name and spelling of each.
+    block texts = {to->at, to->size + count * ROW};
+    for (const st_tensor *tensor = tensors; tensor != tensors + count; tensor++) {
+        size_t shape_at = texts.size;
+        put(&texts, tensor->shape, tensor->rank * sizeof *tensor->shape);
+        size_t name_at = texts.size;
+        put(&texts, tensor->name, tensor->name_len);
+        if (tensor->dtype < ST_DTYPE_BOOL || tensor->dtype > ST_DTYPE_U64) {
+            put(&texts, tensor->dtype_name, strlen(tensor->dtype_name));
+        }
+        put_row(to, tensor, name_at, shape_at);
+    }
+    to->size = texts.size;
 }
 
 JNIEXPORT jbyteArray JNICALL Java_org_safetensors_Native_records(JNIEnv *env, jclass class, jlong checkpoint)
@@ -249,18 +268,97 @@ JNIEXPORT jbyteArray JNICALL Java_org_safetensors_Native_records(JNIEnv *env, jc
     block records = {NULL, 0};
     put_records(&records, pointer_of(checkpoint));
     // A header would have to be of gigabytes; but the limit on it is the caller's.
-    if (records.size > INT32_MAX || (records.at = malloc(records.size)) == NULL) {
+    if (records.size > INT32_MAX) {
+        throw_out_of_memory(env, "the list of tensors");
+        return NULL;
+    }
+    jbyteArray array = (*env)->NewByteArray(env, (jsize)records.size);
+    if (array == NULL) {
+        return NULL;
+    }
+    // No copy of it, where the collector can do without one; nothing here waits.
+    records.at = (*env)->GetPrimitiveArrayCritical(env, array, NULL);
+    if (records.at == NULL) {
         throw_out_of_memory(env, "the list of tensors");
         return NULL;
     }
     records.size = 0;
     put_records(&records, pointer_of(checkpoint));
-    jbyteArray array = (*env)->NewByteArray(env, (jsize)records.size);
-    if (array != NULL) {
-        (*env)->SetByteArrayRegion(env, array, 0, (jsize)records.size, (const jbyte *)records.at);
-    }
-    free(records.at);
+    (*env)->ReleasePrimitiveArrayCritical(env, array, records.at, 0);
     return array;
+}
+
+JNIEXPORT jint JNICALL Java_org_safetensors_Native_find(JNIEnv *env, jclass class, jlong checkpoint, jbyteArray name)
+{
+    (void)class;
+    char *text = text_of(env, name);
+    if (text == NULL) {
+        return -1;
+    }
+    const st_tensor *found =
+        st_find_tensor_n(pointer_of(checkpoint), text, (size_t)(*env)->GetArrayLength(env, name));
+    free(text);
+    return found == NULL ? -1 : (jint)(found - st_tensors(pointer_of(checkpoint), NULL));
+}
+
+// -------------------------------------------------------------------- validate
+
+typedef struct report {
+    JNIEnv *env;
+    jobject bridge;
+} report;
+
+// A byte[] of a text; NULL for NULL, and where there is no memory, with an exception pending.
+static jbyteArray bytes_of(JNIEnv *env, const char *text, size_t length)
+{
+    jbyteArray bytes = text == NULL ? NULL : (*env)->NewByteArray(env, (jsize)length);
+    if (bytes != NULL) {
+        (*env)->SetByteArrayRegion(env, bytes, 0, (jsize)length, (const jbyte *)text);
+    }
+    return bytes;
+}
+
+// Called on the thread that validates.
+static int32_t report_problem(void *user_data, const st_problem *problem)
+{
+    const report *to = user_data;
+    JNIEnv *env = to->env;
+    // There may be more problems than local references.
+    if ((*env)->PushLocalFrame(env, 8) != JNI_OK) {
+        exception_cleared(env);
+        return 1;
+    }
+    jbyteArray file = bytes_of(env, problem->file, problem->file_len);
+    jbyteArray tensor = (*env)->ExceptionCheck(env) ? NULL : bytes_of(env, problem->tensor, problem->tensor_len);
+    jbyteArray text = (*env)->ExceptionCheck(env) ? NULL : bytes_of(env, problem->text, strlen(problem->text));
+    jboolean goes_on = JNI_FALSE;
+    if (!(*env)->ExceptionCheck(env)) {
+        goes_on = (*env)->CallBooleanMethod(env, to->bridge, bridge.report_problem, (jint)problem->code,
+                                            (jint)problem->fatal, (jlong)problem->position, file, tensor, text);
+    }
+    if (exception_cleared(env)) {
+        goes_on = JNI_FALSE;
+    }
+    (*env)->PopLocalFrame(env, NULL);
+    return goes_on ? 0 : 1;
+}
+
+JNIEXPORT void JNICALL Java_org_safetensors_Native_validate(JNIEnv *env, jclass class, jbyteArray path,
+                                                           jlongArray packed, jobject bridge_object)
+{
+    (void)class;
+    st_error error;
+    st_open_options options = options_of(env, packed);
+    report to = {env, bridge_object};
+    char *text = text_of(env, path);
+    if (text == NULL) {
+        return;
+    }
+    st_status status = st_validate(text, &options, report_problem, &to, &error);
+    free(text);
+    if (status != ST_OK) {
+        throw_error(env, &error);
+    }
 }
 
 // ------------------------------------------------------------------------ read

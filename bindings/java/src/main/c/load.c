@@ -112,9 +112,10 @@ static bool load_read(JNIEnv *env, load *this, jlong checkpoint, jlongArray item
 }
 
 JNIEXPORT void JNICALL Java_org_safetensors_Native_load(JNIEnv *env, jclass class, jlong checkpoint, jlongArray items,
-                                                       jint count, jlongArray options, jobject bridge_object)
+                                                       jint count, jlongArray options, jobject bridge_object,
+                                                       jlong cancel)
 {
-    (void)class;
+    (void)class, (void)cancel;
     st_error error;
     load this;
     st_status status = ST_OK;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What all of the shim needs: classes, threads, exceptions, memory.
 
+#define _POSIX_C_SOURCE 200809L
 #include "shim.h"
 
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 bridges bridge;
 static JavaVM *vm;
@@ -198,6 +200,7 @@ static bool found_bridges(JNIEnv *env)
            (bridge.resolver_open = method_of(env, RESOLVER, "open", "([B)L" SOURCE ";")) != NULL &&
            (bridge.resolver_failure = field_of(env, RESOLVER, "failure", "I")) != NULL &&
            (bridge.progress_report = method_of(env, PACKAGE "ProgressBridge", "report", "(JJ)Z")) != NULL &&
+           (bridge.report_problem = method_of(env, PACKAGE "ReportBridge", "problem", "(IIJ[B[B[B)Z")) != NULL &&
            (bridge.load_chunk = method_of(env, PACKAGE "LoadBridge", "chunk", "(JJJJ)Z")) != NULL &&
            (bridge.load_await = method_of(env, PACKAGE "LoadBridge", "await", "(J)Z")) != NULL;
 }
@@ -223,6 +226,47 @@ JNIEXPORT void JNICALL Java_org_safetensors_Native_freeBuffer(JNIEnv *env, jclas
     (void)env, (void)class;
     st_buffer buffer = {pointer_of(address), (size_t)size};
     st_buffer_free(&buffer);
+}
+
+JNIEXPORT jlong JNICALL Java_org_safetensors_Native_descriptorLimit(JNIEnv *env, jclass class)
+{
+    (void)env, (void)class;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur > INT32_MAX) {
+        return INT32_MAX;
+    }
+    return (jlong)limit.rlim_cur;
+}
+
+JNIEXPORT jlong JNICALL Java_org_safetensors_Native_mappingLimit(JNIEnv *env, jclass class)
+{
+    (void)env, (void)class;
+    long limit = 65530; // Linux's own default, and not far off elsewhere
+    FILE *file = fopen("/proc/sys/vm/max_map_count", "r");
+    if (file != NULL) {
+        if (fscanf(file, "%ld", &limit) != 1) {
+            limit = 65530;
+        }
+        fclose(file);
+    }
+    return limit;
+}
+
+JNIEXPORT jlong JNICALL Java_org_safetensors_Native_allocate(JNIEnv *env, jclass class, jlong size)
+{
+    (void)class;
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, size == 0 ? 64 : (size_t)size) != 0) {
+        throw_out_of_memory(env, "a copy of the file");
+        return 0;
+    }
+    return value_of(memory);
+}
+
+JNIEXPORT void JNICALL Java_org_safetensors_Native_release(JNIEnv *env, jclass class, jlong address)
+{
+    (void)env, (void)class;
+    free(pointer_of(address));
 }
 
 JNIEXPORT jobject JNICALL Java_org_safetensors_Native_buffer(JNIEnv *env, jclass class, jlong address, jlong size)

@@ -30,7 +30,7 @@ static inline jlong value_of(const void *pointer)
 
 // The bridges' methods and fields, found once by initialize.
 typedef struct bridges {
-    jmethodID source_read_at, source_release, resolver_open, progress_report, load_chunk, load_await;
+    jmethodID source_read_at, source_release, resolver_open, progress_report, load_chunk, load_await, report_problem;
     jfieldID source_size, source_preferred_read, source_max_parallel, resolver_failure;
 } bridges;
 extern bridges bridge;

@@ -15,7 +15,9 @@ public enum Access {
     /** In {@link Shard#access()} only: memory that was given to {@code Checkpoint.open}. */
     MEMORY,
     /** In {@link Shard#access()} only: a {@link Source}. */
-    CALLBACK;
+    CALLBACK,
+    /** In {@link Shard#access()} only: something that a newer native library knows and this jar does not. */
+    UNRECOGNIZED;
 
     private static final Access[] BY_NUMBER = values();
 
@@ -25,6 +27,6 @@ public enum Access {
     }
 
     static Access of(int number) {
-        return BY_NUMBER[number];
+        return number >= 0 && number < UNRECOGNIZED.ordinal() ? BY_NUMBER[number] : UNRECOGNIZED;
     }
 }

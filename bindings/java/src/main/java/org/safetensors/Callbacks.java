@@ -50,6 +50,11 @@ final class Callbacks {
                 : thrown(thrown, error.status(), error.getMessage());
     }
 
+    /** Whether bytes come through callbacks. */
+    boolean hasSources() {
+        return !sources.isEmpty();
+    }
+
     void add(SourceBridge source) {
         sources.add(source);
     }
@@ -103,6 +108,10 @@ final class Callbacks {
     }
 
     static <T> T run(Body<T> body) throws IOException {
+        return Platform.callback(() -> here(body));
+    }
+
+    private static <T> T here(Body<T> body) throws IOException {
         enter();
         try {
             return body.run();

@@ -11,7 +11,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Optional;
-import java.util.function.LongSupplier;
+import java.util.function.Supplier;
 
 /**
  * One opened set of named tensors: a single {@code .safetensors} file, a sharded model behind its
@@ -35,9 +35,13 @@ import java.util.function.LongSupplier;
  *
  * <p><b>Native memory.</b> The mapping takes address space and page cache, not heap. Beside it native code holds about
  * twice the bytes of the headers, and of shards that are read and not mapped every tensor of which there was a view.
- * The Java heap holds the list of tensors: about 200 bytes each, and 50 more once one has been asked for by name.
+ * The Java heap holds names, shapes and places of tensors in one block: about 60 bytes each beside name and shape, and
+ * 150 more for each {@link Tensor} that has been asked for.
  */
 public final class Checkpoint implements AutoCloseable {
+    /** A virtual thread that reads as much does it on a platform thread. */
+    private static final long MUCH = 1 << 20;
+
     private final Handle handle;
     private final Callbacks failures;
     private final Ownership ownership;
@@ -45,7 +49,10 @@ public final class Checkpoint implements AutoCloseable {
     private final Cleaner.Cleanable cleanable;
     private volatile Map<String, Tensor> byName;
 
-    private Checkpoint(long pointer, Callbacks failures, ByteBuffer memory) {
+    /** By now looked up by name; need not be exact. */
+    private int lookups;
+
+    private Checkpoint(long pointer, Callbacks failures, Memory memory) {
         this.failures = failures;
         Ownership owned = new Ownership(pointer, memory);
         ownership = owned;
@@ -54,7 +61,8 @@ public final class Checkpoint implements AutoCloseable {
             owned.close();
         });
         try {
-            records = Records.of(Native.records(pointer), this);
+            records = new Records(Native.records(pointer), this);
+            owned.holds(records.shards());
             cleanable = Memory.CLEANER.register(this, handle::closeLater);
         } catch (Throwable thrown) {
             handle.closeLater();
@@ -82,8 +90,9 @@ public final class Checkpoint implements AutoCloseable {
      * @throws SafetensorsException with {@link Status#IO} where it can't be reached, or the rule that a file breaks
      */
     public static Checkpoint open(Path path, OpenOptions options) {
-        Ownership.makeRoom();
-        return new Checkpoint(Native.open(Text.path(path), options.packed()), new Callbacks(), null);
+        byte[] bytes = Text.path(path);
+        long[] packed = options.packed();
+        return Scarce.retrying(() -> new Checkpoint(Native.open(bytes, packed), new Callbacks(), null));
     }
 
     /**
@@ -100,15 +109,24 @@ public final class Checkpoint implements AutoCloseable {
      * Opens one file's bytes that are in memory already.
      *
      * @param file the bytes between its position and its limit; if it is direct, views lead into it, and it must not
-     *     change while there are any; if not, its bytes are copied
+     *     change while there are any; if not, its bytes are copied, and the copy goes at closing
+     *     where there are no views
      * @param options how
      * @return the checkpoint, to be closed
      * @throws SafetensorsException with the rule that the file breaks
      */
     public static Checkpoint open(ByteBuffer file, OpenOptions options) {
-        Memory memory = Memory.readable(file);
-        long pointer = Native.openMemory(memory.address(), memory.size(), options.packed());
-        return new Checkpoint(pointer, new Callbacks(), memory.owner());
+        long[] packed = options.packed();
+        Scarce.makeRoom();
+        Memory memory = Memory.readableUntilFreed(file);
+        long pointer;
+        try {
+            pointer = Native.openMemory(memory.address(), memory.size(), packed);
+        } catch (Throwable thrown) {
+            memory.free();
+            throw thrown;
+        }
+        return new Checkpoint(pointer, new Callbacks(), memory);
     }
 
     /**
@@ -165,9 +183,10 @@ public final class Checkpoint implements AutoCloseable {
         return open(failures, () -> Native.openResolved(bridge, bytes, packed));
     }
 
-    private static Checkpoint open(Callbacks failures, LongSupplier open) {
+    private static Checkpoint open(Callbacks failures, Supplier<Long> open) {
+        Scarce.makeRoom();
         try {
-            return new Checkpoint(open.getAsLong(), failures, null);
+            return new Checkpoint(Platform.call(open, () -> {}), failures, null);
         } catch (SafetensorsException e) {
             failures.closeSources();
             throw failures.cause(e);
@@ -203,21 +222,27 @@ public final class Checkpoint implements AutoCloseable {
     public Tensor get(String name) {
         Tensor tensor = lookup(name);
         if (tensor == null) {
-            String text = "no tensor " + Text.quoted(name) + " among the " + records.tensors().size() + " there are";
+            String text = "no tensor " + Text.quoted(name) + " among the " + records.count() + " there are";
             throw new SafetensorsException(Status.NOT_FOUND, text);
         }
         return tensor;
     }
 
     /**
-     * By a map on this side, made when it is first needed: among 300 tensors as among 100,000 it takes about half the
-     * time of a crossing to the library's own table and back. (Names made to collide don't harm a HashMap of Strings.)
+     * By the library's own table at first, and by a map on this side once that many have been asked for that making it
+     * has paid: it takes about half the time of a crossing and back. (Names made to collide don't harm a HashMap of
+     * Strings.)
      */
     private Tensor lookup(String name) {
         handle.requireOpen();
         Map<String, Tensor> map = byName;
         if (map == null) {
-            map = new HashMap<>(2 * records.tensors().size());
+            if (lookups++ < records.count() / 4) {
+                byte[] bytes = Text.utf8OrNull(Objects.requireNonNull(name, "name"));
+                int found = bytes == null ? -1 : use(pointer -> Native.find(pointer, bytes));
+                return found < 0 ? null : records.tensor(found);
+            }
+            map = new HashMap<>(2 * records.count());
             for (Tensor tensor : records.tensors()) {
                 map.put(tensor.name(), tensor);
             }
@@ -255,7 +280,7 @@ public final class Checkpoint implements AutoCloseable {
 
     /**
      * Loads tensors into memory of the caller's: in file order, in large requests, on several threads. An interrupt of
-     * the calling thread cancels, and stays set. After a failure the contents of destinations are unspecified.
+     * the calling thread cancels it, within the read that is under way, and stays set. After a failure the contents of destinations are unspecified.
      *
      * @param items what goes where
      * @param options how
@@ -267,13 +292,15 @@ public final class Checkpoint implements AutoCloseable {
         long[] packed = LoadItem.packed(fixed, this);
         long[] how = options.packed();
         try {
-            use(pointer -> {
-                Native.load(pointer, packed, fixed.size(), how, bridge);
+            Interrupts.watch(bridge);
+            use(bridge::interrupt, Long.MAX_VALUE, pointer -> {
+                Native.load(pointer, packed, fixed.size(), how, bridge, bridge.cancelAddress());
                 return null;
             });
         } catch (SafetensorsException e) {
             throw bridge.cause(e);
         } finally {
+            Interrupts.forget(bridge);
             Reference.reachabilityFence(fixed);
             Reference.reachabilityFence(bridge);
         }
@@ -341,9 +368,21 @@ public final class Checkpoint implements AutoCloseable {
 
     /** Runs a native call as a user of the handle; what a source threw comes out of it. */
     <T> T use(Call<T> call) {
+        return use(() -> {}, 0, call);
+    }
+
+    /** The same for a call that reads so many bytes. */
+    <T> T use(long bytes, Call<T> call) {
+        return use(() -> {}, bytes, call);
+    }
+
+    /** Virtual threads don't wait inside native code for callbacks, or for much I/O. */
+    private <T> T use(Runnable interrupted, long bytes, Call<T> call) {
         long pointer = handle.enter();
         try {
-            return call.with(pointer);
+            return bytes >= MUCH || bytes > 0 && failures.hasSources()
+                    ? Platform.call(() -> call.with(pointer), interrupted)
+                    : call.with(pointer);
         } catch (SafetensorsException e) {
             throw failures.cause(e);
         } finally {
@@ -352,8 +391,21 @@ public final class Checkpoint implements AutoCloseable {
         }
     }
 
-    /** One more owner of the native checkpoint, for a view; called within {@link #use}. */
-    Runnable share() {
-        return ownership.share();
+    /** Makes a view of an address, with a share of the native checkpoint to be given up at its end. */
+    interface View<T> {
+        T of(long address, Runnable share);
+    }
+
+    /** A view of a tensor, whose bytes are read first where nothing is mapped. */
+    <T> T view(Tensor tensor, View<T> view) {
+        boolean mapped = tensor.isMapped();
+        if (mapped || tensor.size() == 0) {
+            return use(pointer -> view.of(Native.data(pointer, tensor.index()), ownership.share()));
+        }
+        return Scarce.retrying(() -> use(tensor.size(), pointer -> {
+            long address = Native.data(pointer, tensor.index());
+            ownership.holds(tensor.index(), tensor.size());
+            return view.of(address, ownership.share());
+        }));
     }
 }

@@ -51,13 +51,20 @@ public enum Dtype {
      * None of the above, kept as opaque bytes on request ({@link OpenOptions#tolerateUnknownDtypes(boolean)});
      * {@link Tensor#dtypeName()} has the file's spelling.
      */
-    UNKNOWN(255, 0);
+    UNKNOWN(255, 0),
+    /**
+     * One of a newer native library, which this jar does not know: its bytes are there as any other's, and
+     * {@link Tensor#dtypeName()} has its spelling.
+     */
+    UNRECOGNIZED(-1, 0);
 
     private static final Dtype[] BY_NUMBER = new Dtype[256];
 
     static {
         for (Dtype dtype : values()) {
-            BY_NUMBER[dtype.number] = dtype;
+            if (dtype.number >= 0) {
+                BY_NUMBER[dtype.number] = dtype;
+            }
         }
     }
 
@@ -69,17 +76,18 @@ public enum Dtype {
         this.bits = bits;
     }
 
-    /** {@return bits of one element: 4, 6, 8, 16, 32 or 64; 0 for {@link #UNKNOWN}} */
+    /** {@return bits of one element: 4, 6, 8, 16, 32 or 64; 0 for the last two} */
     public int bits() {
         return bits;
     }
 
-    /** {@return the number that C has for it; numbers never change} */
+    /** {@return the number that C has for it; numbers never change; -1 for {@link #UNRECOGNIZED}} */
     public int number() {
         return number;
     }
 
     static Dtype of(int number) {
-        return BY_NUMBER[number];
+        Dtype known = number >= 0 && number < BY_NUMBER.length ? BY_NUMBER[number] : null;
+        return known == null ? UNRECOGNIZED : known;
     }
 }

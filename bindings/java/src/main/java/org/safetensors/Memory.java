@@ -11,9 +11,13 @@ import java.nio.ReadOnlyBufferException;
  * Memory as native code sees it, and the buffer that keeps it alive: who hands the address over calls {@link #keep()}
  * after the call.
  */
-record Memory(long address, long size, ByteBuffer owner) {
+record Memory(long address, long size, ByteBuffer owner, boolean isCopy) {
     /** Releases what is no longer reachable. */
     static final Cleaner CLEANER = Cleaner.create();
+
+    Memory(long address, long size, ByteBuffer owner) {
+        this(address, size, owner, false);
+    }
 
     /** What is between a direct buffer's position and its limit. */
     static Memory of(ByteBuffer buffer) {
@@ -38,6 +42,31 @@ record Memory(long address, long size, ByteBuffer owner) {
     /** What is between any buffer's position and its limit, copied if it is not direct. */
     static Memory readable(ByteBuffer buffer) {
         return of(buffer.isDirect() ? buffer : ByteBuffer.allocateDirect(buffer.remaining()).put(buffer.duplicate()).flip());
+    }
+
+    /** The same in memory that somebody has to {@link #free}, if it is not direct. */
+    static Memory readableUntilFreed(ByteBuffer buffer) {
+        if (buffer.isDirect()) {
+            return of(buffer);
+        }
+        int size = buffer.remaining();
+        Scarce.BYTES.take(size);
+        try {
+            long address = Scarce.retrying(() -> Native.allocate(size));
+            Native.buffer(address, size).put(buffer.duplicate());
+            return new Memory(address, size, null, true);
+        } catch (Throwable thrown) {
+            Scarce.BYTES.giveBack(size);
+            throw thrown;
+        }
+    }
+
+    /** Releases a copy; once. */
+    void free() {
+        if (isCopy) {
+            Native.release(address);
+            Scarce.BYTES.giveBack(size);
+        }
     }
 
     void keep() {

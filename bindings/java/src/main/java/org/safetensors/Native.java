@@ -36,6 +36,9 @@ final class Native {
     /** Everything about a checkpoint but its bytes, as {@link Records} reads it. */
     static native byte[] records(long checkpoint);
 
+    /** The number of the tensor of this name, in UTF-8; -1: there is none. */
+    static native int find(long checkpoint, byte[] name);
+
     /** Where a tensor's bytes are; reads them first if nothing is mapped. */
     static native long data(long checkpoint, int tensor);
 
@@ -48,11 +51,13 @@ final class Native {
     static native long[] sliceShape(long checkpoint, int tensor, long[] ranges);
 
     /** Items and options are as LoadItem and LoadOptions pack them. */
-    static native void load(long checkpoint, long[] items, int count, long[] options, LoadBridge bridge);
+    static native void load(long checkpoint, long[] items, int count, long[] options, LoadBridge bridge, long cancel);
 
     static native long[] plan(long checkpoint, long[] items, int count, long[] options);
 
     static native void prefetch(long checkpoint, int[] tensors);
+
+    static native void validate(byte[] path, long[] options, ReportBridge report);
 
     // Writing. What is given is as SaveOptions packs it; source may be 0.
 
@@ -71,7 +76,18 @@ final class Native {
 
     static native void setMetadata(byte[] path, long[] given, boolean inPlace, boolean sync);
 
-    // Memory.
+    // Memory, and what the process may have.
+
+    /** Most open files. */
+    static native long descriptorLimit();
+
+    /** Most mappings. */
+    static native long mappingLimit();
+
+    /** Aligned to 64 bytes, for {@link #release}. */
+    static native long allocate(long size);
+
+    static native void release(long address);
 
     static native void convert(int from, long source, int to, long target, long count);
 

@@ -4,6 +4,7 @@ package org.safetensors;
 import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
@@ -74,11 +75,23 @@ final class NativeLibrary {
             throw linkError("can't unpack " + resource + " into " + System.getProperty("java.io.tmpdir"), e);
         } catch (UnsatisfiedLinkError e) {
             throw file == null ? e : linkError("can't load " + resource + " from " + file
-                    + " (where the folder forbids programs, choose another with -Djava.io.tmpdir): " + e.getMessage(), e);
+                    + needs(platform) + " (where the folder forbids programs, choose another with -Djava.io.tmpdir): "
+                    + e.getMessage(), e);
         } finally {
             // Loaded, it needs its name no more.
             delete(file);
             delete(folder);
+        }
+    }
+
+    /** What the build has found out about the library in the jar. */
+    private static String needs(String platform) {
+        String resource = "/org/safetensors/native/" + platform + "/needs";
+        try (InputStream bytes = NativeLibrary.class.getResourceAsStream(resource)) {
+            String text = bytes == null ? "" : new String(bytes.readAllBytes(), StandardCharsets.UTF_8);
+            return text.isEmpty() ? "" : ", which needs " + text;
+        } catch (IOException e) {
+            return "";
         }
     }
 

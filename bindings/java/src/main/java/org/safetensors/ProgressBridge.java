@@ -6,6 +6,7 @@ class ProgressBridge {
     private final Progress progress;
     private final Thread caller = Thread.currentThread();
     private volatile Throwable failure;
+    private volatile boolean interrupted;
 
     /** Progress may be null. A thread that is interrupted already begins nothing. */
     ProgressBridge(Progress progress) {
@@ -18,11 +19,20 @@ class ProgressBridge {
     /** Called by the shim, maybe on another thread. */
     final boolean report(long done, long total) {
         try {
-            return !caller.isInterrupted()
+            return !isInterrupted()
                     && (progress == null || Callbacks.run(() -> progress.report(done, total)));
         } catch (Throwable thrown) {
             return fail(thrown);
         }
+    }
+
+    /** The caller was interrupted, which may not show on the thread any more. */
+    void interrupt() {
+        interrupted = true;
+    }
+
+    final boolean isInterrupted() {
+        return interrupted || caller.isInterrupted();
     }
 
     final boolean fail(Throwable thrown) {

@@ -1,89 +1,192 @@
 // SPDX-License-Identifier: Apache-2.0
 package org.safetensors;
 
+import java.lang.invoke.MethodHandles;
+import java.lang.invoke.VarHandle;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
+import java.util.AbstractList;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.RandomAccess;
 
 /**
- * Everything about a checkpoint but its tensors' bytes.
- *
- * @param metadata null where there is none, which differs from one without entries
+ * Everything about a checkpoint but its tensors' bytes, in the one block that the shim fills in one crossing: files,
+ * metadata, then a row for each tensor, then names and shapes. A {@link Tensor} is made when it is first asked for and
+ * reads its row.
  */
-record Records(List<Shard> shards, List<Tensor> tensors, Map<String, String> metadata) {
-    /** From the one block that the shim fills in one crossing. */
-    static Records of(byte[] bytes, Checkpoint checkpoint) {
-        Reader in = new Reader(bytes);
-        List<Shard> shards = in.shards();
-        return new Records(shards, in.tensors(checkpoint, shards), in.metadata());
+final class Records {
+    private static final VarHandle INT = MethodHandles.byteArrayViewVarHandle(int[].class, ByteOrder.nativeOrder());
+    private static final VarHandle LONG = MethodHandles.byteArrayViewVarHandle(long[].class, ByteOrder.nativeOrder());
+    private static final VarHandle MADE = MethodHandles.arrayElementVarHandle(Tensor[].class);
+
+    // The fields of a row, as put_row in checkpoint.c has them.
+    private static final int OFFSET = 0;
+    private static final int SIZE = 8;
+    private static final int ELEMENTS = 16;
+    private static final int NAME = 24;
+    private static final int NAME_LENGTH = 28;
+    private static final int SHAPE = 32;
+    private static final int RANK = 36;
+    private static final int DTYPE = 40;
+    private static final int SHARD = 44;
+    private static final int SPELLING_LENGTH = 48;
+    private static final int MAPPED = 52;
+    private static final int ROW = 56;
+
+    private final byte[] block;
+    private final List<Shard> shards;
+    private final Map<String, String> metadata;
+    private final int rows;
+    private final Checkpoint checkpoint;
+    private final Tensor[] made;
+
+    Records(byte[] block, Checkpoint checkpoint) {
+        this.block = block;
+        this.checkpoint = checkpoint;
+        ByteBuffer in = ByteBuffer.wrap(block).order(ByteOrder.nativeOrder());
+        shards = shards(in);
+        metadata = metadata(in);
+        made = new Tensor[in.getInt()];
+        rows = in.position();
     }
 
-    private static final class Reader {
-        private final byte[] bytes;
-        private final ByteBuffer in;
+    List<Shard> shards() {
+        return shards;
+    }
 
-        Reader(byte[] bytes) {
-            this.bytes = bytes;
-            in = ByteBuffer.wrap(bytes).order(ByteOrder.nativeOrder());
+    /** Null where there is none, which differs from one without entries. */
+    Map<String, String> metadata() {
+        return metadata;
+    }
+
+    int count() {
+        return made.length;
+    }
+
+    /** The same object each time. */
+    Tensor tensor(int index) {
+        Tensor tensor = (Tensor) MADE.getAcquire(made, index);
+        if (tensor == null) {
+            Tensor fresh = new Tensor(checkpoint, this, index);
+            Tensor other = (Tensor) MADE.compareAndExchange(made, index, (Tensor) null, fresh);
+            tensor = other == null ? fresh : other;
+        }
+        return tensor;
+    }
+
+    List<Tensor> tensors() {
+        return new All();
+    }
+
+    private final class All extends AbstractList<Tensor> implements RandomAccess {
+        @Override
+        public Tensor get(int index) {
+            return tensor(index);
         }
 
-        List<Shard> shards() {
-            int count = in.getInt();
-            List<Shard> found = new ArrayList<>(count);
-            for (int i = 0; i < count; i++) {
-                found.add(new Shard(text(), in.getLong(), in.getLong(), in.getLong(), Access.of(in.getInt()), text()));
-            }
-            return Collections.unmodifiableList(found);
+        @Override
+        public int size() {
+            return made.length;
         }
+    }
 
-        List<Tensor> tensors(Checkpoint checkpoint, List<Shard> shards) {
-            int count = in.getInt();
-            List<Tensor> found = new ArrayList<>(count);
-            for (int i = 0; i < count; i++) {
-                String name = text();
-                Dtype dtype = Dtype.of(in.getInt());
-                String unknown = text();
-                boolean mapped = in.getInt() != 0;
-                Shard shard = shards.get(in.getInt());
-                long offset = in.getLong();
-                long size = in.getLong();
-                long elements = in.getLong();
-                long[] shape = new long[in.getInt()];
-                for (int d = 0; d < shape.length; d++) {
-                    shape[d] = in.getLong();
-                }
-                String spelling = unknown == null ? dtype.name() : unknown;
-                found.add(new Tensor(checkpoint, i, name, dtype, spelling, shape, elements, shard, offset, size, mapped));
-            }
-            return Collections.unmodifiableList(found);
-        }
+    // The fields of a tensor.
 
-        Map<String, String> metadata() {
-            int count = in.getInt();
-            if (count < 0) {
-                return null;
-            }
-            Map<String, String> found = new LinkedHashMap<>();
-            for (int i = 0; i < count; i++) {
-                found.put(text(), text());
-            }
-            return Collections.unmodifiableMap(found);
-        }
+    String name(int index) {
+        return text(number(index, NAME), number(index, NAME_LENGTH));
+    }
 
-        /** Null where C has NULL. */
-        private String text() {
-            int length = in.getInt();
-            if (length < 0) {
-                return null;
-            }
-            String text = new String(bytes, in.position(), length, StandardCharsets.UTF_8);
-            in.position(in.position() + length);
-            return text;
+    Dtype dtype(int index) {
+        return Dtype.of(number(index, DTYPE));
+    }
+
+    /** Null where Java knows it. The text follows the name. */
+    String spelling(int index) {
+        int length = number(index, SPELLING_LENGTH);
+        return length < 0 ? null : text(number(index, NAME) + number(index, NAME_LENGTH), length);
+    }
+
+    Shard shard(int index) {
+        return shards.get(number(index, SHARD));
+    }
+
+    long offset(int index) {
+        return longNumber(index, OFFSET);
+    }
+
+    long size(int index) {
+        return longNumber(index, SIZE);
+    }
+
+    long elementCount(int index) {
+        return longNumber(index, ELEMENTS);
+    }
+
+    boolean isMapped(int index) {
+        return number(index, MAPPED) != 0;
+    }
+
+    int rank(int index) {
+        return number(index, RANK);
+    }
+
+    long[] shape(int index) {
+        long[] shape = new long[rank(index)];
+        int at = number(index, SHAPE);
+        for (int d = 0; d < shape.length; d++) {
+            shape[d] = (long) LONG.get(block, at + 8 * d);
         }
+        return shape;
+    }
+
+    private int number(int index, int field) {
+        return (int) INT.get(block, rows + index * ROW + field);
+    }
+
+    private long longNumber(int index, int field) {
+        return (long) LONG.get(block, rows + index * ROW + field);
+    }
+
+    private String text(int at, int length) {
+        return new String(block, at, length, StandardCharsets.UTF_8);
+    }
+
+    // What is before the rows.
+
+    private List<Shard> shards(ByteBuffer in) {
+        int count = in.getInt();
+        List<Shard> found = new ArrayList<>(count);
+        for (int i = 0; i < count; i++) {
+            found.add(new Shard(text(in), in.getLong(), in.getLong(), in.getLong(), Access.of(in.getInt()), text(in)));
+        }
+        return Collections.unmodifiableList(found);
+    }
+
+    private Map<String, String> metadata(ByteBuffer in) {
+        int count = in.getInt();
+        if (count < 0) {
+            return null;
+        }
+        Map<String, String> found = new LinkedHashMap<>();
+        for (int i = 0; i < count; i++) {
+            found.put(text(in), text(in));
+        }
+        return Collections.unmodifiableMap(found);
+    }
+
+    /** Null where C has NULL. */
+    private String text(ByteBuffer in) {
+        int length = in.getInt();
+        if (length < 0) {
+            return null;
+        }
+        String text = text(in.position(), length);
+        in.position(in.position() + length);
+        return text;
     }
 }

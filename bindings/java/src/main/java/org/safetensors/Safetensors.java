@@ -4,8 +4,11 @@ package org.safetensors;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
+import java.util.function.Predicate;
 
 /** What needs no open checkpoint: writing, converting, the version. */
 public final class Safetensors {
@@ -72,12 +75,17 @@ public final class Safetensors {
      * @throws SafetensorsException as {@link #save}; with {@link Status#UNSUPPORTED} for several files, or over 2 GiB
      */
     public static ByteBuffer serialize(List<TensorSpec> tensors, Map<String, String> metadata, SaveOptions options) {
+        Scarce.makeRoom();
         long[] memory = write(tensors, metadata, options, Native::serialize);
         if (memory[1] > Integer.MAX_VALUE) {
             Native.freeBuffer(memory[0], memory[1]);
             throw new SafetensorsException(Status.UNSUPPORTED, memory[1] + " bytes are too many for a ByteBuffer: save them");
         }
-        return Memory.owned(memory[0], (int) memory[1], () -> Native.freeBuffer(memory[0], memory[1]));
+        Scarce.BYTES.take(memory[1]);
+        return Memory.owned(memory[0], (int) memory[1], () -> {
+            Native.freeBuffer(memory[0], memory[1]);
+            Scarce.BYTES.giveBack(memory[1]);
+        });
     }
 
     private interface Write<T> {
@@ -88,7 +96,8 @@ public final class Safetensors {
             List<TensorSpec> tensors, Map<String, String> metadata, SaveOptions options, Write<T> write) {
         ProgressBridge bridge = new ProgressBridge(options.progress);
         try {
-            return new Given(tensors, metadata, options).use((given, source) -> write.with(given, source, bridge));
+            return new Given(tensors, metadata, options).use(
+                    (given, source) -> Platform.call(() -> write.with(given, source, bridge), bridge::interrupt));
         } catch (SafetensorsException e) {
             throw bridge.cause(e);
         }
@@ -122,6 +131,53 @@ public final class Safetensors {
         Packer packer = new Packer();
         Given.pack(packer, metadata);
         Native.setMetadata(Text.path(path), packer.words(), inPlace, sync);
+    }
+
+    /**
+     * Everything that is wrong with a file, an index and its shards, or a folder. Reads headers and no tensors.
+     *
+     * @param path what {@code Checkpoint.open} would be given
+     * @return each broken rule, where opening stops at the first, and {@link Status#IO} where it can't be reached; empty
+     *     where all is right
+     */
+    public static List<Problem> validate(Path path) {
+        List<Problem> all = new ArrayList<>();
+        try {
+            validate(path, new OpenOptions(), problem -> {
+                all.add(problem);
+                return true;
+            });
+        } catch (SafetensorsException e) {
+            // It repeats the first problem that is fatal, or has another reason.
+            if (all.stream().noneMatch(problem -> problem.fatal() && problem.status() == e.status())) {
+                throw e;
+            }
+        }
+        return all;
+    }
+
+    /**
+     * Tells a report of everything that is wrong with a file, an index and its shards, or a folder.
+     *
+     * @param path what {@code Checkpoint.open} would be given
+     * @param options how it would be opened; access and prefetch are of no effect
+     * @param report called with each broken rule, on this thread; false ends the call. What it throws comes out
+     * @throws SafetensorsException what {@code Checkpoint.open} would say with these options; with
+     *     {@link Status#CANCELLED} where the report ended it
+     */
+    public static void validate(Path path, OpenOptions options, Predicate<Problem> report) {
+        ReportBridge bridge = new ReportBridge(Objects.requireNonNull(report, "report"));
+        byte[] bytes = Text.path(path);
+        long[] packed = options.packed();
+        try {
+            Scarce.makeRoom();
+            Platform.call(() -> {
+                Native.validate(bytes, packed, bridge);
+                return null;
+            }, () -> {});
+        } catch (SafetensorsException e) {
+            throw bridge.cause(e);
+        }
     }
 
     /**

@@ -5,7 +5,7 @@ package org.safetensors;
 final class Segments {
     private Segments() {}
 
-    static <S> S of(Class<S> type, Checkpoint checkpoint, int tensor, long size) {
+    static <S> S of(Class<S> type, Tensor tensor) {
         throw new UnsupportedOperationException("memory segments need Java 22 or newer, and this library's jar as a jar");
     }
 }

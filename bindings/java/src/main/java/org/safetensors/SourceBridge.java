@@ -8,8 +8,14 @@ import java.util.concurrent.atomic.AtomicBoolean;
 
 /** A {@link Source} as the shim sees it: nothing is thrown through C. */
 final class SourceBridge {
-    /** The library asks again for what is missing, so a piece need not be larger. */
-    private static final int PIECE = 1 << 20;
+    /** Most that is read at once where a source has no preference; the library asks again for what is missing. */
+    private static final int PIECE = 8 << 20;
+
+    /** The least to try where direct memory is short. */
+    private static final int LEAST = 64 << 10;
+
+    /** Preferences beyond are cut: a buffer has no room for more. */
+    private static final int MOST = 1 << 30;
 
     private final Source source;
     private final Callbacks failures;
@@ -51,11 +57,8 @@ final class SourceBridge {
     /** Called by the shim. Bytes read, or the negative number of a failure. */
     int readAt(long offset, long address, long length) {
         try {
-            int wanted = (int) Math.min(length, PIECE);
-            ByteBuffer piece = pieces.poll();
-            if (piece == null || piece.capacity() < wanted) {
-                piece = ByteBuffer.allocateDirect(wanted);
-            }
+            ByteBuffer piece = piece((int) Math.min(length, preferredRead == 0 ? PIECE : Math.min(preferredRead, MOST)));
+            int wanted = (int) Math.min(length, piece.capacity());
             ByteBuffer dst = piece.clear().limit(wanted).slice();
             int done = Callbacks.run(() -> source.readAt(offset, dst));
             if (done > wanted) {
@@ -68,6 +71,26 @@ final class SourceBridge {
             return Math.max(done, 0);
         } catch (Throwable thrown) {
             return failures.keep(thrown);
+        }
+    }
+
+    /** A piece with this room, or with less where there is no memory for it. */
+    private ByteBuffer piece(int room) {
+        ByteBuffer piece = pieces.poll();
+        if (piece != null && piece.capacity() >= room) {
+            return piece;
+        }
+        for (int size = room; ; size /= 2) {
+            try {
+                return ByteBuffer.allocateDirect(size);
+            } catch (OutOfMemoryError e) {
+                if (piece != null) {
+                    return piece;
+                }
+                if (size <= LEAST) {
+                    throw e;
+                }
+            }
         }
     }
 
@@ -84,5 +107,6 @@ final class SourceBridge {
         } catch (Throwable thrown) {
             failures.keepClosing(thrown);
         }
+        pieces.clear();
     }
 }

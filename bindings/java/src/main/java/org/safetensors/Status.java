@@ -7,9 +7,9 @@ package org.safetensors;
 public enum Status {
     /** An argument breaks the rules. */
     INVALID_ARGUMENT(1),
-    /** Memory could not be had; the message says for what and how much. */
+    /** There is no memory; the message says for what and how much. */
     OUT_OF_MEMORY(2),
-    /** The system said no ({@link SafetensorsException#errno()} has its number), or a file ended within a read. */
+    /** A system call failed ({@link SafetensorsException#errno()} has its number), or a file ended within a read. */
     IO(3),
     /** No tensor has this name. */
     NOT_FOUND(4),
@@ -33,7 +33,7 @@ public enum Status {
     HEADER_UTF8(13),
     /** The header is not JSON of the format's form. */
     HEADER_JSON(14),
-    /** A tensor, metadata key or field stands twice. */
+    /** A tensor, metadata key or field appears twice. */
     DUPLICATE_KEY(15),
     /** The metadata is not a map of strings. */
     METADATA(16),
@@ -45,7 +45,7 @@ public enum Status {
     OFFSETS(19),
     /** Data offsets hold more or fewer bytes than dtype and shape need. */
     SIZE_MISMATCH(20),
-    /** Bytes behind the last tensor belong to none; or a writer is to be finished that lacks some. */
+    /** Bytes after the last tensor belong to none; or a writer is to be finished that lacks some. */
     DATA_NOT_COVERED(21),
     /** A tensor of sub-byte elements does not fill whole bytes. */
     SUB_BYTE(22),
@@ -58,13 +58,17 @@ public enum Status {
     /** A quantised group contradicts itself. */
     GROUP(26),
     /** A config.json can't be read. */
-    CONFIG(27);
+    CONFIG(27),
+    /** A code of a newer native library, which this jar does not know; the message says what it is. */
+    UNRECOGNIZED(-1);
 
     private static final Status[] BY_CODE = new Status[28];
 
     static {
         for (Status status : values()) {
-            BY_CODE[status.code] = status;
+            if (status.code >= 0) {
+                BY_CODE[status.code] = status;
+            }
         }
     }
 
@@ -74,12 +78,12 @@ public enum Status {
         this.code = code;
     }
 
-    /** {@return the number that C has for it; numbers never change} */
+    /** {@return the number that C has for it; numbers never change; -1 for {@link #UNRECOGNIZED}} */
     public int code() {
         return code;
     }
 
     static Status of(int code) {
-        return code > 0 && code < BY_CODE.length ? BY_CODE[code] : INTERNAL;
+        return code > 0 && code < BY_CODE.length ? BY_CODE[code] : UNRECOGNIZED;
     }
 }

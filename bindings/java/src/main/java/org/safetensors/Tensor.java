@@ -30,81 +30,72 @@ public final class Tensor {
     private static final ByteBuffer EMPTY = ByteBuffer.allocateDirect(0).asReadOnlyBuffer();
 
     private final Checkpoint checkpoint;
+    private final Records records;
     private final int index;
-    private final String name;
-    private final Dtype dtype;
-    private final String dtypeName;
-    private final long[] shape;
-    private final long elementCount;
-    private final Shard shard;
-    private final long offset;
-    private final long size;
-    private final boolean mapped;
+    /** Read from the records when it is first asked for. */
+    private String name;
 
-    Tensor(
-            Checkpoint checkpoint, int index, String name, Dtype dtype, String dtypeName, long[] shape,
-            long elementCount, Shard shard, long offset, long size, boolean mapped) {
+    Tensor(Checkpoint checkpoint, Records records, int index) {
         this.checkpoint = checkpoint;
+        this.records = records;
         this.index = index;
-        this.name = name;
-        this.dtype = dtype;
-        this.dtypeName = dtypeName;
-        this.shape = shape;
-        this.elementCount = elementCount;
-        this.shard = shard;
-        this.offset = offset;
-        this.size = size;
-        this.mapped = mapped;
     }
 
     /** {@return its name; may hold any character, NUL too} */
     public String name() {
-        return name;
+        String known = name;
+        if (known == null) {
+            known = records.name(index);
+            name = known;
+        }
+        return known;
     }
 
     /** {@return what its elements are} */
     public Dtype dtype() {
-        return dtype;
+        return records.dtype(index);
     }
 
-    /** {@return the dtype as the file spells it, which tells where {@link #dtype()} is {@link Dtype#UNKNOWN}} */
+    /** {@return the dtype as the file spells it, which tells where {@link #dtype()} is {@link Dtype#UNKNOWN} or
+     * {@link Dtype#UNRECOGNIZED}} */
     public String dtypeName() {
-        return dtypeName;
+        String spelling = records.spelling(index);
+        return spelling == null ? dtype().name() : spelling;
     }
 
     /** {@return its dimensions in elements, outermost first: a copy; without any it is a scalar of one element} */
     public long[] shape() {
-        return shape.clone();
+        return records.shape(index);
     }
 
     /** {@return the number of dimensions} */
     public int rank() {
-        return shape.length;
+        return records.rank(index);
     }
 
     /** {@return the product of the shape} */
     public long elementCount() {
-        return elementCount;
+        return records.elementCount(index);
     }
 
     /** {@return the file it is in} */
     public Shard shard() {
-        return shard;
+        return records.shard(index);
     }
 
     /** {@return where its bytes begin, from the start of its shard's file} */
     public long offset() {
-        return offset;
+        return records.offset(index);
     }
 
     /** {@return its bytes} */
     public long size() {
-        return size;
+        return records.size(index);
     }
 
     /** {@return whether its bytes are in memory already, mapped or given; if not, the first view reads them} */
     public boolean isMapped() {
-        return mapped;
+        return records.isMapped(index);
     }
 
     /** {@return the checkpoint it is of} */
@@ -120,6 +111,7 @@ public final class Tensor {
      *     {@link #segment}; with {@link Status#IO} where the bytes have to be read and can't be
      */
     public ByteBuffer buffer() {
+        long size = size();
         if (size > Integer.MAX_VALUE) {
             throw unsupported("has " + size + " bytes, over the 2147483647 that a ByteBuffer can show: use window()"
                     + " or segment()");
@@ -136,14 +128,10 @@ public final class Tensor {
      * @throws IndexOutOfBoundsException where that is not inside the tensor
      */
     public ByteBuffer window(long offset, int length) {
-        Objects.checkFromIndexSize(offset, length, size);
-        ByteBuffer view = checkpoint.use(pointer -> {
-            if (length == 0) {
-                return EMPTY;
-            }
-            long address = Native.data(pointer, index) + offset;
-            return Memory.owned(address, length, checkpoint.share());
-        });
+        Objects.checkFromIndexSize(offset, length, size());
+        ByteBuffer view = length == 0
+                ? checkpoint.use(pointer -> EMPTY)
+                : checkpoint.view(this, (address, share) -> Memory.owned(address + offset, length, share));
         return view.asReadOnlyBuffer().order(ByteOrder.LITTLE_ENDIAN);
     }
 
@@ -212,7 +200,7 @@ public final class Tensor {
      * @throws UnsupportedOperationException on an older Java
      */
     public <S> S segment(Class<S> type) {
-        return Segments.of(type, checkpoint, index, size);
+        return Segments.of(type, this);
     }
 
     /**
@@ -223,8 +211,8 @@ public final class Tensor {
      * @throws SafetensorsException with {@link Status#BUFFER_SIZE} or {@link Status#IO}
      */
     public void read(ByteBuffer dst) {
-        checkpoint.use(pointer -> {
-            Memory.fill(dst, size, (address, room) -> Native.read(pointer, index, address, room));
+        checkpoint.use(size(), pointer -> {
+            Memory.fill(dst, size(), (address, room) -> Native.read(pointer, index, address, room));
             return null;
         });
     }
@@ -239,7 +227,7 @@ public final class Tensor {
      */
     public void readSlice(ByteBuffer dst, Range... ranges) {
         long[] flat = flat(ranges);
-        checkpoint.use(pointer -> {
+        checkpoint.use(size(), pointer -> {
             long[] slice = Native.sliceShape(pointer, index, flat);
             long needed = slice[slice.length - 1];
             Memory.fill(dst, needed, (address, room) -> Native.readSlice(pointer, index, flat, address, room));
@@ -286,27 +274,32 @@ public final class Tensor {
 
     private void require(Dtype... wanted) {
         for (Dtype one : wanted) {
-            if (dtype == one) {
+            if (dtype() == one) {
                 return;
             }
         }
-        throw unsupported("is " + dtypeName + " and not " + String.join(" or ", Arrays.stream(wanted).map(Dtype::name).toList()));
+        throw unsupported("is " + dtypeName() + " and not " + String.join(" or ", Arrays.stream(wanted).map(Dtype::name).toList()));
     }
 
     private SafetensorsException unsupported(String text) {
-        return new SafetensorsException(Status.UNSUPPORTED, "tensor " + Text.quoted(name) + " " + text);
+        return new SafetensorsException(Status.UNSUPPORTED, "tensor " + Text.quoted(name()) + " " + text);
+    }
+
+    /** Its number among the checkpoint's. */
+    int index() {
+        return index;
     }
 
     /** Its number, for a call to the checkpoint that it has to be of. */
     int indexIn(Checkpoint wanted) {
         if (checkpoint != wanted) {
-            throw new IllegalArgumentException("tensor " + Text.quoted(name) + " is of another checkpoint");
+            throw new IllegalArgumentException("tensor " + Text.quoted(name()) + " is of another checkpoint");
         }
         return index;
     }
 
     @Override
     public String toString() {
-        return Text.quoted(name) + " " + Text.quoted(dtypeName).replace("\"", "") + " " + Arrays.toString(shape);
+        return Text.quoted(name()) + " " + Text.quoted(dtypeName()).replace("\"", "") + " " + Arrays.toString(shape());
     }
 }

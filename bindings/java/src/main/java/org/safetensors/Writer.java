@@ -99,7 +99,10 @@ public final class Writer implements AutoCloseable {
      *     and finish again), or {@link Status#IO}, after which the writer can only be closed
      */
     public void finish() {
-        use(Native::finish);
+        use(pointer -> Platform.call(() -> {
+            Native.finish(pointer);
+            return null;
+        }, () -> {}));
     }
 
     /** Closes it, after the calls under way; a second time does nothing. Not finished, nothing is left behind. */

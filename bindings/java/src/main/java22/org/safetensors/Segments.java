@@ -8,18 +8,16 @@ import java.lang.foreign.MemorySegment;
 final class Segments {
     private Segments() {}
 
-    static <S> S of(Class<S> type, Checkpoint checkpoint, int tensor, long size) {
+    static <S> S of(Class<S> type, Tensor tensor) {
         if (type != MemorySegment.class) {
             throw new IllegalArgumentException("not MemorySegment.class: " + type);
         }
-        MemorySegment segment = checkpoint.use(pointer -> {
-            MemorySegment data = MemorySegment.ofAddress(size == 0 ? 0 : Native.data(pointer, tensor));
-            Runnable release = checkpoint.share();
+        MemorySegment segment = tensor.checkpoint().view(tensor, (address, share) -> {
             try {
                 // The arena is reachable through the segment and all made from it, and ends when none is left.
-                return data.reinterpret(size, Arena.ofAuto(), ended -> release.run());
+                return MemorySegment.ofAddress(address).reinterpret(tensor.size(), Arena.ofAuto(), ended -> share.run());
             } catch (Throwable thrown) {
-                release.run();
+                share.run();
                 throw thrown;
             }
         });

@@ -108,6 +108,35 @@ class CallbackTest {
         }
     }
 
+    /** A source is asked for as much as it prefers, and may be given less where direct memory is short. */
+    @Test
+    void preferredReadsArriveAtTheSource() {
+        int size = 12 << 20;
+        byte[] file = Support.file(Support.header("w", "U8", "[" + size + "]", size), Support.pattern(size));
+        for (int preferred : new int[] {256 << 10, 5 << 20}) {
+            Set<Integer> asked = ConcurrentHashMap.newKeySet();
+            Source source = new ArraySource(file) {
+                @Override
+                public int readAt(long offset, ByteBuffer dst) {
+                    asked.add(dst.remaining());
+                    return super.readAt(offset, dst);
+                }
+
+                @Override
+                public long preferredRead() {
+                    return preferred;
+                }
+            };
+            try (Checkpoint checkpoint = Checkpoint.open(source)) {
+                ByteBuffer dst = ByteBuffer.allocateDirect(size);
+                checkpoint.load(List.of(LoadItem.of(checkpoint.get("w"), dst)));
+                assertEquals((byte) ((size - 1) % 251), dst.get(size - 1));
+                int most = asked.stream().mapToInt(n -> n).max().orElse(0);
+                assertTrue(most <= preferred && most > preferred / 2, preferred + ": " + asked);
+            }
+        }
+    }
+
     @Test
     void uncheckedExceptionsAndErrorsComeOutAsTheyAre() {
         Failing source = new Failing();

@@ -282,6 +282,90 @@ class LifetimeTest {
         }
     }
 
+    /**
+     * Views of closed checkpoints hold descriptors until they are collected: programs that do nothing wrong must not run
+     * out of them, nor leave none for their own files.
+     */
+    @Test
+    void descriptorsDoNotRunOut() throws Exception {
+        for (String kind : List.of("closed", "dropped", "sharded")) {
+            String java = Path.of(System.getProperty("java.home"), "bin", "java").toString();
+            String command = "ulimit -n 200; exec \"$0\" \"$@\"";
+            String output = Support.run(List.of("bash", "-c", command, java, "-Dsafetensors.repository=" + Support.REPOSITORY,
+                    "-cp", Support.CLASS_PATH, Opens.class.getName(), kind, folder.toString()));
+            assertEquals("never ran out", Support.lastLine(output), kind + ": " + output);
+        }
+    }
+
+    static final class Opens {
+        public static void main(String[] arguments) throws Exception {
+            Path path = Path.of(arguments[1], "one.safetensors");
+            boolean sharded = arguments[0].equals("sharded");
+            if (sharded) {
+                List<TensorSpec> specs = new ArrayList<>();
+                for (int i = 0; i < 40; i++) {
+                    specs.add(TensorSpec.of("w" + i, new float[256], 256));
+                }
+                path = Path.of(arguments[1], "many");
+                Files.createDirectories(path);
+                Safetensors.save(path.resolve("model.safetensors"), specs, null, new SaveOptions().maxShardSize(1024).sync(false));
+            } else {
+                Safetensors.save(path, List.of(TensorSpec.of("w0", new float[256], 256)));
+            }
+            for (int i = 0; i < (sharded ? 200 : 2000); i++) {
+                Checkpoint checkpoint = Checkpoint.open(path, new OpenOptions().access(Access.MAP));
+                checkpoint.get("w0").floatBuffer().get(3);
+                if (!arguments[0].equals("dropped")) {
+                    checkpoint.close();
+                }
+                // The program's own.
+                Files.newInputStream(Path.of("/proc/self/stat")).close();
+            }
+            System.out.println("never ran out");
+        }
+    }
+
+    /** A heap buffer's copy goes when the checkpoint is closed, and what views show when they are collected. */
+    @Test
+    void copiesDoNotPileUp() throws Exception {
+        for (String kind : List.of("closed", "viewed", "read", "serialized")) {
+            String output = Support.java(List.of("-Xms64m", "-Xmx64m", "-XX:+AlwaysPreTouch"),
+                    List.of(Copies.class.getName(), kind, folder.toString()));
+            assertEquals("never grew", Support.lastLine(output), kind + ": " + output);
+        }
+    }
+
+    static final class Copies {
+        private static final int SIZE = 1 << 20;
+
+        public static void main(String[] arguments) throws Exception {
+            byte[] file = Support.file(Support.header("w", "U8", "[" + SIZE + "]", SIZE), Support.pattern(SIZE));
+            Path path = Files.write(Path.of(arguments[1], "copies.safetensors"), file);
+            long before = Cycles.resident();
+            long most = 0;
+            for (int i = 0; i < 1000; i++) {
+                switch (arguments[0]) {
+                    case "closed" -> Checkpoint.open(ByteBuffer.wrap(file)).close();
+                    case "viewed" -> {
+                        try (Checkpoint checkpoint = Checkpoint.open(ByteBuffer.wrap(file))) {
+                            checkpoint.get("w").buffer().get(5);
+                        }
+                    }
+                    case "read" -> {
+                        try (Checkpoint checkpoint = Checkpoint.open(path, new OpenOptions().access(Access.READ))) {
+                            checkpoint.get("w").buffer().get(5);
+                        }
+                    }
+                    default -> Safetensors.serialize(List.of(TensorSpec.of("w", Dtype.U8, SIZE).data(ByteBuffer.wrap(file, 0, SIZE))), null);
+                }
+                most = Math.max(most, Cycles.resident() - before);
+            }
+            // Without views hardly anything; with them as much as the heap is large, and the direct buffers again.
+            long limit = arguments[0].equals("closed") ? 32L << 20 : 200L << 20;
+            System.out.println(most > limit ? arguments[0] + " grew by " + most : "never grew");
+        }
+    }
+
     /** In a JVM whose heap is of one size and touched from the start, so that what grows is native memory. */
     @Test
     void nothingLeaks() throws Exception {

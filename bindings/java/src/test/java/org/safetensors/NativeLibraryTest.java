@@ -82,6 +82,17 @@ class NativeLibraryTest {
     }
 
     @Test
+    void whatItNeedsIsSaidWhereItDoesNotLoad() throws Exception {
+        String arch = System.getProperty("os.arch").equals("amd64") ? "x86_64" : System.getProperty("os.arch");
+        Path native1 = Files.createDirectories(folder.resolve("classes/org/safetensors/native/linux-" + arch));
+        Files.writeString(native1.resolve(NAME), "no library");
+        String java = Path.of(System.getProperty("java.home"), "bin", "java").toString();
+        String output = Support.run(List.of(
+                java, "-cp", folder.resolve("classes") + ":" + Support.CLASS_PATH, NativeLibraryTest.class.getName()));
+        assertTrue(output.matches("(?s).*which needs (glibc 2\\.\\d+ or newer|musl) .*"), output);
+    }
+
+    @Test
     void anotherVersion() throws Exception {
         String bytes = new String(Files.readAllBytes(library), StandardCharsets.ISO_8859_1);
         assertContains(bytes, "0.1.0\0");
