@@ -3,6 +3,7 @@
 package safetensors
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,15 +55,27 @@ func (c *core) use() error {
 	}
 }
 
-func (c *core) done() { c.drop(1) }
-
-func (c *core) drop(what uint64) {
-	if c.state.Add(-what) == 0 {
-		c.handle.Free()
-		if c.release != nil {
-			c.release()
+// done ends a method. Where it was the last user of a checkpoint that has been
+// closed meanwhile, what closing a source said is joined to the method's error:
+// Close has returned already.
+func (c *core) done(err *error) {
+	if c.drop(1) {
+		if closing := c.callbacks.closed(); closing != nil {
+			*err = errors.Join(*err, closing)
 		}
 	}
+}
+
+// drop gives up owners or methods, and says whether that was the last of both.
+func (c *core) drop(what uint64) bool {
+	if c.state.Add(-what) != 0 {
+		return false
+	}
+	c.handle.Free()
+	if c.release != nil {
+		c.release()
+	}
+	return true
 }
 
 // failed is failed, with this checkpoint's callbacks.
@@ -231,6 +244,9 @@ func (c *core) fill(records []cst.Record) {
 			core:         c,
 			record:       record,
 		}
+		if c.tensors[i].DType > U64 { // unknown, or a newer library's
+			c.tensors[i].spelling = record.DTypeName()
+		}
 	}
 }
 
@@ -249,7 +265,8 @@ func (c *core) index() map[string]*Tensor {
 // be used. Methods under way in other goroutines finish first, and the last of
 // them frees; Close itself does not wait. A second Close does nothing.
 //
-// The error is what closing a [Source] returned.
+// The error is what closing a [Source] returned. Where a method was the last to
+// use the checkpoint, it is joined to that method's error instead.
 func (c *Checkpoint) Close() error {
 	if c == nil || c.core == nil || c.closed.Swap(true) {
 		return nil
@@ -260,11 +277,11 @@ func (c *Checkpoint) Close() error {
 
 // Retain returns one more owner of the same checkpoint, to be closed on its
 // own: tensors and slices of both stay valid until both are closed.
-func (c *Checkpoint) Retain() (*Checkpoint, error) {
+func (c *Checkpoint) Retain() (retained *Checkpoint, err error) {
 	if err := c.use(); err != nil {
 		return nil, err
 	}
-	defer c.core.done()
+	defer c.core.done(&err)
 	c.core.state.Add(oneOwner)
 	return &Checkpoint{core: c.core}, nil
 }
@@ -291,7 +308,8 @@ func (c *Checkpoint) Tensors() []*Tensor {
 }
 
 // Tensor returns the tensor of this name, one of those of Tensors; the error is
-// an [ErrNotFound] where there is none. It makes no call to C.
+// an [ErrNotFound] where there is none, which [Checkpoint.Lookup] does not make. It
+// makes no call to C.
 func (c *Checkpoint) Tensor(name string) (*Tensor, error) {
 	if c == nil || c.core == nil || c.closed.Load() {
 		return nil, ErrClosed
@@ -301,6 +319,16 @@ func (c *Checkpoint) Tensor(name string) (*Tensor, error) {
 		return nil, &Error{Code: ErrNotFound, Message: fmt.Sprintf("no tensor is named %+q", name)}
 	}
 	return tensor, nil
+}
+
+// Lookup returns the tensor of this name, one of those of Tensors, and whether
+// there is one. It allocates nothing; after Close there is none.
+func (c *Checkpoint) Lookup(name string) (*Tensor, bool) {
+	if c == nil || c.core == nil || c.closed.Load() {
+		return nil, false
+	}
+	tensor, ok := c.core.byName()[name]
+	return tensor, ok
 }
 
 // Metadata returns the checkpoint's metadata, in a map of the caller's: nil

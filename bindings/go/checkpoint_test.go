@@ -101,7 +101,7 @@ func TestErrorsAreOfTheSystemToo(t *testing.T) {
 	if errors.Is(err, safetensors.ErrShape) || errors.Is(err, fs.ErrPermission) {
 		t.Error("it is errors that it is not")
 	}
-	if got := safetensors.ErrIO.String(); got != "ST_ERROR_IO" {
+	if got := safetensors.ErrIO.String(); got != "ErrIO" {
 		t.Errorf("ErrIO is spelled %q", got)
 	}
 }

@@ -36,7 +36,10 @@
 //
 // Bytes are lent read-only: writing to a mapped file's slice ends the program
 // too. Where the file may be cut short by somebody while it is open, reading
-// the lost part of a mapping does so as well; see [AccessRead].
+// the lost part of a mapping does so as well; see [AccessRead]. On a goroutine that
+// has called [debug.SetPanicOnFault] with true, Go code that touches the lost part
+// panics instead, and may recover, copying its bytes elsewhere for instance; C
+// code that does, and [Convert] and [Save] are such, still ends the program.
 //
 // What is copied out ([Tensor.ReadInto], [Tensor.ReadSlice], [Checkpoint.Load])
 // goes into memory of the caller's, is read from the file and never through
@@ -52,6 +55,9 @@
 // [io.ReaderAt] and the like) on goroutines of their own, several at once. One
 // that panics ends the call, and the panic goes on in the caller. They may use
 // the checkpoint.
+//
+// A context ends what reads: no further read begins once it is done, and reads
+// under way are waited for. Those of a [ContextReaderAt] end early.
 //
 // # Errors
 //

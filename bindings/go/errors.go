@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
-
-	"github.com/libsafetensors/libsafetensors/bindings/go/internal/cst"
 )
 
 // A Status says which rule was broken. The numbers are those of the C library
@@ -17,8 +15,8 @@ type Status int32
 
 const (
 	ErrInvalidArgument Status = 1  // an argument breaks the rules
-	ErrOutOfMemory     Status = 2  // memory could not be had; the message says for what
-	ErrIO              Status = 3  // the system said no, or a file ended within a read
+	ErrOutOfMemory     Status = 2  // there is no memory; the message says for what
+	ErrIO              Status = 3  // a system call failed, or a file ended within a read
 	ErrNotFound        Status = 4  // no tensor has this name
 	ErrBufferSize      Status = 5  // a destination is too small
 	ErrCancelled       Status = 6  // a context was done, or a callback asked to stop
@@ -30,7 +28,7 @@ const (
 	ErrHeaderStart     Status = 12 // the header does not begin with {
 	ErrHeaderUTF8      Status = 13 // the header is not UTF-8
 	ErrHeaderJSON      Status = 14 // the header is not JSON of the format's form
-	ErrDuplicateKey    Status = 15 // a tensor, metadata key or field stands twice
+	ErrDuplicateKey    Status = 15 // a tensor, metadata key or field appears twice
 	ErrMetadata        Status = 16 // the metadata is not a map of strings
 	ErrDType           Status = 17 // a dtype is not one of the format's
 	ErrShape           Status = 18 // a shape is no list of sizes, or too large
@@ -58,8 +56,45 @@ var (
 	ErrUnaligned = errors.New("safetensors: the bytes are not aligned for the type")
 )
 
-// String returns the constant's spelling in C, as "ST_ERROR_IO".
-func (s Status) String() string { return cst.StatusName(int32(s)) }
+// The constants' names, by number.
+var statusNames = [...]string{
+	ErrInvalidArgument: "ErrInvalidArgument",
+	ErrOutOfMemory:     "ErrOutOfMemory",
+	ErrIO:              "ErrIO",
+	ErrNotFound:        "ErrNotFound",
+	ErrBufferSize:      "ErrBufferSize",
+	ErrCancelled:       "ErrCancelled",
+	ErrUnsupported:     "ErrUnsupported",
+	ErrInternal:        "ErrInternal",
+	ErrTruncated:       "ErrTruncated",
+	ErrHeaderTooLarge:  "ErrHeaderTooLarge",
+	ErrHeaderLength:    "ErrHeaderLength",
+	ErrHeaderStart:     "ErrHeaderStart",
+	ErrHeaderUTF8:      "ErrHeaderUTF8",
+	ErrHeaderJSON:      "ErrHeaderJSON",
+	ErrDuplicateKey:    "ErrDuplicateKey",
+	ErrMetadata:        "ErrMetadata",
+	ErrDType:           "ErrDType",
+	ErrShape:           "ErrShape",
+	ErrOffsets:         "ErrOffsets",
+	ErrSizeMismatch:    "ErrSizeMismatch",
+	ErrDataNotCovered:  "ErrDataNotCovered",
+	ErrSubByte:         "ErrSubByte",
+	ErrIndex:           "ErrIndex",
+	ErrShard:           "ErrShard",
+	ErrPlan:            "ErrPlan",
+	ErrGroup:           "ErrGroup",
+	ErrConfig:          "ErrConfig",
+}
+
+// String returns the constant's name, as "ErrIO"; "Status(99)" for a number that
+// this package does not know.
+func (s Status) String() string {
+	if s > 0 && int(s) < len(statusNames) {
+		return statusNames[s]
+	}
+	return fmt.Sprintf("Status(%d)", int32(s))
+}
 
 // Error implements error.
 func (s Status) Error() string { return "safetensors: " + s.String() }

@@ -73,7 +73,7 @@ func ExampleError() {
 	_, err = safetensors.Open("/nowhere/model.safetensors")
 	fmt.Println(errors.Is(err, fs.ErrNotExist))
 	// Output:
-	// ST_ERROR_HEADER_TOO_LARGE
+	// ErrHeaderTooLarge
 	// true
 }
 

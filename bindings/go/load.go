@@ -89,12 +89,12 @@ type Plan struct {
 // item says so. It is the fast way to fill memory of one's own. Options may be
 // nil.
 //
-// Once the context is done the load ends, and the error is an [ErrCancelled]
-// and the context's. Other errors name the item: [ErrInvalidArgument],
+// Once the context is done no further read begins, the load ends with those
+// under way, and the error is an [ErrCancelled] and the context's. Other errors name the item: [ErrInvalidArgument],
 // [ErrBufferSize], [ErrUnsupported], [ErrSubByte], [ErrIO], [ErrOutOfMemory],
 // [ErrClosed], and what readers and sinks returned. After an error destinations
 // hold anything, and nothing writes to them any more.
-func (c *Checkpoint) Load(ctx context.Context, items []LoadItem, options *LoadOptions) error {
+func (c *Checkpoint) Load(ctx context.Context, items []LoadItem, options *LoadOptions) (err error) {
 	if err := begun(ctx); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (c *Checkpoint) Load(ctx context.Context, items []LoadItem, options *LoadOp
 	if err := c.use(); err != nil {
 		return err
 	}
-	defer c.core.done()
+	defer c.core.done(&err)
 	o, err := options.c()
 	if err != nil {
 		return err
@@ -129,6 +129,7 @@ func (c *core) load(ctx context.Context, items []cst.LoadItem, o *cst.LoadOption
 	if kept == nil {
 		kept = &failures{} // the sink's alone
 	}
+	defer c.reads(ctx, func() map[int]extent { return extents(items) })()
 	if ctx.Done() == nil && told == nil && sinkOf == nil {
 		return failed(c.handle.Load(items, o), kept)
 	}
@@ -147,7 +148,7 @@ func (c *core) load(ctx context.Context, items []cst.LoadItem, o *cst.LoadOption
 // memory. Pieces come in order, of each item and in all of the file. Items need
 // no Dst; of the options, which may be nil, Threads and Sink are not looked at.
 // An error of chunk ends the stream and can be found in the error of Stream.
-func (c *Checkpoint) Stream(ctx context.Context, items []LoadItem, options *LoadOptions, chunk func(Chunk) error) error {
+func (c *Checkpoint) Stream(ctx context.Context, items []LoadItem, options *LoadOptions, chunk func(Chunk) error) (err error) {
 	if err := begun(ctx); err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (c *Checkpoint) Stream(ctx context.Context, items []LoadItem, options *Load
 	if err := c.use(); err != nil {
 		return err
 	}
-	defer c.core.done()
+	defer c.core.done(&err)
 	var own LoadOptions
 	if options != nil {
 		own = *options
@@ -189,7 +190,7 @@ func streamBuffers(items []LoadItem) [][]byte {
 
 // LoadPlan says what Load would do, without doing it; where no item has a Dst,
 // what Stream would do.
-func (c *Checkpoint) LoadPlan(items []LoadItem, options *LoadOptions) (*Plan, error) {
+func (c *Checkpoint) LoadPlan(items []LoadItem, options *LoadOptions) (p *Plan, err error) {
 	given, err := c.items(items)
 	if err != nil {
 		return nil, err
@@ -197,7 +198,7 @@ func (c *Checkpoint) LoadPlan(items []LoadItem, options *LoadOptions) (*Plan, er
 	if err := c.use(); err != nil {
 		return nil, err
 	}
-	defer c.core.done()
+	defer c.core.done(&err)
 	o, err := options.c()
 	if err != nil {
 		return nil, err
@@ -221,7 +222,7 @@ func (c *Checkpoint) LoadPlan(items []LoadItem, options *LoadOptions) (*Plan, er
 
 // Prefetch has the system read tensors ahead, and does not wait; nil is all of
 // them.
-func (c *Checkpoint) Prefetch(tensors []*Tensor) error {
+func (c *Checkpoint) Prefetch(tensors []*Tensor) (err error) {
 	if tensors != nil && len(tensors) == 0 {
 		return nil
 	}
@@ -235,15 +236,15 @@ func (c *Checkpoint) Prefetch(tensors []*Tensor) error {
 	if err := c.use(); err != nil {
 		return err
 	}
-	defer c.core.done()
+	defer c.core.done(&err)
 	return c.core.failed(c.core.handle.Prefetch(records))
 }
 
 // LoadFloat32s returns the tensor's values as F32, converted where they are
 // something else, in memory of their own.
-func (t *Tensor) LoadFloat32s(ctx context.Context) ([]float32, error) {
+func (t *Tensor) LoadFloat32s(ctx context.Context) (values []float32, err error) {
 	if t.Data != nil {
-		values := make([]float32, uint64(len(t.Data))*8/uint64(max(t.DType.Bits(), 1)))
+		values = make([]float32, uint64(len(t.Data))*8/uint64(max(t.DType.Bits(), 1)))
 		return values, Convert(t.DType, t.Data, F32, BytesOf(values))
 	}
 	if t.DType == UnknownDType {
@@ -252,8 +253,8 @@ func (t *Tensor) LoadFloat32s(ctx context.Context) ([]float32, error) {
 	if err := t.use(); err != nil {
 		return nil, err
 	}
-	defer t.core.done()
-	values := make([]float32, t.ElementCount)
+	defer t.core.done(&err)
+	values = make([]float32, t.ElementCount)
 	item := LoadItem{Tensor: t, DType: F32, Dst: BytesOf(values)}
 	if err := (&Checkpoint{core: t.core}).Load(ctx, []LoadItem{item}, nil); err != nil {
 		return nil, err

@@ -105,7 +105,7 @@ func Serialize(ctx context.Context, tensors []*Tensor, options *SaveOptions) ([]
 
 // write makes a call that writes all tensors.
 func write(ctx context.Context, tensors []*Tensor, options *SaveOptions,
-	call func([]cst.NewTensor, *cst.SaveOptions) *cst.Error) error {
+	call func([]cst.NewTensor, *cst.SaveOptions) *cst.Error) (err error) {
 	if err := compatible(); err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func write(ctx context.Context, tensors []*Tensor, options *SaveOptions,
 		return err
 	}
 	var sources sources
-	defer sources.done()
+	defer sources.done(&err)
 	given, err := sources.given(tensors, true)
 	if err != nil {
 		return err
@@ -140,9 +140,9 @@ func write(ctx context.Context, tensors []*Tensor, options *SaveOptions,
 // reads from itself.
 type sources []*core
 
-func (s *sources) done() {
+func (s *sources) done(err *error) {
 	for _, core := range *s {
-		core.done()
+		core.done(err)
 	}
 }
 

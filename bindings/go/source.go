@@ -3,6 +3,7 @@
 package safetensors
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,8 @@ import (
 type Source struct {
 	// ReaderAt reads. It is called on goroutines of its own, several at once.
 	// A read may be short where its error is nil or io.EOF; other errors end
-	// the call that needed the bytes, and can be found in its error.
+	// the call that needed the bytes, and can be found in its error. Where it is
+	// a [ContextReaderAt] too, that is what reads.
 	ReaderAt io.ReaderAt
 	// Size is the file's size in bytes.
 	Size int64
@@ -31,6 +33,13 @@ type Source struct {
 	Closer io.Closer
 }
 
+// A ContextReaderAt is an [io.ReaderAt] whose reads can be cancelled. The context
+// is that of the call that needs the bytes. Where several calls under way could
+// need just these, it is done when all of theirs are.
+type ContextReaderAt interface {
+	ReadAtContext(ctx context.Context, p []byte, off int64) (n int, err error)
+}
+
 // OpenReaderAt opens one file of size bytes through a reader, which has to stay
 // usable until Close and is not closed. Options may be nil.
 func OpenReaderAt(reader io.ReaderAt, size int64, options *OpenOptions) (*Checkpoint, error) {
@@ -39,13 +48,24 @@ func OpenReaderAt(reader io.ReaderAt, size int64, options *OpenOptions) (*Checkp
 
 // OpenSource opens one file through a reader. Options may be nil.
 func OpenSource(source Source, options *OpenOptions) (*Checkpoint, error) {
+	return OpenSourceContext(context.Background(), source, options)
+}
+
+// OpenSourceContext is OpenSource with a context for the opening alone: once it
+// is done, no further read begins, and the error is an [ErrCancelled] and the
+// context's.
+func OpenSourceContext(ctx context.Context, source Source, options *OpenOptions) (*Checkpoint, error) {
 	c := &callbacks{}
-	given, err := c.source(source)
+	given, err := c.source(source, "")
 	if err != nil {
 		return nil, err
 	}
+	defer c.opens(ctx)()
 	handle, failure := cst.OpenSource(given, options.c())
-	return opened(handle, failure, c, nil)
+	if failure != nil {
+		return nil, ended(ctx, failure, c.failures())
+	}
+	return opened(handle, nil, c, nil)
 }
 
 // OpenResolved opens a file, or with a name that ends in .index.json an index
@@ -53,7 +73,17 @@ func OpenSource(source Source, options *OpenOptions) (*Checkpoint, error) {
 // then for each shard, under its name with name's folder before it. Its errors
 // can be found in the error of OpenResolved. Options may be nil.
 func OpenResolved(open func(name string) (Source, error), name string, options *OpenOptions) (*Checkpoint, error) {
+	return OpenResolvedContext(context.Background(), open, name, options)
+}
+
+// OpenResolvedContext is OpenResolved with a context for the opening alone, as
+// that of OpenSourceContext.
+func OpenResolvedContext(ctx context.Context, open func(name string) (Source, error), name string,
+	options *OpenOptions) (*Checkpoint, error) {
 	if err := compatible(); err != nil {
+		return nil, err
+	}
+	if err := begun(ctx); err != nil {
 		return nil, err
 	}
 	if err := withoutNUL(name); err != nil {
@@ -63,15 +93,26 @@ func OpenResolved(open func(name string) (Source, error), name string, options *
 		return nil, invalid("open is nil")
 	}
 	c := &callbacks{}
+	defer c.opens(ctx)()
 	handle, failure := cst.OpenResolved(&resolver{open, c}, name, options.c())
-	return opened(handle, failure, c, nil)
+	if failure != nil {
+		return nil, ended(ctx, failure, c.failures())
+	}
+	return opened(handle, nil, c, nil)
 }
 
-// OpenFS opens a file, or an index with its shards, of a file system: [os.DirFS],
-// an [embed.FS], and so on. Files that can neither be read at an offset nor be
+// OpenFS opens a file, an index with its shards, or a folder ("." is the whole)
+// of a file system: [os.DirFS], an [embed.FS], and so on. Of a folder it takes
+// model.safetensors.index.json, else its only *.safetensors.index.json, else its
+// only *.safetensors, else model.safetensors, else its only complete series of
+// shards; names that begin with a dot are not looked at. Files that can neither be read at an offset nor be
 // sought in (those in a zip archive) are read into memory. Options may be nil.
 func OpenFS(fsys fs.FS, name string, options *OpenOptions) (*Checkpoint, error) {
-	return OpenResolved(func(name string) (Source, error) { return sourceOf(fsys, name) }, name, options)
+	open := func(name string) (Source, error) { return sourceOf(fsys, name) }
+	if info, err := fs.Stat(fsys, name); err == nil && info.IsDir() {
+		return openFolder(fsys, name, open, options)
+	}
+	return OpenResolved(open, name, options)
 }
 
 func sourceOf(fsys fs.FS, name string) (Source, error) {
@@ -133,6 +174,7 @@ type callbacks struct {
 	kept    failures
 	mutex   sync.Mutex
 	closing []error
+	reading map[*reading]struct{} // calls under way
 }
 
 func (c *callbacks) failures() *failures {
@@ -159,7 +201,7 @@ func (c *callbacks) closed() error {
 }
 
 // source is a Source as the library takes it. One that it can't take is closed.
-func (c *callbacks) source(source Source) (cst.Source, error) {
+func (c *callbacks) source(source Source, name string) (cst.Source, error) {
 	err := compatible()
 	switch {
 	case err != nil:
@@ -176,7 +218,7 @@ func (c *callbacks) source(source Source) (cst.Source, error) {
 		return cst.Source{}, err
 	}
 	return cst.Source{
-		Reader:        &reader{source, c},
+		Reader:        &reader{source, name, c},
 		Size:          uint64(source.Size),
 		PreferredRead: uint(source.PreferredRead),
 		MaxParallel:   uint(source.MaxParallel),
@@ -186,13 +228,24 @@ func (c *callbacks) source(source Source) (cst.Source, error) {
 // reader is a Source as the library sees it.
 type reader struct {
 	source    Source
+	name      string // the resolver's; "" for a lone one
 	callbacks *callbacks
 }
 
 func (r *reader) ReadAt(dst []byte, offset uint64) (int, *cst.Error) {
 	var n int
-	err := aside(func() (err error) {
-		n, err = r.source.ReaderAt.ReadAt(dst, int64(offset))
+	ctx, release := r.callbacks.contextOf(r.name, offset, uint64(len(dst)))
+	defer release()
+	err := ctx.Err()
+	if err != nil {
+		return 0, r.callbacks.kept.note(err, ErrCancelled)
+	}
+	err = aside(func() (err error) {
+		if reader, ok := r.source.ReaderAt.(ContextReaderAt); ok {
+			n, err = reader.ReadAtContext(ctx, dst, int64(offset))
+		} else {
+			n, err = r.source.ReaderAt.ReadAt(dst, int64(offset))
+		}
 		switch {
 		case n < 0 || n > len(dst):
 			return fmt.Errorf("ReadAt returned %d of %d bytes", n, len(dst))
@@ -203,10 +256,14 @@ func (r *reader) ReadAt(dst []byte, offset uint64) (int, *cst.Error) {
 		}
 		return err
 	})
-	if err != nil {
-		return 0, r.callbacks.kept.note(err, ErrIO)
+	if err == nil {
+		return n, nil
 	}
-	return n, nil
+	if _, ok := err.(*panicked); !ok && ctx.Err() != nil {
+		// Whatever it says, it was cancelled.
+		err = errors.Join(err, ctx.Err())
+	}
+	return 0, r.callbacks.kept.note(err, ErrIO)
 }
 
 func (r *reader) Release() {
@@ -233,7 +290,7 @@ func (r *resolver) Open(name string) (cst.Source, *cst.Error) {
 		if err != nil {
 			return err
 		}
-		given, err = r.callbacks.source(source)
+		given, err = r.callbacks.source(source, name)
 		return err
 	})
 	if err != nil {

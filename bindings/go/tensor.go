@@ -3,6 +3,7 @@
 package safetensors
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"unsafe"
@@ -27,8 +28,9 @@ type Tensor struct {
 	Shard        int    // which file: an index into Checkpoint.Shards
 	Offset       uint64 // where its bytes begin, from the start of that file
 
-	core   *core
-	record *cst.Record
+	core     *core
+	record   *cst.Record
+	spelling string // of a dtype that this package has no number for
 }
 
 // use begins a method that needs the checkpoint.
@@ -40,11 +42,10 @@ func (t *Tensor) use() error {
 }
 
 // DTypeName returns the dtype as the file spells it, which says more than DType
-// for an UnknownDType of an open checkpoint.
+// for an UnknownDType, and for one of a newer library.
 func (t *Tensor) DTypeName() string {
-	if t.DType == UnknownDType && t.use() == nil {
-		defer t.core.done()
-		return t.record.DTypeName()
+	if t.DType > U64 && t.core != nil {
+		return t.spelling
 	}
 	return t.DType.String()
 }
@@ -55,21 +56,30 @@ func (t *Tensor) DTypeName() string {
 // a tensor reads it into memory of the checkpoint, aligned to 64 bytes.
 //
 // Errors: [ErrClosed], [ErrIO], [ErrOutOfMemory], and what a reader returned.
-func (t *Tensor) Bytes() ([]byte, error) {
+func (t *Tensor) Bytes() ([]byte, error) { return t.BytesContext(context.Background()) }
+
+// BytesContext is Bytes, for where the bytes have to be read through a [Source]:
+// once the context is done, no further read begins, and the error is an
+// [ErrCancelled] and the context's.
+func (t *Tensor) BytesContext(ctx context.Context) (bytes []byte, err error) {
 	if t.Data != nil {
 		return t.Data, nil
+	}
+	if err := begun(ctx); err != nil {
+		return nil, err
 	}
 	if err := t.use(); err != nil {
 		return nil, err
 	}
-	defer t.core.done()
+	defer t.core.done(&err)
+	defer t.core.reads(ctx, t.extent)()
 	size := t.record.Size()
 	if size > math.MaxInt {
 		return nil, &Error{Code: ErrUnsupported, Message: fmt.Sprintf("tensor %+q is too large for a slice", t.Name)}
 	}
 	at, failure := t.core.handle.Get(t.record)
 	if failure != nil {
-		return nil, t.core.failed(failure)
+		return nil, ended(ctx, failure, t.core.callbacks.failures())
 	}
 	if size == 0 {
 		return []byte{}, nil
@@ -82,12 +92,19 @@ func (t *Tensor) Bytes() ([]byte, error) {
 //
 // Errors: [ErrClosed], [ErrIO], [ErrBufferSize], and what a reader returned;
 // dst holds anything after an error.
-func (t *Tensor) ReadInto(dst []byte) error {
+func (t *Tensor) ReadInto(dst []byte) (err error) {
 	if err := t.use(); err != nil {
 		return err
 	}
-	defer t.core.done()
+	defer t.core.done(&err)
 	return t.core.failed(t.core.handle.Read(t.record, dst))
+}
+
+// ReadIntoContext is ReadInto as a load of this one tensor, on several threads:
+// once the context is done, no further read begins, and the error is an
+// [ErrCancelled] and the context's.
+func (t *Tensor) ReadIntoContext(ctx context.Context, dst []byte) error {
+	return t.ReadSliceContext(ctx, dst)
 }
 
 // A Range says what a slice takes of one dimension: the elements Start, Start +
@@ -119,12 +136,25 @@ func cRanges(ranges []Range) []cst.Range {
 //
 // Errors as ReadInto, and [ErrInvalidArgument] for ranges, [ErrSubByte] where a
 // piece does not begin and end on a byte, [ErrUnsupported] for UnknownDType.
-func (t *Tensor) ReadSlice(dst []byte, ranges ...Range) error {
+func (t *Tensor) ReadSlice(dst []byte, ranges ...Range) (err error) {
 	if err := t.use(); err != nil {
 		return err
 	}
-	defer t.core.done()
+	defer t.core.done(&err)
 	return t.core.failed(t.core.handle.ReadSlice(t.record, cRanges(ranges), dst))
+}
+
+// ReadSliceContext is ReadSlice as ReadIntoContext is ReadInto.
+func (t *Tensor) ReadSliceContext(ctx context.Context, dst []byte, ranges ...Range) (err error) {
+	if err := begun(ctx); err != nil {
+		return err
+	}
+	if err := t.use(); err != nil {
+		return err
+	}
+	defer t.core.done(&err)
+	item := LoadItem{Tensor: t, Ranges: ranges, Dst: dst}
+	return (&Checkpoint{core: t.core}).Load(ctx, []LoadItem{item}, nil)
 }
 
 // SliceShape returns the shape of what ReadSlice gives for these ranges, and
@@ -133,7 +163,7 @@ func (t *Tensor) SliceShape(ranges ...Range) (shape []int64, size uint64, err er
 	if err := t.use(); err != nil {
 		return nil, 0, err
 	}
-	defer t.core.done()
+	defer t.core.done(&err)
 	shape, size, failure := cst.SliceShape(t.record, cRanges(ranges))
 	if failure != nil {
 		return nil, 0, t.core.failed(failure)

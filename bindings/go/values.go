@@ -4,20 +4,43 @@ package safetensors
 
 import (
 	"fmt"
+	"math"
 	"unsafe"
 )
 
 // Float16 is an F16 as bits, and BFloat16 a BF16; [Checkpoint.Load] and
-// [Convert] turn them into float32.
+// [Convert] turn many of them into float32, and Float32 one. Bool is a BOOL:
+// a byte, which in a file may be another than 0 and 1, as a Go bool may not.
 type (
 	Float16  uint16
 	BFloat16 uint16
+	Bool     uint8
 )
+
+// Float32 returns the value, which is exact.
+func (f Float16) Float32() float32 {
+	sign, exponent, mantissa := uint32(f>>15)<<31, uint32(f>>10)&0x1F, uint32(f)&0x3FF
+	switch {
+	case exponent == 0x1F: // infinity, or NaN with its bits
+		return math.Float32frombits(sign | 0xFF<<23 | mantissa<<13)
+	case exponent != 0:
+		return math.Float32frombits(sign | (exponent+112)<<23 | mantissa<<13)
+	case sign != 0:
+		return -float32(mantissa) / (1 << 24)
+	}
+	return float32(mantissa) / (1 << 24)
+}
+
+// Float32 returns the value, which is exact.
+func (f BFloat16) Float32() float32 { return math.Float32frombits(uint32(f) << 16) }
+
+// Bool says whether it is another byte than 0.
+func (b Bool) Bool() bool { return b != 0 }
 
 // A Value is a Go type that a dtype has.
 type Value interface {
 	int8 | int16 | int32 | int64 | uint8 | uint16 | uint32 | uint64 |
-		float32 | float64 | complex64 | Float16 | BFloat16
+		float32 | float64 | complex64 | Float16 | BFloat16 | Bool
 }
 
 // DTypeOf returns the dtype of a Go type: F32 of float32, BF16 of [BFloat16].
@@ -48,6 +71,8 @@ func DTypeOf[T Value]() DType {
 		return C64
 	case Float16:
 		return F16
+	case Bool:
+		return BOOL
 	default:
 		return BF16
 	}
@@ -100,6 +125,9 @@ func (t *Tensor) Float16s() ([]Float16, error) { return Values[Float16](t) }
 
 // BFloat16s is [Values] for BF16.
 func (t *Tensor) BFloat16s() ([]BFloat16, error) { return Values[BFloat16](t) }
+
+// Bools is [Values] for BOOL.
+func (t *Tensor) Bools() ([]Bool, error) { return Values[Bool](t) }
 
 // Int8s is [Values] for I8.
 func (t *Tensor) Int8s() ([]int8, error) { return Values[int8](t) }

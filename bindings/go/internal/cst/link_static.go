@@ -11,6 +11,8 @@ package cst
 // #cgo linux,arm64 LDFLAGS: ${SRCDIR}/lib/linux_arm64/libsafetensors.a
 // #cgo darwin,amd64 LDFLAGS: ${SRCDIR}/lib/darwin_amd64/libsafetensors.a
 // #cgo darwin,arm64 LDFLAGS: ${SRCDIR}/lib/darwin_arm64/libsafetensors.a
-// #cgo linux LDFLAGS: -lpthread -lm -ldl -lrt -lutil
+// The linker's own runtime is put into the program too: nothing but the C
+// library has to be installed where it runs.
+// #cgo linux LDFLAGS: -static-libgcc -lpthread -lm -ldl -lrt -lutil
 // #cgo darwin LDFLAGS: -lpthread -lm
 import "C"

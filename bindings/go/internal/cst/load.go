@@ -38,6 +38,7 @@ type LoadOptions struct {
 	IO           int32
 	StagingBytes uint64
 	DropCache    bool
+	Cancel       *int32   // ends the load once it is not 0; nil: nothing does
 	Progress     Progress // nil: none
 	Sink         Sink     // nil: plain destinations
 }
@@ -82,6 +83,10 @@ func newLoading(items []LoadItem, options *LoadOptions) (*loading, *Error) {
 		threads:       C.uint32_t(options.Threads),
 		io:            C.int32_t(options.IO),
 		staging_bytes: C.uint64_t(options.StagingBytes),
+	}
+	if options.Cancel != nil {
+		l.pinner.Pin(options.Cancel)
+		l.options.cancel = (*C.int32_t)(options.Cancel)
 	}
 	if options.DropCache {
 		l.options.drop_cache = 1

@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package safetensors_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	safetensors "github.com/libsafetensors/libsafetensors/bindings/go"
+	"github.com/libsafetensors/libsafetensors/bindings/go/internal/cst"
+)
+
+// file is a checkpoint of these tensors, in memory.
+func file(t testing.TB, tensors ...*safetensors.Tensor) []byte {
+	t.Helper()
+	data, err := safetensors.Serialize(context.Background(), tensors, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func u8(name string, size int) *safetensors.Tensor {
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i % 251)
+	}
+	return &safetensors.Tensor{Name: name, DType: safetensors.U8, Shape: []int64{int64(size)}, Data: data}
+}
+
+func TestLookup(t *testing.T) {
+	model, err := safetensors.OpenMemory(file(t, u8("a", 10), u8("b", 20)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, ok := model.Lookup("b")
+	wanted, _ := model.Tensor("b")
+	if !ok || found != wanted {
+		t.Errorf("Lookup(b) is %v, %v", found, ok)
+	}
+	if missing, ok := model.Lookup("c"); ok || missing != nil {
+		t.Errorf("Lookup(c) is %v, %v", missing, ok)
+	}
+	if n := testing.AllocsPerRun(100, func() { model.Lookup("b"); model.Lookup("c") }); n != 0 {
+		t.Errorf("a hit and a miss allocate %v times", n)
+	}
+	model.Close()
+	if _, ok := model.Lookup("b"); ok {
+		t.Error("found after Close")
+	}
+}
+
+// Every status prints as its Go name, which is C's in another spelling.
+func TestStatusNames(t *testing.T) {
+	for status := safetensors.ErrInvalidArgument; status <= safetensors.ErrConfig; status++ {
+		c := strings.ReplaceAll(strings.TrimPrefix(cst.StatusName(int32(status)), "ST_ERROR_"), "_", "")
+		if name := status.String(); !strings.EqualFold("Err"+c, name) || status.Error() != "safetensors: "+name {
+			t.Errorf("%d is %q, in C %s", int32(status), name, c)
+		}
+	}
+	if name := safetensors.Status(1000).String(); name != "Status(1000)" {
+		t.Error(name)
+	}
+}
+
+// The library's conversion is the oracle, for every bit pattern there is.
+func TestHalvesAsFloat32(t *testing.T) {
+	halves := make([]safetensors.Float16, 1<<16)
+	brains := make([]safetensors.BFloat16, 1<<16)
+	for i := range halves {
+		halves[i], brains[i] = safetensors.Float16(i), safetensors.BFloat16(i)
+	}
+	wanted := make([]float32, 1<<16)
+	check := func(dtype safetensors.DType, bits []byte, value func(int) float32) {
+		if err := safetensors.Convert(dtype, bits, safetensors.F32, safetensors.BytesOf(wanted)); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range wanted {
+			got := value(i)
+			if math.Float32bits(got) != math.Float32bits(want) && !(math.IsNaN(float64(got)) && math.IsNaN(float64(want))) {
+				t.Fatalf("%v %#04x is %v, wanted %v", dtype, i, got, want)
+			}
+		}
+	}
+	check(safetensors.F16, safetensors.BytesOf(halves), func(i int) float32 { return halves[i].Float32() })
+	check(safetensors.BF16, safetensors.BytesOf(brains), func(i int) float32 { return brains[i].Float32() })
+}
+
+func TestBools(t *testing.T) {
+	given := &safetensors.Tensor{Name: "b", DType: safetensors.BOOL, Shape: []int64{3}, Data: []byte{0, 1, 2}}
+	model, err := safetensors.OpenMemory(file(t, given, u8("u", 3)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer model.Close()
+	tensor, _ := model.Lookup("b")
+	values, err := tensor.Bools()
+	if err != nil || len(values) != 3 || values[0].Bool() || !values[1].Bool() || !values[2].Bool() {
+		t.Error(values, err)
+	}
+	other, _ := model.Lookup("u")
+	if _, err := other.Bools(); !errors.Is(err, safetensors.ErrWrongType) {
+		t.Error(err)
+	}
+}
+
+// What a source's Close returns or panics with comes out of Close, or of the
+// method that was the last to use the checkpoint.
+func TestTheErrorOfClosingIsNeverLost(t *testing.T) {
+	data := file(t, u8("a", 100_000))
+	mine := errors.New("mine")
+	for _, panics := range []bool{false, true} {
+		reading, goOn := make(chan struct{}), make(chan struct{})
+		var slow atomic.Bool
+		source := safetensors.Source{
+			Size: int64(len(data)),
+			ReaderAt: readerFunc(func(p []byte, off int64) (int, error) {
+				if slow.Swap(false) {
+					close(reading)
+					<-goOn
+				}
+				return copy(p, data[off:]), nil
+			}),
+			Closer: closerFunc(func() error {
+				if panics {
+					panic(mine)
+				}
+				return mine
+			}),
+		}
+		model, err := safetensors.OpenSource(source, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow.Store(true)
+		result := make(chan any, 1)
+		go func() {
+			defer func() {
+				if value := recover(); value != nil {
+					result <- value
+				}
+			}()
+			tensor, _ := model.Lookup("a")
+			result <- tensor.ReadInto(make([]byte, 100_000))
+		}()
+		<-reading
+		if err := model.Close(); err != nil {
+			t.Error("Close is not the last user, and said", err)
+		}
+		close(goOn)
+		got, _ := (<-result).(error)
+		if !errors.Is(got, mine) {
+			t.Errorf("panics %v: the last method came to %v", panics, got)
+		}
+	}
+}
+
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }
+
+// A contextReader's reads wait for their context where they are told to.
+type contextReader struct {
+	data    []byte
+	waits   atomic.Bool
+	waiting chan struct{}
+	reads   atomic.Int64
+}
+
+func (r *contextReader) ReadAt([]byte, int64) (int, error) { return 0, errors.New("not by ReadAt") }
+
+func (r *contextReader) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	r.reads.Add(1)
+	if r.waits.Load() {
+		r.waiting <- struct{}{}
+		<-ctx.Done()
+		return 0, context.Cause(ctx)
+	}
+	return copy(p, r.data[off:]), nil
+}
+
+func newContextReader(data []byte) *contextReader {
+	return &contextReader{data: data, waiting: make(chan struct{}, 100)}
+}
+
+func (r *contextReader) source() safetensors.Source {
+	return safetensors.Source{ReaderAt: r, Size: int64(len(r.data))}
+}
+
+// A read under way ends with the context of the call that it is for.
+func TestContextsReachReads(t *testing.T) {
+	const size = 200_000
+	data := file(t, u8("a", size), u8("b", size))
+	why := errors.New("why")
+	cases := map[string]func(context.Context, *safetensors.Checkpoint, *contextReader) error{
+		"Load": func(ctx context.Context, model *safetensors.Checkpoint, _ *contextReader) error {
+			tensor, _ := model.Lookup("a")
+			return model.Load(ctx, []safetensors.LoadItem{{Tensor: tensor, Dst: make([]byte, size)}}, nil)
+		},
+		"ReadIntoContext": func(ctx context.Context, model *safetensors.Checkpoint, _ *contextReader) error {
+			tensor, _ := model.Lookup("a")
+			return tensor.ReadIntoContext(ctx, make([]byte, size))
+		},
+		"ReadSliceContext": func(ctx context.Context, model *safetensors.Checkpoint, _ *contextReader) error {
+			tensor, _ := model.Lookup("b")
+			return tensor.ReadSliceContext(ctx, make([]byte, 10), safetensors.Range{Start: 5, Stop: 15})
+		},
+		"BytesContext": func(ctx context.Context, model *safetensors.Checkpoint, _ *contextReader) error {
+			tensor, _ := model.Lookup("b")
+			_, err := tensor.BytesContext(ctx)
+			return err
+		},
+		"OpenSourceContext": func(ctx context.Context, _ *safetensors.Checkpoint, r *contextReader) error {
+			_, err := safetensors.OpenSourceContext(ctx, r.source(), nil)
+			return err
+		},
+		"OpenResolvedContext": func(ctx context.Context, _ *safetensors.Checkpoint, r *contextReader) error {
+			open := func(string) (safetensors.Source, error) { return r.source(), nil }
+			_, err := safetensors.OpenResolvedContext(ctx, open, "x.safetensors", nil)
+			return err
+		},
+	}
+	for name, call := range cases {
+		reader := newContextReader(data)
+		model, err := safetensors.OpenSource(reader.source(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader.waits.Store(true)
+		ctx, cancel := context.WithCancelCause(context.Background())
+		go func() {
+			<-reader.waiting
+			cancel(why)
+		}()
+		err = call(ctx, model, reader)
+		if !errors.Is(err, safetensors.ErrCancelled) || !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+			t.Errorf("%s: %v", name, err)
+		}
+		// And nothing begins with one that is done.
+		reads := reader.reads.Load()
+		if err := call(ctx, model, reader); !errors.Is(err, safetensors.ErrCancelled) || reader.reads.Load() != reads {
+			t.Errorf("%s, done before: %v, %d reads", name, err, reader.reads.Load()-reads)
+		}
+		model.Close()
+	}
+}
+
+// A call that is cancelled does not end the reads of its neighbours.
+func TestContextsOfSeveralCalls(t *testing.T) {
+	const size = 100_000
+	reader := newContextReader(file(t, u8("a", size), u8("b", size)))
+	model, err := safetensors.OpenSource(reader.source(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer model.Close()
+	reader.waits.Store(true)
+	var all sync.WaitGroup
+	cancels := map[string]context.CancelFunc{}
+	ended := make(chan string, 3)
+	for _, name := range []string{"a", "b", "b again"} {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancels[name] = cancel
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			tensor, _ := model.Lookup(name[:1])
+			if err := tensor.ReadIntoContext(ctx, make([]byte, size)); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", name, err)
+			}
+			ended <- name
+		}()
+		<-reader.waiting
+	}
+	cancels["a"]()
+	if name := <-ended; name != "a" {
+		t.Errorf("%s ended with a", name)
+	}
+	cancels["b"]()
+	select {
+	case name := <-ended:
+		// Whose read it is nobody knows: both were for the same bytes.
+		if name != "b" {
+			t.Errorf("%s ended with b", name)
+		}
+	case <-time.After(20 * time.Millisecond):
+	}
+	cancels["b again"]()
+	all.Wait()
+}
+
+// A reader without contexts is asked for nothing more once the context is done.
+func TestNoReadBeginsOnceTheContextIsDone(t *testing.T) {
+	const size = 1 << 20
+	data := file(t, u8("a", size))
+	var after, reads atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
+	var slow atomic.Bool
+	reader := readerFunc(func(p []byte, off int64) (int, error) {
+		if slow.Load() {
+			if ctx.Err() != nil {
+				after.Add(1)
+			}
+			if reads.Add(1) == 3 {
+				cancel()
+			}
+		}
+		return copy(p[:min(len(p), 4096)], data[off:]), nil
+	})
+	model, err := safetensors.OpenSource(safetensors.Source{ReaderAt: reader, Size: int64(len(data)), MaxParallel: 1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer model.Close()
+	slow.Store(true)
+	tensor, _ := model.Lookup("a")
+	if _, err := tensor.BytesContext(ctx); !errors.Is(err, context.Canceled) || after.Load() != 0 {
+		t.Errorf("%v, and %d reads after that", err, after.Load())
+	}
+}
+
+func TestOpenFSFolder(t *testing.T) {
+	one, two := file(t, u8("a", 3)), file(t, u8("b", 4))
+	index := []byte(`{"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}`)
+	f := func(data []byte) *fstest.MapFile { return &fstest.MapFile{Data: data} }
+	cases := []struct {
+		name  string
+		files fstest.MapFS
+		names string
+		err   error
+	}{
+		{"one file", fstest.MapFS{"weights.safetensors": f(one), "._x.safetensors": f(nil), "config.json": f(nil)}, "a", nil},
+		{"an index", fstest.MapFS{"model.safetensors.index.json": f(index), "model-00001-of-00002.safetensors": f(one),
+			"model-00002-of-00002.safetensors": f(two), "other.safetensors": f(nil)}, "a b", nil},
+		{"a series", fstest.MapFS{"model-00001-of-00002.safetensors": f(one), "model-00002-of-00002.safetensors": f(two)}, "a b", nil},
+		{"the model's", fstest.MapFS{"model.safetensors": f(two), "other.safetensors": f(one)}, "b", nil},
+		{"half a series", fstest.MapFS{"model-00002-of-00002.safetensors": f(two)}, "", safetensors.ErrShard},
+		{"the same twice", fstest.MapFS{"m-1-of-2.safetensors": f(one), "m-2-of-2.safetensors": f(one)}, "", safetensors.ErrDuplicateKey},
+		{"two models", fstest.MapFS{"x.safetensors": f(one), "y.safetensors": f(two)}, "", safetensors.ErrIndex},
+		{"two indexes", fstest.MapFS{"x.safetensors.index.json": f(index), "y.safetensors.index.json": f(index)}, "", safetensors.ErrIndex},
+		{"nothing", fstest.MapFS{"readme.md": f(nil)}, "", fs.ErrNotExist},
+	}
+	for _, c := range cases {
+		inner := fstest.MapFS{}
+		for name, file := range c.files {
+			inner["in/here/"+name] = file
+		}
+		for folder, files := range map[string]fs.FS{".": c.files, "in/here": inner} {
+			model, err := safetensors.OpenFS(files, folder, nil)
+			if !errors.Is(err, c.err) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			var names []string
+			for _, tensor := range model.Tensors() {
+				names = append(names, tensor.Name)
+				if copied := make([]byte, tensor.Size); tensor.ReadInto(copied) != nil || copied[2] != 2 {
+					t.Errorf("%s: %s holds %v", c.name, tensor.Name, copied)
+				}
+			}
+			if got := strings.Join(names, " "); got != c.names {
+				t.Errorf("%s in %s: %q", c.name, folder, got)
+			}
+			model.Close()
+		}
+	}
+}
+
+// As package documentation says: Go code that touches what a mapping has lost
+// panics where it asked for that.
+func TestACutMappingPanicsWhereThatIsAskedFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cut.safetensors")
+	if err := os.WriteFile(path, file(t, u8("a", 1<<20)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	model, err := safetensors.OpenWith(path, &safetensors.OpenOptions{Access: safetensors.AccessMap})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer model.Close()
+	tensor, _ := model.Lookup("a")
+	view, err := tensor.Bytes()
+	if err != nil || view[300_000] != byte(300_000%251) {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	fault := func() (value any) {
+		defer func() { value = recover() }()
+		return view[300_000]
+	}()
+	if _, ok := fault.(interface{ Addr() uintptr }); !ok {
+		t.Errorf("reading a lost page came to %v", fault)
+	}
+	if err := tensor.ReadInto(make([]byte, 1<<20)); !errors.Is(err, safetensors.ErrIO) {
+		t.Error(err)
+	}
+}
+
+// Numbers of a newer library stay what they are.
+func TestNumbersOfTheHeader(t *testing.T) {
+	for _, header := range []string{"tests/contract/abi/0.1/safetensors.h", "include/safetensors.h"} {
+		text, err := os.ReadFile(filepath.Join("../..", header))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range regexp.MustCompile(`(?m)^#define ST_ERROR_(\w+) (\d+)$`).FindAllSubmatch(text, -1) {
+			number, _ := strconv.Atoi(string(match[2]))
+			name := "Err" + strings.ReplaceAll(string(match[1]), "_", "")
+			got := safetensors.Status(number).String()
+			if number <= int(safetensors.ErrConfig) && !strings.EqualFold(got, name) {
+				t.Errorf("%s: %d is %s, and here %s", header, number, match[1], got)
+			}
+		}
+	}
+	if got := safetensors.Access(77).String(); got != "Access(77)" {
+		t.Error(got)
+	}
+}
