@@ -7,3 +7,4 @@ mod support;
 mod arguments;
 mod c;
 mod saving;
+mod wrappers;
