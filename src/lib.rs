@@ -24,7 +24,7 @@ mod checkpoint;
 pub mod convert;
 mod format;
 pub mod load;
-mod model;
+pub mod model;
 mod source;
 pub mod writer;
 

@@ -145,6 +145,19 @@ impl Checkpoint {
         found.ok().and_then(|found| self.tensors.get(found)).ok_or_else(|| not_ours(tensor).in_file(&self.label))
     }
 
+    /// The folder of the first file, where it has a path.
+    pub(crate) fn folder(&self) -> Option<std::path::PathBuf> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(self.shard_label(0)));
+        path.parent().map(std::path::Path::to_owned)
+    }
+
+    /// The number of one of this checkpoint's own records.
+    pub(crate) fn index_of(&self, tensor: &Tensor) -> Option<usize> {
+        let distance = std::ptr::from_ref(tensor).addr().checked_sub(self.tensors.as_ptr().addr())?;
+        distance.checked_div(size_of::<Tensor>()).filter(|index| *index < self.tensors.len())
+    }
+
     pub(crate) fn label_of(&self, shard: usize) -> String {
         shards::label(self.shard_label(shard))
     }

@@ -14,6 +14,8 @@ mod small;
 #[allow(unsafe_code, reason = "SIMD loads and stores")]
 mod x86;
 
+pub(crate) use self::scalar::{to_bf16, to_f16};
+
 use self::level::Level;
 use self::scalar::Step;
 use self::small::Codes;

@@ -255,7 +255,7 @@ fn from_f16(half: u16) -> u32 {
 
 /// NaN is the quiet one with its sign, as ml_dtypes has it.
 #[inline(always)]
-fn to_bf16(bits: u32) -> u16 {
+pub(crate) fn to_bf16(bits: u32) -> u16 {
     // Adding to an infinity's bits leaves it one: its lower half is zero.
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let nan = ((bits >> 16) & 0x8000) | 0x7fc0;
@@ -264,7 +264,7 @@ fn to_bf16(bits: u32) -> u16 {
 
 /// A NaN becomes quiet and keeps its upper bits, as F16C has it.
 #[inline(always)]
-const fn to_f16(bits: u32) -> u16 {
+pub(crate) const fn to_f16(bits: u32) -> u16 {
     let abs = bits & ABS;
     let nan = 0x7e00 | ((abs >> 13) & 0x3ff);
     let code = if abs > INFINITY { nan } else { F16.magnitude(abs) };

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The small JSON beside and inside checkpoints: config.json, the state of a
+//! quantised tensor, a marker.
+//!
+//! Such text comes from strangers: its size is limited before it is read, it may
+//! nest 127 levels (serde_json's limit), and a key that appears twice is refused,
+//! since readers disagree on which of the two counts.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{quoted, Error, ErrorKind, Result};
+
+/// Most bytes of a configuration.
+pub(crate) const MAX_CONFIG: usize = 16 << 20;
+
+/// A JSON value; maps keep the order of the text.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Json {
+    Null,
+    Bool(bool),
+    Number(f64),
+    Text(String),
+    List(Vec<Json>),
+    Map(Vec<(String, Json)>),
+}
+
+impl Json {
+    /// Reads a text of at most `limit` bytes; the error says what is wrong with
+    /// it, and names no file.
+    pub(crate) fn parse(text: &[u8], limit: usize) -> Result<Self, String> {
+        if text.len() > limit {
+            return Err(format!("{} bytes are more than the limit of {limit}", text.len()));
+        }
+        serde_json::from_slice(text).map_err(|error| crate::error::escaped(error.to_string().as_bytes()))
+    }
+
+    /// The value of a key of a map.
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Map(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The map that is the value of a key.
+    pub(crate) fn map(&self, key: &str) -> Option<&[(String, Self)]> {
+        match self.get(key) {
+            Some(Self::Map(entries)) => Some(entries),
+            _ => None,
+        }
+    }
+
+    /// The list that is the value of a key; empty where there is none.
+    pub(crate) fn list(&self, key: &str) -> &[Self] {
+        match self.get(key) {
+            Some(Self::List(items)) => items,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn bool(&self) -> Option<bool> {
+        match self {
+            Self::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A number that is whole and exact in F64.
+    pub(crate) fn integer(&self) -> Option<i64> {
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        match self {
+            #[allow(clippy::cast_possible_truncation, reason = "whole, and below 2^53")]
+            Self::Number(number) if number.fract() == 0.0 && number.abs() < EXACT => Some(*number as i64),
+            _ => None,
+        }
+    }
+
+    /// A whole number above 0 and below 2^32: a size.
+    pub(crate) fn positive(&self) -> Option<u64> {
+        let number = self.integer().and_then(|number| u32::try_from(number).ok());
+        number.filter(|number| *number != 0).map(u64::from)
+    }
+
+    pub(crate) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Builder)
+    }
+}
+
+struct Builder;
+
+#[allow(clippy::cast_precision_loss, reason = "what F64 can't hold is no size of anything")]
+impl<'de> Visitor<'de> for Builder {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(Json::Number(value as f64))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(Json::Number(value as f64))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        Ok(Json::Number(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(Json::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Json::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+        let mut map: Vec<(String, Json)> = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
+        }
+        let mut keys: Vec<&str> = map.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        let twice = keys.iter().zip(keys.iter().skip(1)).find(|(a, b)| a == b);
+        match twice {
+            Some((key, _)) => Err(de::Error::custom(format!("the key {} appears twice", quoted(key.as_bytes())))),
+            None => Ok(Json::Map(map)),
+        }
+    }
+}
+
+/// The text of config.json beside a checkpoint's files, if there is one.
+///
+/// # Errors
+/// `Config` where it is too large, `Io` where it can't be read.
+pub(crate) fn beside(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>> {
+    let Some(folder) = checkpoint.folder() else {
+        return Ok(None);
+    };
+    let path = folder.join("config.json");
+    let failed = |error: &std::io::Error| Error::os(format!("{} can't be read", shown(&path)), error);
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(&error)),
+    };
+    // A folder or a pipe of that name is no configuration.
+    let size = match file.metadata() {
+        Ok(found) if found.is_file() => found.len(),
+        Ok(_) => return Ok(None),
+        Err(error) => return Err(failed(&error)),
+    };
+    let too_large = || unreadable(&format!("{size} bytes are more than the limit of {MAX_CONFIG}"));
+    let size = usize::try_from(size).ok().filter(|size| *size <= MAX_CONFIG).ok_or_else(too_large)?;
+    let mut text = crate::base::memory::vec_with_capacity(size, "config.json")?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, size as u64), &mut text)
+        .map_err(|error| failed(&error))?;
+    Ok(Some(text))
+}
+
+fn shown(path: &std::path::Path) -> String {
+    quoted(path.as_os_str().as_encoded_bytes())
+}
+
+/// The error for a configuration that can't be used.
+pub(crate) fn unreadable(fault: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("config.json: {fault}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_keys_and_long_texts_are_refused() {
+        let parse = |text: &str| Json::parse(text.as_bytes(), 64);
+        assert!(parse(r#"{"a": 1, "b": {"a": 2}}"#).is_ok());
+        assert!(parse(r#"{"a": 1, "b": {"a": 2, "a": 3}}"#).unwrap_err().contains("\"a\" appears twice"));
+        assert!(parse(&" ".repeat(65)).unwrap_err().contains("65 bytes"));
+        assert!(Json::parse("[".repeat(200).as_bytes(), 1000).unwrap_err().contains("recursion"));
+    }
+
+    #[test]
+    fn numbers_are_sizes_only_where_they_are_whole_and_positive() {
+        let parse = |text: &str| Json::parse(text.as_bytes(), 64).unwrap();
+        assert_eq!(parse("32").positive(), Some(32));
+        assert_eq!(parse("4.0").positive(), Some(4));
+        for other in ["0", "-1", "4.5", "1e300", "4294967296", "18446744073709551615", "\"4\"", "null", "true"] {
+            assert_eq!(parse(other).positive(), None, "{other}");
+        }
+        assert_eq!(parse("-1").integer(), Some(-1));
+    }
+}

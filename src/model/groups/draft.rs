@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What recognisers work with: a module's tensors by name, checks of their
+//! dtypes and shapes, and the ways in which a group is no good.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "members have 2^48 elements at most (`sound`), and numbers of a configuration are below 2^32"
+)]
+
+use super::recipe::{Layout, Recipe};
+use super::settings::{ConfigGroup, GroupSize, MlxModule, Settings};
+use super::{Flags, Member, Nested, Role};
+use crate::checkpoint::Checkpoint;
+use crate::dtype::Dtype;
+use crate::error::quoted;
+use crate::record::Tensor;
+
+/// Most bytes of a small member that is read at opening.
+pub(super) const SMALL: u64 = 64 << 10;
+/// More elements than any disk holds; so sums and small multiples fit 64 bits.
+const MOST_ELEMENTS: u64 = 1 << 48;
+
+/// Which rule of a layout is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// A companion is not there.
+    Missing,
+    /// Shapes that do not go together.
+    Shape,
+    /// A dtype that the layout does not have.
+    Dtype,
+    /// A number out of range.
+    Value,
+    /// A small member that can't be understood.
+    State,
+    /// The configuration says otherwise.
+    Config,
+}
+
+impl Break {
+    /// The word that a message begins with.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Shape => "shape",
+            Self::Dtype => "dtype",
+            Self::Value => "value",
+            Self::State => "state",
+            Self::Config => "config",
+        }
+    }
+}
+
+/// Why there is no group that can be decoded.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Broken(Break, String),
+    /// Several readings fit.
+    Ambiguous(String),
+    /// Recognised, and not decoded.
+    Opaque(String),
+    /// No group at all: the tensor is what it seems.
+    Plain,
+    /// Reading failed: not the group's fault.
+    Failed(crate::error::Error),
+}
+
+pub(super) type Found = Result<Form, Fault>;
+
+/// A group that can be decoded.
+pub(super) struct Form {
+    pub(super) layout: &'static Layout,
+    pub(super) recipe: Recipe,
+    pub(super) bits: u32,
+    pub(super) flags: Flags,
+    pub(super) shape: Vec<u64>,
+    pub(super) block: Vec<u64>,
+    pub(super) step: Vec<u64>,
+    pub(super) nested: Option<Nested>,
+    pub(super) order: Option<Vec<u32>>,
+}
+
+impl Form {
+    /// A group without more to say, whose slices go as its blocks do along in.
+    pub(super) fn new(layout: &'static Layout, bits: u32, shape: Vec<u64>, block: Vec<u64>) -> Self {
+        let step = vec![1; shape.len()];
+        let recipe = layout.recipe;
+        Self { layout, recipe, bits, flags: Flags::default(), shape, block, step, nested: None, order: None }
+    }
+
+    pub(super) fn step_along_in(mut self, step: u64) -> Self {
+        if let Some(last) = self.step.last_mut() {
+            *last = step;
+        }
+        self
+    }
+}
+
+/// One module on its way to being a group.
+pub(super) struct Draft<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) settings: &'a Settings,
+    pub(super) markers: &'a super::marker::Markers,
+    /// The module's name.
+    pub(super) module: &'a [u8],
+    pub(super) codes: &'a Tensor,
+    pub(super) members: Vec<Member>,
+}
+
+impl<'a> Draft<'a> {
+    /// The tensor `module` + `suffix`.
+    pub(super) fn find(&self, suffix: &str) -> Option<&'a Tensor> {
+        let mut name = [0_u8; 512];
+        let len = self.module.len() + suffix.len();
+        match name.get_mut(..len) {
+            Some(room) => {
+                let (module, rest) = room.split_at_mut_checked(self.module.len())?;
+                module.copy_from_slice(self.module);
+                rest.copy_from_slice(suffix.as_bytes());
+                self.checkpoint.find(room)
+            }
+            None => self.checkpoint.find(&[self.module, suffix.as_bytes()].concat()),
+        }
+    }
+
+    /// Adds a member where it is there.
+    pub(super) fn optional(&mut self, role: Role, suffix: &str) -> Option<&'a Tensor> {
+        let found = self.find(suffix)?;
+        self.add(role, found);
+        Some(found)
+    }
+
+    /// Adds a member that must be there.
+    pub(super) fn required(&mut self, role: Role, suffix: &str) -> Result<&'a Tensor, Fault> {
+        self.optional(role, suffix).ok_or_else(|| self.missing(suffix))
+    }
+
+    pub(super) fn add(&mut self, role: Role, tensor: &'a Tensor) {
+        let index = self.checkpoint.index_of(tensor);
+        if let Some(tensor) = index.filter(|index| self.members.iter().all(|member| member.tensor != *index)) {
+            self.members.push(Member { role, tensor });
+        }
+    }
+
+    pub(super) fn missing(&self, suffix: &str) -> Fault {
+        let (codes, module) = (quoted(self.codes.name()), quoted(&[self.module, suffix.as_bytes()].concat()));
+        Fault::Broken(Break::Missing, format!("{codes} needs {module}, which is not there"))
+    }
+
+    pub(super) fn config_group(&self) -> Option<&'a ConfigGroup> {
+        match self.overridden() {
+            Some(_) => None,
+            None => self.settings.config_group(self.module),
+        }
+    }
+
+    /// The method that the configuration names, unless the caller replaces it.
+    pub(super) fn method(&self) -> Option<&'a str> {
+        match self.overridden() {
+            Some(_) => None,
+            None => self.settings.method.as_deref(),
+        }
+    }
+
+    pub(super) fn overridden(&self) -> Option<&'a super::settings::Override> {
+        self.settings.override_of(self.module)
+    }
+
+    /// The layout that a caller says this is.
+    pub(super) fn layout(&self) -> Option<&'a str> {
+        self.overridden().and_then(|over| over.layout.as_deref())
+    }
+
+    pub(super) fn group_size(&self) -> Option<GroupSize> {
+        self.settings.group_size(self.module)
+    }
+
+    pub(super) fn mlx(&self) -> Option<MlxModule> {
+        match self.overridden() {
+            Some(over) => Some(MlxModule { bits: over.bits, group_size: over.group_size, mode: None }),
+            None => self.settings.mlx(self.module),
+        }
+    }
+
+    /// The bytes of a small member.
+    pub(super) fn read_small(&self, tensor: &Tensor) -> Result<Vec<u8>, Fault> {
+        if tensor.size() > SMALL {
+            let (size, name) = (tensor.size(), quoted(tensor.name()));
+            return Err(state(format!("{name} has {size} bytes, more than the limit of {SMALL}")));
+        }
+        self.read(tensor, 0, tensor.size())
+    }
+
+    /// Bytes of a member.
+    pub(super) fn read(&self, tensor: &Tensor, start: u64, size: u64) -> Result<Vec<u8>, Fault> {
+        let read = || {
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            let mut bytes = crate::base::memory::zeroed(size, "a member of a group")?;
+            let offset = tensor.offset().saturating_add(start);
+            self.checkpoint.read_bytes(tensor.shard(), offset, tensor.name(), &mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(Fault::Failed)
+    }
+}
+
+pub(super) fn state(text: String) -> Fault {
+    Fault::Broken(Break::State, text)
+}
+
+pub(super) fn config(text: String) -> Fault {
+    Fault::Broken(Break::Config, text)
+}
+
+pub(super) fn shape(text: String) -> Fault {
+    Fault::Broken(Break::Shape, text)
+}
+
+/// A shape of which no element is missing and none too many.
+pub(super) fn sound(tensor: &Tensor) -> Result<Vec<u64>, Fault> {
+    let sizes: Vec<u64> = tensor.shape().iter().filter_map(|size| u64::try_from(*size).ok()).collect();
+    let wrong = sizes.contains(&0) || tensor.element_count() > MOST_ELEMENTS || sizes.len() != tensor.shape().len();
+    if wrong {
+        return Err(shape(format!("{} is {:?}, and can't hold a group", quoted(tensor.name()), tensor.shape())));
+    }
+    Ok(sizes)
+}
+
+/// A member's shape, which has two dimensions.
+pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Fault> {
+    match sound(tensor)?.as_slice() {
+        [rows, columns] => Ok((*rows, *columns)),
+        _ => Err(shape(format!("{} is {:?}, expected two dimensions", quoted(tensor.name()), tensor.shape()))),
+    }
+}
+
+/// A member's shape as that of a matrix, or of a stack of them.
+pub(super) fn stack(tensor: &Tensor) -> Result<(Vec<u64>, u64, u64), Fault> {
+    let mut sizes = sound(tensor)?;
+    match (sizes.len(), sizes.pop(), sizes.pop()) {
+        (2 | 3, Some(columns), Some(rows)) => Ok((sizes, rows, columns)),
+        _ => Err(shape(format!("{} is {:?}, expected two or three dimensions", quoted(tensor.name()), tensor.shape()))),
+    }
+}
+
+pub(super) fn with(outer: &[u64], inner: &[u64]) -> Vec<u64> {
+    [outer, inner].concat()
+}
+
+pub(super) fn require_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Fault> {
+    if sound(tensor)? == expected {
+        return Ok(());
+    }
+    Err(shape(format!("{} is {:?}, expected {expected:?}", quoted(tensor.name()), tensor.shape())))
+}
+
+pub(super) fn require_dtype(tensor: &Tensor, allowed: &[Dtype]) -> Result<(), Fault> {
+    if allowed.contains(&tensor.dtype()) {
+        return Ok(());
+    }
+    let names: Vec<&str> = allowed.iter().map(|dtype| dtype.name()).collect();
+    let (name, found) = (quoted(tensor.name()), tensor.dtype().name());
+    Err(Fault::Broken(Break::Dtype, format!("{name} is {found}, expected {}", names.join(" or "))))
+}
+
+/// Scales that are floats.
+pub(super) const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::Bf16, Dtype::F16];
+
+pub(super) fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a.checked_rem(b).unwrap_or_default());
+    }
+    a.max(1)
+}
+
+pub(super) fn lcm(a: u64, b: u64) -> u64 {
+    (a / gcd(a, b)).saturating_mul(b)
+}
+
+/// Codes after which a stream is at the beginning of a word again.
+pub(super) fn period(bits: u64) -> u64 {
+    32 / gcd(bits, 32)
+}

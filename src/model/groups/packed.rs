@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `weight_packed`: compressed-tensors' integers, FP4 and FP6.
+#![forbid(unsafe_code)]
+#![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
+
+use super::draft::{
+    config, lcm, period, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS,
+};
+use super::recipe::{Order, Zero, CT_PACK, CT_PACK_OLD, MXFP4_CT, MXFP6_CT, NVFP4_CT};
+use super::settings::ConfigGroup;
+use super::{index, Flags, Layout, Role};
+use crate::dtype::Dtype;
+use crate::error::quoted;
+use crate::record::Tensor;
+
+pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
+    draft.add(Role::Codes, draft.codes);
+    match draft.codes.dtype() {
+        Dtype::U8 => floats(draft),
+        _ => integers(draft),
+    }
+}
+
+fn floats(draft: &mut Draft<'_>) -> Found {
+    let scales = draft.required(Role::Scales, ".weight_scale");
+    let global = draft.optional(Role::Global, ".weight_global_scale");
+    draft.optional(Role::InputScale, ".input_global_scale");
+    let (scales, codes) = (scales?, draft.codes);
+    let (outer, rows, columns) = stack(codes)?;
+    let said = draft.config_group().and_then(|group| group.bits);
+    let contradicts = |bits: u64| match said.filter(|said| *said != bits) {
+        Some(said) => Err(config(format!("{said} bits are said, and {} fits {bits}", quoted(codes.name())))),
+        None => Ok(()),
+    };
+    if global.is_some() || scales.dtype() == Dtype::F8E4M3 {
+        require_dtype(scales, &[Dtype::F8E4M3])?;
+        let global = global.ok_or_else(|| draft.missing(".weight_global_scale"))?;
+        require_dtype(global, &[Dtype::F32])?;
+        single(global)?;
+        require_shape(scales, &with(&outer, &[rows, columns / 8]))?;
+        if columns % 8 != 0 {
+            return Err(no_whole_groups(codes, 16));
+        }
+        contradicts(4)?;
+        let ones = vec![1; outer.len() + 1];
+        return Ok(Form::new(&NVFP4_CT, 4, with(&outer, &[rows, 2 * columns]), with(&ones, &[16])).step_along_in(16));
+    }
+    require_dtype(scales, &[Dtype::U8, Dtype::F8E8M0])?;
+    let groups = sound(scales)?.last().copied().unwrap_or(1);
+    let (layout, bits) = match columns / groups {
+        16 => (&MXFP4_CT, 4),
+        24 => (&MXFP6_CT, 6),
+        _ => {
+            return Err(shape(format!(
+                "{} has no 16 or 24 columns for each of {}",
+                quoted(codes.name()),
+                quoted(scales.name())
+            )))
+        }
+    };
+    require_shape(scales, &with(&outer, &[rows, groups]))?;
+    if columns % groups != 0 {
+        return Err(no_whole_groups(codes, 32));
+    }
+    contradicts(bits)?;
+    let ones = vec![1; outer.len() + 1];
+    let bits = u32::try_from(bits).unwrap_or_default();
+    Ok(Form::new(layout, bits, with(&outer, &[rows, 32 * groups]), with(&ones, &[32])).step_along_in(32))
+}
+
+pub(super) fn no_whole_groups(codes: &Tensor, group: u64) -> Fault {
+    shape(format!("{} is {:?}, which holds no whole groups of {group}", quoted(codes.name()), codes.shape()))
+}
+
+/// A number: one element, of any rank.
+pub(super) fn single(tensor: &Tensor) -> Result<(), Fault> {
+    if sound(tensor)?.len() <= 1 && tensor.element_count() == 1 {
+        return Ok(());
+    }
+    Err(shape(format!("{} is {:?}, expected one number", quoted(tensor.name()), tensor.shape())))
+}
+
+fn integers(draft: &mut Draft<'_>) -> Found {
+    let scales = draft.required(Role::Scales, ".weight_scale");
+    let lists = draft.required(Role::Shape, ".weight_shape");
+    let zeros = draft.optional(Role::Zeros, ".weight_zero_point");
+    let order = draft.optional(Role::Order, ".weight_g_idx");
+    let (scales, lists, codes) = (scales?, lists?, draft.codes);
+    require_dtype(codes, &[Dtype::I32])?;
+    require_dtype(scales, FLOATS)?;
+    require_dtype(lists, &[Dtype::I64])?;
+    let (outer, rows, words) = stack(codes)?;
+    let sizes = logical(draft, lists)?;
+    let width = match sizes.split_last() {
+        Some((width, leading)) if leading == with(&outer, &[rows]) => *width,
+        _ => {
+            let names = (quoted(lists.name()), quoted(codes.name()));
+            return Err(shape(format!("{} says {sizes:?}, and {} is {:?}", names.0, names.1, codes.shape())));
+        }
+    };
+    let group = draft.config_group();
+    let (layout, bits) = packing(draft, group, width, words)?;
+    let groups = match sound(scales)?.split_last() {
+        Some((groups, leading)) if leading == with(&outer, &[rows]) => *groups,
+        _ => {
+            return Err(shape(format!(
+                "{} is {:?}, expected [.., {rows}, groups]",
+                quoted(scales.name()),
+                scales.shape()
+            )))
+        }
+    };
+    let size = group_size(draft, group, scales, width, groups)?;
+    if zeros.is_none() && group.and_then(|group| group.symmetric) == Some(false) {
+        return Err(draft.missing(".weight_zero_point"));
+    }
+    let per_word = if layout == &CT_PACK { period(bits) } else { 32 / bits };
+    if let Some(zeros) = zeros {
+        require_dtype(zeros, &[Dtype::I32])?;
+        let lines = if layout == &CT_PACK { (rows * bits).div_ceil(32) } else { rows.div_ceil(per_word) };
+        require_shape(zeros, &with(&outer, &[lines, groups]))?;
+    }
+    let small = u32::try_from(bits).unwrap_or_default();
+    let ones = vec![1; outer.len() + 1];
+    let mut form = Form::new(layout, small, with(&outer, &[rows, width]), with(&ones, &[size]));
+    form.recipe.scale_type = super::scale_type(scales);
+    if layout == &CT_PACK_OLD {
+        form.flags = form.flags.and(Flags::PADDED_WORDS);
+    }
+    if zeros.is_some() {
+        form.flags = form.flags.and(Flags::ASYMMETRIC);
+        form.recipe.zero = if layout == &CT_PACK { Zero::Rows } else { Zero::PaddedRows };
+    }
+    let mut whole = groups == 1;
+    if let Some(order) = order {
+        require_dtype(order, &[Dtype::I32])?;
+        require_shape(order, &with(&outer, &[width]))?;
+        // An index that is in order is one all the same: its slices go by words.
+        let found = index::read(draft, order, groups, Some(u64::MAX))?;
+        if !found.unused {
+            form.flags = form.flags.and(Flags::ACT_ORDER);
+            form.recipe.order = Order::Index;
+            form.order = Some(
+                found.order.unwrap_or_else(|| vec![0; usize::try_from(order.element_count()).unwrap_or_default()]),
+            );
+            whole = true;
+        }
+    }
+    let along_out = if zeros.is_some() { per_word } else { 1 };
+    let last = form.step.len().saturating_sub(2);
+    if let Some(step) = form.step.get_mut(last) {
+        *step = along_out;
+    }
+    Ok(form.step_along_in(if whole { per_word } else { lcm(size, per_word) }))
+}
+
+/// The numbers of `weight_shape`.
+fn logical(draft: &Draft<'_>, lists: &Tensor) -> Result<Vec<u64>, Fault> {
+    let rank = sound(lists)?;
+    if !matches!(rank.as_slice(), [2 | 3]) {
+        return Err(shape(format!("{} is {:?}, expected [2] or [3]", quoted(lists.name()), lists.shape())));
+    }
+    let bytes = draft.read_small(lists)?;
+    let numbers = bytes.chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap_or_default()));
+    let wrong = || shape(format!("{} says a size that is none", quoted(lists.name())));
+    let sizes = numbers.map(|number| u64::try_from(number).ok().filter(|size| (1..1 << 48).contains(size)));
+    sizes.collect::<Option<Vec<u64>>>().ok_or_else(wrong)
+}
+
+/// Which packing, of how many bits: by the configuration, or the only one that fits.
+fn packing(
+    draft: &Draft<'_>,
+    group: Option<&ConfigGroup>,
+    width: u64,
+    words: u64,
+) -> Result<(&'static Layout, u64), Fault> {
+    let dense = |bits: u64| (width * bits).div_ceil(32) == words;
+    let padded = |bits: u64| matches!(bits, 3 | 5 | 6 | 7) && width.div_ceil(32 / bits) == words;
+    let wanted = |name: &str| draft.layout().is_none_or(|layout| layout == name);
+    let of_bits = |bits: u64| -> Vec<(&'static Layout, u64)> {
+        let dense = dense(bits) && wanted("ct-pack");
+        // In a single word both are the same.
+        let padded = padded(bits) && wanted("ct-pack-old") && !(dense && width <= 32 / bits);
+        let mut found = Vec::new();
+        if dense {
+            found.push((&CT_PACK, bits));
+        }
+        if padded {
+            found.push((&CT_PACK_OLD, bits));
+        }
+        found
+    };
+    let said = draft.overridden().map_or(group.and_then(|group| group.bits), |over| over.bits);
+    let fit: Vec<_> = match said {
+        Some(bits @ 1..=8) => of_bits(bits),
+        Some(bits) => return Err(Fault::Opaque(format!("codes of {bits} bits"))),
+        None => (1..=8).rev().flat_map(of_bits).collect(),
+    };
+    match fit.as_slice() {
+        [only] => Ok(*only),
+        [] => {
+            let name = quoted(draft.codes.name());
+            let bits = said.map_or_else(String::new, |bits| format!(" of {bits} bits"));
+            Err(shape(format!("{name} has {words} words a row, which do not hold {width} codes{bits}")))
+        }
+        several => {
+            let names: Vec<String> = several.iter().map(|(layout, bits)| format!("{} {bits}", layout.name)).collect();
+            Err(Fault::Ambiguous(names.join(" or ")))
+        }
+    }
+}
+
+/// Columns of a group, which the configuration must not contradict.
+pub(super) fn group_size(
+    draft: &Draft<'_>,
+    group: Option<&ConfigGroup>,
+    scales: &Tensor,
+    width: u64,
+    groups: u64,
+) -> Result<u64, Fault> {
+    let by_strategy = |group: &ConfigGroup| match group.strategy.as_deref() {
+        Some("channel" | "tensor") => Some(width),
+        _ => group.group_size,
+    };
+    let said = draft.overridden().map_or_else(|| group.and_then(by_strategy), |over| over.group_size);
+    let wrong = |size: u64| {
+        let name = quoted(scales.name());
+        Err(shape(format!("{name} is {:?}, which is not a scale for each {size} of {width} columns", scales.shape())))
+    };
+    match said {
+        Some(size) if width.div_ceil(size) == groups => Ok(size),
+        Some(size) => wrong(size),
+        None if width.is_multiple_of(groups) => Ok(width / groups),
+        None => wrong(width / groups),
+    }
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How codes, scales and zero points become values. Every layout is one
+//! combination, a row of the table below; the decoder knows recipes, and no layout.
+#![forbid(unsafe_code)]
+
+/// What a code stands for. The numbers are the C constants `ST_CODE_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Code {
+    /// An unsigned integer.
+    Unsigned = 1,
+    /// A signed byte.
+    Signed = 2,
+    /// FP4.
+    E2M1 = 3,
+    /// FP6.
+    E2M3 = 4,
+    /// FP8.
+    E4M3 = 5,
+    /// FP8 with more exponent.
+    E5M2 = 6,
+    /// An index into a map of 16 values.
+    Map = 7,
+}
+
+/// Where codes lie. The numbers are the C constants `ST_PACKING_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Packing {
+    /// One a byte.
+    Bytes = 1,
+    /// A stream along in, least significant bit first.
+    Stream = 2,
+    /// Two a byte along in, the high nibble first.
+    HighNibbles = 3,
+    /// As many as fit in each word of 32 bits, along in.
+    PaddedWords = 4,
+    /// A stream down dimension 0 of what is stored [in, out].
+    Columns = 5,
+    /// Words of eight columns, in AWQ's order, of what is stored [in, out].
+    AwqColumns = 6,
+    /// Two a byte over the whole matrix, the high nibble first.
+    FlatNibbles = 7,
+}
+
+/// The type of scales. The numbers are the C constants `ST_SCALE_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ScaleType {
+    /// F32.
+    F32 = 1,
+    /// F16.
+    F16 = 2,
+    /// BF16.
+    Bf16 = 3,
+    /// Powers of two, as F8_E8M0 or U8.
+    E8M0 = 4,
+    /// F8_E4M3.
+    E4M3 = 5,
+    /// Indices into a map, scaled themselves.
+    Nested = 6,
+}
+
+/// What a scale is for. The numbers are the C constants `ST_SCALES_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ScaleLayout {
+    /// All elements.
+    Tensor = 1,
+    /// A row.
+    Rows = 2,
+    /// A group along in: [out, G].
+    Groups = 3,
+    /// A group along in: [G, out].
+    GroupsTransposed = 4,
+    /// A block of rows and columns.
+    Grid = 5,
+    /// A group along in, in tiles of 128 rows and 4 groups.
+    Swizzled = 6,
+    /// A block of elements in C order.
+    Flat = 7,
+}
+
+/// What is taken from a code, or added to its product. The numbers are the C constants `ST_ZERO_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Zero {
+    /// Nothing.
+    None = 0,
+    /// 2^(bits-1).
+    Middle = 1,
+    /// A signed byte for each scale.
+    Signed = 2,
+    /// A stream down out of what is stored [out, G].
+    Rows = 3,
+    /// The same, as many as fit in each word.
+    PaddedRows = 4,
+    /// A stream along out of what is stored [G, out].
+    Columns = 5,
+    /// The same, and stored one less, modulo 2^bits.
+    ColumnsLessOne = 6,
+    /// [G, out] in AWQ's order.
+    AwqColumns = 7,
+    /// A stream along G of what is stored [out, G].
+    Groups = 8,
+    /// A number of the scales' type is added to code × scale.
+    Offset = 9,
+}
+
+/// What comes last. The numbers are the C constants `ST_GLOBAL_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Global {
+    /// Nothing.
+    None = 0,
+    /// Times one number.
+    Multiply = 1,
+    /// Divided by one number.
+    Divide = 2,
+    /// Times 1/127.
+    Over127 = 3,
+}
+
+/// Which group a column belongs to. The numbers are the C constants `ST_ORDER_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Order {
+    /// Columns in order.
+    Sequential = 0,
+    /// An index says.
+    Index = 1,
+}
+
+/// The combination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each type says it")]
+pub struct Recipe {
+    pub code: Code,
+    pub packing: Packing,
+    pub scale_type: ScaleType,
+    pub scale_layout: ScaleLayout,
+    pub zero: Zero,
+    pub global: Global,
+    pub order: Order,
+}
+
+/// A layout's names and its recipe; a recogniser adds what differs from file to file.
+#[derive(Debug, PartialEq)]
+pub struct Layout {
+    /// The exact layout: "gptq-v1".
+    pub name: &'static str,
+    /// The family: "gptq".
+    pub kind: &'static str,
+    /// How it is decoded.
+    pub recipe: Recipe,
+}
+
+macro_rules! layouts {
+    ($($id:ident = $name:literal, $kind:literal: $code:ident $packing:ident $type:ident $layout:ident $zero:ident $global:ident;)*) => {
+        $(pub(super) static $id: Layout = Layout {
+            name: $name,
+            kind: $kind,
+            recipe: Recipe {
+                code: Code::$code,
+                packing: Packing::$packing,
+                scale_type: ScaleType::$type,
+                scale_layout: ScaleLayout::$layout,
+                zero: Zero::$zero,
+                global: Global::$global,
+                order: Order::Sequential,
+            },
+        };)*
+    };
+}
+
+// Scale types that files choose (F32, BF16 or F16) and layouts that shapes choose are the recogniser's.
+layouts! {
+    FP8_BLOCK = "fp8-block", "fp8_block": E4M3 Bytes F32 Grid None None;
+    FP8_BLOCK_E8M0 = "fp8-block-e8m0", "fp8_block": E4M3 Bytes E8M0 Grid None None;
+    FP8_TENSOR = "fp8-tensor", "fp8": E4M3 Bytes F32 Tensor None None;
+    FP8_CHANNEL = "fp8-channel", "fp8": E4M3 Bytes F32 Rows None None;
+    FP8_COMFY = "fp8-comfy", "fp8": E4M3 Bytes F32 Tensor None None;
+    MXFP8_CT = "mxfp8-ct", "mxfp8": E4M3 Bytes E8M0 Groups None None;
+    MXFP4_CT = "mxfp4-ct", "mxfp4": E2M1 Stream E8M0 Groups None None;
+    MXFP6_CT = "mxfp6-ct", "mxfp6": E2M3 Stream E8M0 Groups None None;
+    DEEPSEEK_V4_FP4 = "deepseek-v4-fp4", "mxfp4": E2M1 Stream E8M0 Groups None None;
+    MXFP4_GPT_OSS = "mxfp4-gpt-oss", "mxfp4": E2M1 Stream E8M0 Groups None None;
+    NVFP4_MODELOPT = "nvfp4-modelopt", "nvfp4": E2M1 Stream E4M3 Groups None Multiply;
+    NVFP4_CT = "nvfp4-ct", "nvfp4": E2M1 Stream E4M3 Groups None Divide;
+    NVFP4_COMFY = "nvfp4-comfy", "nvfp4": E2M1 HighNibbles E4M3 Swizzled None Multiply;
+    CT_PACK = "ct-pack", "int_packed": Unsigned Stream F32 Groups Middle None;
+    CT_PACK_OLD = "ct-pack-old", "int_packed": Unsigned PaddedWords F32 Groups Middle None;
+    CT_INT8 = "ct-int8", "int8": Signed Bytes F32 Groups None None;
+    INT8_COMFY = "int8-comfy", "int8": Signed Bytes F32 Groups None None;
+    GPTQ_V1 = "gptq-v1", "gptq": Unsigned Columns F16 GroupsTransposed ColumnsLessOne None;
+    GPTQ_V2 = "gptq-v2", "gptq": Unsigned Columns F16 GroupsTransposed Columns None;
+    AWQ_GEMM = "awq-gemm", "awq": Unsigned AwqColumns F16 GroupsTransposed AwqColumns None;
+    AWQ_GEMV = "awq-gemv", "awq": Unsigned Stream F16 Groups Groups None;
+    MLX_AFFINE = "mlx-affine", "mlx": Unsigned Stream F16 Groups Offset None;
+    MLX_MXFP4 = "mlx-mxfp4", "mxfp4": E2M1 Stream E8M0 Groups None None;
+    MLX_MXFP8 = "mlx-mxfp8", "mxfp8": E4M3 Stream E8M0 Groups None None;
+    MLX_NVFP4 = "mlx-nvfp4", "nvfp4": E2M1 Stream E4M3 Groups None None;
+    BNB_NF4 = "bnb-nf4", "bnb4": Map FlatNibbles F32 Flat None None;
+    BNB_NF4_NESTED = "bnb-nf4-nested", "bnb4": Map FlatNibbles Nested Flat None None;
+    BNB_FP4 = "bnb-fp4", "bnb4": Map FlatNibbles F32 Flat None None;
+    BNB_FP4_NESTED = "bnb-fp4-nested", "bnb4": Map FlatNibbles Nested Flat None None;
+    BNB_INT8 = "bnb-int8", "int8": Signed Bytes F32 Rows None Over127;
+}
