@@ -32,11 +32,162 @@
 /* Initialisers: struct_size, and the default in every other field. */
 #define ST_RANK_PLAN_OPTIONS_INIT \
     {sizeof(st_rank_plan_options), NULL, 0, {NULL, 0}, NULL, 0, NULL, 0}
+#define ST_GROUPS_OPTIONS_INIT {sizeof(st_groups_options), {NULL, 0}, 0, NULL, 0}
 
-// Tensors that are one quantised tensor together. Opaque.
-typedef struct st_group st_group;
+// st_group.flags: codes are stored [in, out].
+#define ST_GROUP_TRANSPOSED 1
 
-// The quantised groups of a checkpoint. Opaque.
+// An index says each column's group.
+#define ST_GROUP_ACT_ORDER 2
+
+// There are zero points.
+#define ST_GROUP_ASYMMETRIC 4
+
+// Scales are stored in tiles of 128 rows and 4 groups.
+#define ST_GROUP_SWIZZLED 8
+
+// Of two codes in a byte the first is the high one.
+#define ST_GROUP_HIGH_NIBBLE_FIRST 16
+
+// Codes are one run over the whole matrix.
+#define ST_GROUP_FLAT 32
+
+// Words of 32 bits have unused bits.
+#define ST_GROUP_PADDED_WORDS 64
+
+// Several readings fit, and nothing says which.
+#define ST_GROUP_AMBIGUOUS 128
+
+// st_recipe.code: an unsigned integer.
+#define ST_CODE_UNSIGNED 1
+
+// A signed byte.
+#define ST_CODE_SIGNED 2
+
+// E2M1.
+#define ST_CODE_FP4 3
+
+// E2M3.
+#define ST_CODE_FP6 4
+
+// E4M3.
+#define ST_CODE_E4M3 5
+
+// E5M2.
+#define ST_CODE_E5M2 6
+
+// An index into the member "map".
+#define ST_CODE_MAP 7
+
+// st_recipe.packing: one code a byte.
+#define ST_PACKING_BYTES 1
+
+// A stream of bits along in, the least significant first.
+#define ST_PACKING_STREAM 2
+
+// Two codes a byte along in, the high one first.
+#define ST_PACKING_HIGH_NIBBLES 3
+
+// As many codes as fit in each word of 32 bits, along in.
+#define ST_PACKING_PADDED_WORDS 4
+
+// A stream down dimension 0 of what is stored [in, out].
+#define ST_PACKING_COLUMNS 5
+
+// Words of eight columns in AWQ's order, of what is stored [in, out].
+#define ST_PACKING_AWQ_COLUMNS 6
+
+// Two codes a byte over the whole matrix, the high one first.
+#define ST_PACKING_FLAT_NIBBLES 7
+
+// st_recipe.scale_type: F32.
+#define ST_SCALE_F32 1
+
+// F16.
+#define ST_SCALE_F16 2
+
+// BF16.
+#define ST_SCALE_BF16 3
+
+// Powers of two, as F8_E8M0 or U8.
+#define ST_SCALE_E8M0 4
+
+// F8_E4M3.
+#define ST_SCALE_E4M3 5
+
+// Bytes that index the member "nested_map", with scales of their own.
+#define ST_SCALE_NESTED 6
+
+// st_recipe.scale_layout: one scale for all.
+#define ST_SCALES_TENSOR 1
+
+// One a row.
+#define ST_SCALES_ROWS 2
+
+// One a group along in: [out, G].
+#define ST_SCALES_GROUPS 3
+
+// One a group along in: [G, out].
+#define ST_SCALES_GROUPS_TRANSPOSED 4
+
+// One a block of rows and columns.
+#define ST_SCALES_GRID 5
+
+// One a group along in, in tiles of 128 rows and 4 groups.
+#define ST_SCALES_SWIZZLED 6
+
+// One for a run of elements in C order.
+#define ST_SCALES_FLAT 7
+
+// st_recipe.zero: nothing is taken from a code.
+#define ST_ZERO_NONE 0
+
+// 2^(bits - 1).
+#define ST_ZERO_MIDDLE 1
+
+// A signed byte for each scale.
+#define ST_ZERO_SIGNED 2
+
+// A stream down out of what is stored [out, G].
+#define ST_ZERO_ROWS 3
+
+// The same, as many as fit in each word.
+#define ST_ZERO_PADDED_ROWS 4
+
+// A stream along out of what is stored [G, out].
+#define ST_ZERO_COLUMNS 5
+
+// The same, and stored one less, modulo 2^bits.
+#define ST_ZERO_COLUMNS_LESS_ONE 6
+
+// [G, out] in AWQ's order.
+#define ST_ZERO_AWQ_COLUMNS 7
+
+// A stream along G of what is stored [out, G].
+#define ST_ZERO_GROUPS 8
+
+// Nothing is taken; the member "offsets" is added to code times scale.
+#define ST_ZERO_OFFSET 9
+
+// st_recipe.global: no last factor.
+#define ST_GLOBAL_NONE 0
+
+// Times the member "global".
+#define ST_GLOBAL_MULTIPLY 1
+
+// Divided by the member "global".
+#define ST_GLOBAL_DIVIDE 2
+
+// Times 1/127 as F32.
+#define ST_GLOBAL_OVER_127 3
+
+// st_recipe.order: columns are in groups one after the other.
+#define ST_ORDER_OF_GROUPS_SEQUENTIAL 0
+
+// The member "order" says each column's group.
+#define ST_ORDER_OF_GROUPS_INDEX 1
+
+// The quantised groups of a checkpoint. Opaque; made by st_groups_open.
 typedef struct st_groups st_groups;
 
 // One or several plans, put together with the checkpoint that they are for.
@@ -83,6 +234,81 @@ typedef struct st_rank_plan_options {
     // Not 0: on every axis that a rule is on, each tensor must be matched by a rule.
     int32_t strict;
 } st_rank_plan_options;
+
+// A tensor of a group. As filled in by the library, everything it points to
+// is owned by what returned it.
+typedef struct st_member {
+    // What it is for, static: "codes", "scales", "zeros", "offsets", "global",
+    // "order", "shape", "map", "state", "nested_scales", "nested_map", "format",
+    // or, for activations and not for the weight, "input_scale", "pre_scale", "kv_scale".
+    const char *role;
+    // Owned by the checkpoint.
+    const st_tensor *tensor;
+    // Zero.
+    uint64_t reserved[2];
+} st_member;
+
+// How codes become values: numbers to switch on. All zero where a group can't be decoded.
+typedef struct st_recipe {
+    // What a code stands for: an ST_CODE_ constant.
+    uint32_t code;
+    // Where codes lie: an ST_PACKING_ constant.
+    uint32_t packing;
+    // The type of scales: an ST_SCALE_ constant.
+    uint32_t scale_type;
+    // What a scale is for: an ST_SCALES_ constant.
+    uint32_t scale_layout;
+    // What is taken from a code, or added: an ST_ZERO_ constant.
+    uint32_t zero;
+    // What comes last: an ST_GLOBAL_ constant.
+    uint32_t global;
+    // Which group a column is in: an ST_ORDER_OF_ constant.
+    uint32_t order;
+    // Zero.
+    uint32_t reserved0;
+} st_recipe;
+
+// One logical tensor that is stored as several. As filled in by the library,
+// everything it points to is owned by the st_groups.
+typedef struct st_group {
+    // Logical name, NUL-terminated: "model.layers.0.mlp.up_proj.weight".
+    const char *name;
+    // Bytes of name without its NUL.
+    size_t name_len;
+    // The family, static: "gptq". Where status is not ST_OK what it seems to be, or "".
+    const char *kind;
+    // The exact layout, static: "gptq-v1"; "" where status is not ST_OK.
+    const char *layout;
+    // ST_OK; ST_ERROR_GROUP: broken; ST_ERROR_UNSUPPORTED: several readings fit
+    // (ST_GROUP_AMBIGUOUS), or there is no decoder.
+    int32_t status;
+    // Bits of a code.
+    uint32_t bits;
+    // ST_GROUP_ constants, together.
+    uint32_t flags;
+    // Zero.
+    uint32_t reserved0;
+    // Number of dimensions; 0 where status is not ST_OK.
+    size_t rank;
+    // rank sizes: [out, in], or [experts, out, in].
+    const int64_t *shape;
+    // For each dimension the elements that share one scale.
+    const int64_t *block;
+    // For each dimension what ranges are multiples of, unless they end with it.
+    const int64_t *step;
+    // Its tensors, codes first.
+    const struct st_member *members;
+    // How many members.
+    size_t member_count;
+    // NUL-terminated: "" where status is ST_OK, else what is wrong. Begins with
+    // "missing: ", "shape: ", "dtype: ", "value: ", "state: ", "config: ",
+    // "ambiguous: " or "unsupported: ".
+    const char *problem;
+    // How it is decoded.
+    struct st_recipe recipe;
+    // The library's.
+    uint64_t reserved[4];
+} st_group;
 
 // A piece of a dimension: the stored indices start to stop - 1, then zeros
 // indices that are in no file and whose elements have all bits 0.
@@ -132,6 +358,37 @@ typedef struct st_axis {
     // Zero.
     uint64_t reserved[2];
 } st_axis;
+
+// What you know of a module and the files leave open. A record that you fill.
+typedef struct st_group_override {
+    // NUL-terminated: a module's name, or the beginning of names up to a dot; "": all.
+    // The longest that fits counts.
+    const char *module;
+    // NUL-terminated: a layout, as "gptq-v2", or a kind, as "gptq"; NULL: not said.
+    const char *layout;
+    // Bits of a code; 0: not said.
+    uint32_t bits;
+    // Elements that share a scale along in (and along out, for blocks of FP8); 0: not said.
+    uint64_t group_size;
+    // Zero.
+    uint64_t reserved[2];
+} st_group_override;
+
+// How groups are looked for. Begin with ST_GROUPS_OPTIONS_INIT; zero in any
+// field is the default.
+typedef struct st_groups_options {
+    // sizeof(st_groups_options), as set by ST_GROUPS_OPTIONS_INIT.
+    size_t struct_size;
+    // The text of the model's config.json, 16 MiB at most. Borrowed for the call.
+    // data NULL: config.json beside the checkpoint, if there is one.
+    struct st_text config;
+    // Not 0: no configuration counts, only what shapes and markers say.
+    int32_t ignore_config;
+    // In place of what the configuration says of these modules. Borrowed for the call.
+    const struct st_group_override *overrides;
+    // How many overrides.
+    size_t override_count;
+} st_groups_options;
 
 #ifdef __cplusplus
 extern "C" {
@@ -190,6 +447,75 @@ ST_API void st_rank_plan_free(struct st_rank_plan *plan);
 // Returns static NUL-terminated JSON; NULL (and length 0) where no plan is
 // built in for this type of model. Since 0.2.
 ST_API const char *st_rank_plan_builtin(const char *model_type, size_t *length);
+
+// ==== Quantised groups: one logical tensor, whatever it is stored as ====
+//
+// Finds the groups of a checkpoint: weights that are stored as codes, scales
+// and zero points, in the layouts that docs/groups.md lists.
+//
+// A group that is broken, or of which nothing says how it is meant, is listed
+// with its problem, and never decoded. Of the data only small members and
+// indices are read, and zero points where nothing else tells two layouts apart.
+//
+// checkpoint: stays open until st_groups_free, whoever calls st_free.
+// options: borrowed for the call; NULL: all defaults.
+//
+// Returns groups that the caller owns: release them with st_groups_free; or NULL:
+// ST_ERROR_CONFIG (a configuration that can't be read), ST_ERROR_IO,
+// ST_ERROR_INVALID_ARGUMENT, ST_ERROR_OUT_OF_MEMORY. Since 0.2.
+ST_API
+struct st_groups *st_groups_open(const st_checkpoint *checkpoint,
+                                 const struct st_groups_options *options,
+                                 st_error *error);
+
+// All groups, in the byte order of their names.
+//
+// count: receives how many; may be NULL.
+//
+// Returns an array owned by the groups, valid until st_groups_free; NULL (and
+// count 0) for NULL alone. Since 0.2.
+ST_API const struct st_group *st_groups_list(const struct st_groups *groups, size_t *count);
+
+// The group of a logical name.
+//
+// name: NUL-terminated, borrowed for the call.
+//
+// Returns a record owned by the groups, valid until st_groups_free; NULL where
+// there is none. Since 0.2.
+ST_API const struct st_group *st_find_group(const struct st_groups *groups, const char *name);
+
+// The tensors that belong to no group, by shard and offset.
+//
+// count: receives how many; may be NULL.
+//
+// Returns an array owned by the groups, valid until st_groups_free, of records
+// owned by the checkpoint; NULL (and count 0) for NULL alone. Since 0.2.
+ST_API const st_tensor *const *st_groups_plain(const struct st_groups *groups, size_t *count);
+
+// Which box of each member a slice of a group needs, as parts for st_load: for
+// engines with kernels of their own. Does no I/O.
+//
+// group: one of these groups' records or a copy of one. ranges: range_count of
+// them, of the logical shape, as for st_read_slice; each begins and ends on a
+// multiple of its dimension's step, or at the end, and its own step is 1. Both
+// are borrowed for the call. parts: receives a part for each member that decoding needs.
+// count: holds the room at parts, and receives how many parts there are; with
+// ST_ERROR_BUFFER_SIZE too. What parts point to is owned by the groups, valid
+// until st_groups_free.
+//
+// Returns ST_OK, ST_ERROR_BUFFER_SIZE, ST_ERROR_INVALID_ARGUMENT (the message names
+// dimension and step), ST_ERROR_OUT_OF_MEMORY, or the group's status. Since 0.2.
+ST_API
+st_status st_group_parts(const struct st_groups *groups,
+                         const struct st_group *group,
+                         const st_range *ranges,
+                         size_t range_count,
+                         struct st_part *parts,
+                         size_t *count,
+                         st_error *error);
+
+// Releases groups, with all of their records. NULL is fine. Since 0.2.
+ST_API void st_groups_free(struct st_groups *groups);
 
 #ifdef __cplusplus
 }  // extern "C"

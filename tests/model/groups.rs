@@ -32,7 +32,7 @@ pub(crate) fn open(case: &Case) -> Checkpoint {
     Checkpoint::open(path, &OpenOptions::default()).unwrap()
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("")
 }
 

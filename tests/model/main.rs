@@ -5,4 +5,5 @@
 mod support;
 
 mod groups;
+mod mutations;
 mod rank_plan;

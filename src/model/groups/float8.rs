@@ -36,7 +36,8 @@ pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
     }
     let marker = draft.marker()?;
     require_code(draft, marker.as_ref().map(|marker| marker.format.as_str()))?;
-    if marker.is_some() || suffix == ".scale_weight" {
+    // A marker in the metadata says what a group is, and not what its family calls it.
+    if draft.find(".comfy_quant").is_some() || suffix == ".scale_weight" {
         return plain_scale(draft, scales, Some(&FP8_COMFY));
     }
     match (suffix, scales.dtype()) {

@@ -75,13 +75,15 @@ impl Members<'_> {
         let all = [Reading::Gemm, Reading::Gptq, Reading::Gemv];
         let mut fit: Vec<Reading> =
             all.into_iter().filter(|reading| self.fits(*reading) && allowed(*reading)).collect();
-        // Where both of AWQ's fit, groups are single columns in one of them, which only a configuration could mean.
-        if fit.contains(&Reading::Gemm) && fit.contains(&Reading::Gemv) {
-            match draft.settings.version.as_deref() {
-                Some("gemv") => fit.retain(|reading| *reading != Reading::Gemm),
-                Some("gemm") => fit.retain(|reading| *reading != Reading::Gemv),
-                _ => {}
-            }
+        // AWQ's configuration names the kernel, and so the order of what is stored.
+        match draft.settings.version.as_deref().filter(|_| draft.overridden().is_none()) {
+            Some("gemv") => fit.retain(|reading| *reading != Reading::Gemm),
+            Some("gemm") => fit.retain(|reading| *reading != Reading::Gemv),
+            _ => {}
+        }
+        // An index is GPTQ's.
+        if self.order.is_some() && draft.method().is_none() {
+            fit.retain(|reading| *reading != Reading::Gemm);
         }
         match fit.as_slice() {
             [Reading::Gemv] if draft.group_size().is_none() => Err(Fault::Ambiguous(
@@ -146,6 +148,10 @@ impl Members<'_> {
                 return Err(Fault::Ambiguous(format!("{groups} groups for {width} columns, of no size that is said")))
             }
         };
+        if let (Some(order), true) = (self.order, found.as_ref().is_some_and(|found| found.unused)) {
+            let text = format!("{} has an entry of -1, and {groups} groups", quoted(order.name()));
+            return Err(Fault::Broken(Break::Value, text));
+        }
         let order = found.and_then(|found| found.order);
         let layout = self.version(draft, bits)?;
         let step = period(bits);

@@ -24,12 +24,17 @@ mod packed;
 mod pattern;
 mod read;
 mod recipe;
+#[allow(unsafe_code, reason = "records with pointers into what stays")]
+mod record;
 mod settings;
 
 pub use self::boxes::MemberBox;
 pub use self::draft::Break;
 pub use self::recipe::{Code, Global, Layout, Order, Packing, Recipe, ScaleLayout, ScaleType, Zero};
+pub(crate) use self::record::Listing;
 pub use self::settings::Override;
+
+use std::ffi::CStr;
 
 use self::draft::{Draft, Fault, Form, Found};
 use self::marker::Markers;
@@ -162,7 +167,7 @@ struct Nested {
 #[derive(Debug)]
 pub struct Group {
     name: Vec<u8>,
-    kind: &'static str,
+    kind: &'static CStr,
     status: Status,
     problem: String,
     members: Vec<Member>,
@@ -188,12 +193,12 @@ impl Group {
 
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        self.kind
+        self.kind.to_str().unwrap_or_default()
     }
 
     #[must_use]
     pub fn layout(&self) -> &'static str {
-        self.layout.map_or("", |layout| layout.name)
+        self.layout.map_or("", Layout::name)
     }
 
     #[must_use]
@@ -302,21 +307,21 @@ impl Group {
 }
 
 /// What a group that is no good seems to be.
-fn family(draft: &Draft<'_>) -> &'static str {
+fn family(draft: &Draft<'_>) -> &'static CStr {
     let name = draft.codes.name();
     match draft.codes.dtype() {
         _ if name.ends_with(b".qweight") => match draft.method() {
-            Some("awq") => "awq",
-            _ => "gptq",
+            Some("awq") => c"awq",
+            _ => c"gptq",
         },
-        _ if name.ends_with(b"blocks") => "mxfp4",
-        Dtype::I32 => "int_packed",
-        Dtype::U32 => "mlx",
-        Dtype::F8E4M3 | Dtype::F8E5M2 => "fp8",
-        Dtype::I8 => "int8",
-        Dtype::U8 if draft.members.iter().any(|member| matches!(member.role, Role::Map | Role::State)) => "bnb4",
-        Dtype::U8 => "nvfp4",
-        _ => "",
+        _ if name.ends_with(b"blocks") => c"mxfp4",
+        Dtype::I32 => c"int_packed",
+        Dtype::U32 => c"mlx",
+        Dtype::F8E4M3 | Dtype::F8E5M2 => c"fp8",
+        Dtype::I8 => c"int8",
+        Dtype::U8 if draft.members.iter().any(|member| matches!(member.role, Role::Map | Role::State)) => c"bnb4",
+        Dtype::U8 => c"nvfp4",
+        _ => c"",
     }
 }
 
@@ -496,8 +501,8 @@ impl Draft<'_> {
     /// A form that is what the caller says it is, if the caller does.
     fn as_said(&self, form: Form) -> Found {
         match self.layout() {
-            Some(said) if form.layout.name != said && form.layout.kind != said => {
-                let found = form.layout.name;
+            Some(said) if form.layout.name() != said && form.layout.kind.to_str() != Ok(said) => {
+                let found = form.layout.name();
                 Err(draft::config(format!("it is said to be {}, and fits {found}", quoted(said.as_bytes()))))
             }
             _ => Ok(form),

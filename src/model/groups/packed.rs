@@ -204,7 +204,7 @@ fn packing(
             Err(shape(format!("{name} has {words} words a row, which do not hold {width} codes{bits}")))
         }
         several => {
-            let names: Vec<String> = several.iter().map(|(layout, bits)| format!("{} {bits}", layout.name)).collect();
+            let names: Vec<String> = several.iter().map(|(layout, bits)| format!("{} {bits}", layout.name())).collect();
             Err(Fault::Ambiguous(names.join(" or ")))
         }
     }

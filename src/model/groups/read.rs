@@ -28,33 +28,44 @@ impl Group {
     pub fn read(&self, checkpoint: &Checkpoint, ranges: &[Range], to: Dtype) -> Result<Vec<u8>> {
         self.usable()?;
         let logical = self.aligned(ranges)?;
+        let elements = logical.iter().map(count).fold(1, usize::saturating_mul);
+        let size = usize::try_from(to.bits() / 8).unwrap_or_default();
+        let mut values = memory::zeroed(elements.saturating_mul(size), "a group's values")?;
+        self.read_into(checkpoint, ranges, to, &mut values)?;
+        Ok(values)
+    }
+
+    /// The same to the start of `values`.
+    ///
+    /// # Errors
+    /// As [`Group::read`], and `Internal` where there is no room.
+    pub fn read_into(&self, checkpoint: &Checkpoint, ranges: &[Range], to: Dtype, values: &mut [u8]) -> Result<()> {
+        self.usable()?;
+        let logical = self.aligned(ranges)?;
         let boxes = self.boxes(checkpoint, &logical);
         let mut parts: Vec<Vec<u8>> = Vec::new();
         for found in &boxes {
             let tensor = checkpoint.tensors().get(found.tensor);
             let tensor = tensor.ok_or_else(|| Error::new(ErrorKind::Internal, "a member's number is out of range"))?;
-            let mut elements = 1_u64;
-            let mut picked = Vec::new();
-            for range in &found.ranges {
-                elements = elements.saturating_mul(range.end.saturating_sub(range.start));
-                let bound = |bound: u64| i64::try_from(bound).unwrap_or(i64::MAX);
-                picked.push(Range { start: bound(range.start), stop: bound(range.end), step: 1 });
-            }
-            let size = elements.saturating_mul(u64::from(tensor.dtype().bits()) / 8);
-            let mut bytes = memory::zeroed(usize::try_from(size).unwrap_or(usize::MAX), "a member of a group")?;
+            let bound = |bound: u64| i64::try_from(bound).unwrap_or(i64::MAX);
+            let picked = found.ranges.iter();
+            let picked: Vec<Range> =
+                picked.map(|range| Range { start: bound(range.start), stop: bound(range.end), step: 1 }).collect();
+            let elements = found.ranges.iter().map(count).fold(1, usize::saturating_mul);
+            let size = elements.saturating_mul(usize::try_from(tensor.dtype().bits() / 8).unwrap_or_default());
+            let mut bytes = memory::zeroed(size, "a member of a group")?;
             checkpoint.read_slice(tensor, &picked, &mut bytes)?;
             parts.push(bytes);
         }
-        let count =
-            |range: &std::ops::Range<u64>| usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
         let size = usize::try_from(to.bits() / 8).unwrap_or_default();
         let row = logical.last().map_or(0, count).saturating_mul(size);
-        let rows = logical.iter().rev().skip(1).map(count).fold(1, usize::saturating_mul);
-        let mut values = memory::zeroed(rows.saturating_mul(row), "a group's values")?;
         let bytes: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        self.decode(checkpoint, &logical, &boxes, &bytes, to, &mut Dense { values: &mut values, row })?;
-        Ok(values)
+        self.decode(checkpoint, &logical, &boxes, &bytes, to, &mut Dense { values, row })
     }
+}
+
+fn count(range: &std::ops::Range<u64>) -> usize {
+    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
 }
 
 /// Rows one after the other.

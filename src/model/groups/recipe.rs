@@ -3,6 +3,8 @@
 //! combination, a row of the table below; the decoder knows recipes, and no layout.
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
+
 /// What a code stands for. The numbers are the C constants `ST_CODE_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -148,11 +150,19 @@ pub struct Recipe {
 #[derive(Debug, PartialEq)]
 pub struct Layout {
     /// The exact layout: "gptq-v1".
-    pub name: &'static str,
+    pub name: &'static CStr,
     /// The family: "gptq".
-    pub kind: &'static str,
+    pub kind: &'static CStr,
     /// How it is decoded.
     pub recipe: Recipe,
+}
+
+impl Layout {
+    /// Its name as text.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name.to_str().unwrap_or_default()
+    }
 }
 
 macro_rules! layouts {
@@ -175,34 +185,34 @@ macro_rules! layouts {
 
 // Scale types that files choose (F32, BF16 or F16) and layouts that shapes choose are the recogniser's.
 layouts! {
-    FP8_BLOCK = "fp8-block", "fp8_block": E4M3 Bytes F32 Grid None None;
-    FP8_BLOCK_E8M0 = "fp8-block-e8m0", "fp8_block": E4M3 Bytes E8M0 Grid None None;
-    FP8_TENSOR = "fp8-tensor", "fp8": E4M3 Bytes F32 Tensor None None;
-    FP8_CHANNEL = "fp8-channel", "fp8": E4M3 Bytes F32 Rows None None;
-    FP8_COMFY = "fp8-comfy", "fp8": E4M3 Bytes F32 Tensor None None;
-    MXFP8_CT = "mxfp8-ct", "mxfp8": E4M3 Bytes E8M0 Groups None None;
-    MXFP4_CT = "mxfp4-ct", "mxfp4": E2M1 Stream E8M0 Groups None None;
-    MXFP6_CT = "mxfp6-ct", "mxfp6": E2M3 Stream E8M0 Groups None None;
-    DEEPSEEK_V4_FP4 = "deepseek-v4-fp4", "mxfp4": E2M1 Stream E8M0 Groups None None;
-    MXFP4_GPT_OSS = "mxfp4-gpt-oss", "mxfp4": E2M1 Stream E8M0 Groups None None;
-    NVFP4_MODELOPT = "nvfp4-modelopt", "nvfp4": E2M1 Stream E4M3 Groups None Multiply;
-    NVFP4_CT = "nvfp4-ct", "nvfp4": E2M1 Stream E4M3 Groups None Divide;
-    NVFP4_COMFY = "nvfp4-comfy", "nvfp4": E2M1 HighNibbles E4M3 Swizzled None Multiply;
-    CT_PACK = "ct-pack", "int_packed": Unsigned Stream F32 Groups Middle None;
-    CT_PACK_OLD = "ct-pack-old", "int_packed": Unsigned PaddedWords F32 Groups Middle None;
-    CT_INT8 = "ct-int8", "int8": Signed Bytes F32 Groups None None;
-    INT8_COMFY = "int8-comfy", "int8": Signed Bytes F32 Groups None None;
-    GPTQ_V1 = "gptq-v1", "gptq": Unsigned Columns F16 GroupsTransposed ColumnsLessOne None;
-    GPTQ_V2 = "gptq-v2", "gptq": Unsigned Columns F16 GroupsTransposed Columns None;
-    AWQ_GEMM = "awq-gemm", "awq": Unsigned AwqColumns F16 GroupsTransposed AwqColumns None;
-    AWQ_GEMV = "awq-gemv", "awq": Unsigned Stream F16 Groups Groups None;
-    MLX_AFFINE = "mlx-affine", "mlx": Unsigned Stream F16 Groups Offset None;
-    MLX_MXFP4 = "mlx-mxfp4", "mxfp4": E2M1 Stream E8M0 Groups None None;
-    MLX_MXFP8 = "mlx-mxfp8", "mxfp8": E4M3 Stream E8M0 Groups None None;
-    MLX_NVFP4 = "mlx-nvfp4", "nvfp4": E2M1 Stream E4M3 Groups None None;
-    BNB_NF4 = "bnb-nf4", "bnb4": Map FlatNibbles F32 Flat None None;
-    BNB_NF4_NESTED = "bnb-nf4-nested", "bnb4": Map FlatNibbles Nested Flat None None;
-    BNB_FP4 = "bnb-fp4", "bnb4": Map FlatNibbles F32 Flat None None;
-    BNB_FP4_NESTED = "bnb-fp4-nested", "bnb4": Map FlatNibbles Nested Flat None None;
-    BNB_INT8 = "bnb-int8", "int8": Signed Bytes F32 Rows None Over127;
+    FP8_BLOCK = c"fp8-block", c"fp8_block": E4M3 Bytes F32 Grid None None;
+    FP8_BLOCK_E8M0 = c"fp8-block-e8m0", c"fp8_block": E4M3 Bytes E8M0 Grid None None;
+    FP8_TENSOR = c"fp8-tensor", c"fp8": E4M3 Bytes F32 Tensor None None;
+    FP8_CHANNEL = c"fp8-channel", c"fp8": E4M3 Bytes F32 Rows None None;
+    FP8_COMFY = c"fp8-comfy", c"fp8": E4M3 Bytes F32 Tensor None None;
+    MXFP8_CT = c"mxfp8-ct", c"mxfp8": E4M3 Bytes E8M0 Groups None None;
+    MXFP4_CT = c"mxfp4-ct", c"mxfp4": E2M1 Stream E8M0 Groups None None;
+    MXFP6_CT = c"mxfp6-ct", c"mxfp6": E2M3 Stream E8M0 Groups None None;
+    DEEPSEEK_V4_FP4 = c"deepseek-v4-fp4", c"mxfp4": E2M1 Stream E8M0 Groups None None;
+    MXFP4_GPT_OSS = c"mxfp4-gpt-oss", c"mxfp4": E2M1 Stream E8M0 Groups None None;
+    NVFP4_MODELOPT = c"nvfp4-modelopt", c"nvfp4": E2M1 Stream E4M3 Groups None Multiply;
+    NVFP4_CT = c"nvfp4-ct", c"nvfp4": E2M1 Stream E4M3 Groups None Divide;
+    NVFP4_COMFY = c"nvfp4-comfy", c"nvfp4": E2M1 HighNibbles E4M3 Swizzled None Multiply;
+    CT_PACK = c"ct-pack", c"int_packed": Unsigned Stream F32 Groups Middle None;
+    CT_PACK_OLD = c"ct-pack-old", c"int_packed": Unsigned PaddedWords F32 Groups Middle None;
+    CT_INT8 = c"ct-int8", c"int8": Signed Bytes F32 Groups None None;
+    INT8_COMFY = c"int8-comfy", c"int8": Signed Bytes F32 Groups None None;
+    GPTQ_V1 = c"gptq-v1", c"gptq": Unsigned Columns F16 GroupsTransposed ColumnsLessOne None;
+    GPTQ_V2 = c"gptq-v2", c"gptq": Unsigned Columns F16 GroupsTransposed Columns None;
+    AWQ_GEMM = c"awq-gemm", c"awq": Unsigned AwqColumns F16 GroupsTransposed AwqColumns None;
+    AWQ_GEMV = c"awq-gemv", c"awq": Unsigned Stream F16 Groups Groups None;
+    MLX_AFFINE = c"mlx-affine", c"mlx": Unsigned Stream F16 Groups Offset None;
+    MLX_MXFP4 = c"mlx-mxfp4", c"mxfp4": E2M1 Stream E8M0 Groups None None;
+    MLX_MXFP8 = c"mlx-mxfp8", c"mxfp8": E4M3 Stream E8M0 Groups None None;
+    MLX_NVFP4 = c"mlx-nvfp4", c"nvfp4": E2M1 Stream E4M3 Groups None None;
+    BNB_NF4 = c"bnb-nf4", c"bnb4": Map FlatNibbles F32 Flat None None;
+    BNB_NF4_NESTED = c"bnb-nf4-nested", c"bnb4": Map FlatNibbles Nested Flat None None;
+    BNB_FP4 = c"bnb-fp4", c"bnb4": Map FlatNibbles F32 Flat None None;
+    BNB_FP4_NESTED = c"bnb-fp4-nested", c"bnb4": Map FlatNibbles Nested Flat None None;
+    BNB_INT8 = c"bnb-int8", c"int8": Signed Bytes F32 Rows None Over127;
 }

@@ -22,6 +22,7 @@ int UNIT(void) {
     st_load_options load = ST_LOAD_OPTIONS_INIT;
     st_metadata_options metadata = ST_METADATA_OPTIONS_INIT;
     st_rank_plan_options plan = ST_RANK_PLAN_OPTIONS_INIT;
+    st_groups_options groups = ST_GROUPS_OPTIONS_INIT;
     static const st_range ranges[2] = {ST_RANGE_ALL, ST_RANGE_ALL};
     return !(fixed.struct_size == sizeof fixed && options.struct_size == sizeof options &&
              io.struct_size == sizeof io && resolver.struct_size == sizeof resolver &&
@@ -29,5 +30,6 @@ int UNIT(void) {
              load.struct_size == sizeof load && item.tensor == NULL && item.reserved[2] == 0 &&
              transform.struct_size == sizeof transform && item.transform == NULL && sink.pieces == NULL &&
              metadata.struct_size == sizeof metadata && plan.struct_size == sizeof plan &&
+             groups.struct_size == sizeof groups && groups.config.data == NULL &&
              ranges[1].start == 0 && ranges[1].stop == INT64_MAX && ranges[1].step == 1);
 }

@@ -229,3 +229,51 @@ FIELD(st_rank_plan_options, symbols, 40);
 FIELD(st_rank_plan_options, symbol_count, 48);
 FIELD(st_rank_plan_options, groups, 56);
 FIELD(st_rank_plan_options, strict, 64);
+
+SIZE(st_member, 32);
+FIELD(st_member, role, 0);
+FIELD(st_member, tensor, 8);
+FIELD(st_member, reserved, 16);
+
+SIZE(st_recipe, 32);
+FIELD(st_recipe, code, 0);
+FIELD(st_recipe, packing, 4);
+FIELD(st_recipe, scale_type, 8);
+FIELD(st_recipe, scale_layout, 12);
+FIELD(st_recipe, zero, 16);
+FIELD(st_recipe, global, 20);
+FIELD(st_recipe, order, 24);
+FIELD(st_recipe, reserved0, 28);
+
+SIZE(st_group, 168);
+FIELD(st_group, name, 0);
+FIELD(st_group, name_len, 8);
+FIELD(st_group, kind, 16);
+FIELD(st_group, layout, 24);
+FIELD(st_group, status, 32);
+FIELD(st_group, bits, 36);
+FIELD(st_group, flags, 40);
+FIELD(st_group, reserved0, 44);
+FIELD(st_group, rank, 48);
+FIELD(st_group, shape, 56);
+FIELD(st_group, block, 64);
+FIELD(st_group, step, 72);
+FIELD(st_group, members, 80);
+FIELD(st_group, member_count, 88);
+FIELD(st_group, problem, 96);
+FIELD(st_group, recipe, 104);
+FIELD(st_group, reserved, 136);
+
+SIZE(st_group_override, 48);
+FIELD(st_group_override, module, 0);
+FIELD(st_group_override, layout, 8);
+FIELD(st_group_override, bits, 16);
+FIELD(st_group_override, group_size, 24);
+FIELD(st_group_override, reserved, 32);
+
+SIZE(st_groups_options, 48);
+FIELD(st_groups_options, struct_size, 0);
+FIELD(st_groups_options, config, 8);
+FIELD(st_groups_options, ignore_config, 24);
+FIELD(st_groups_options, overrides, 32);
+FIELD(st_groups_options, override_count, 40);

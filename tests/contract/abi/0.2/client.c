@@ -51,12 +51,29 @@ static void check_opening(const char *path)
     CHECK(remove(path) == 0);
 }
 
+static void check_groups(const st_checkpoint *checkpoint)
+{
+    st_error error;
+    size_t count = 7;
+    st_groups_options options = ST_GROUPS_OPTIONS_INIT;
+    options.ignore_config = 1;
+    st_groups *groups = st_groups_open(checkpoint, &options, &error);
+    CHECK(groups != NULL);
+    CHECK(st_groups_list(groups, &count) != NULL && count == 0);
+    CHECK(st_groups_plain(groups, &count) != NULL && count == 1);
+    CHECK(st_find_group(groups, "x") == NULL);
+    count = 0;
+    CHECK(st_group_parts(groups, NULL, NULL, 0, NULL, &count, &error) == ST_ERROR_INVALID_ARGUMENT);
+    st_groups_free(groups);
+}
+
 int main(int argc, char **argv)
 {
     st_checkpoint *checkpoint = st_open_memory(file, file_size, NULL, NULL);
     CHECK(checkpoint != NULL && argc > 1);
     check_opening(argv[1]);
     check_rank_plans(checkpoint);
+    check_groups(checkpoint);
     st_free(checkpoint);
     return 0;
 }

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Decoding quantised groups to BF16 beside memset and, where python has them,
+//! the formats' own libraries (benches/groups_peers.py, which runs on the same files).
+//!
+//!     groups [FOLDER]        with FOLDER the checkpoints are written there for the peers
+//!
+//! Each is one weight of 4096 x 4096 in memory, warm. GB/s count what is written.
+//! Times are CPU time on one thread and wall time on two.
+
+use std::time::{Duration, Instant};
+
+use libsafetensors_benches::medians;
+use safetensors::model::groups::{Groups, GroupsOptions};
+use safetensors::{Checkpoint, Dtype, OpenOptions};
+
+const SIDE: usize = 4096;
+const ROUNDS: usize = 7;
+
+/// Bytes that a tensor is filled with.
+#[derive(Clone)]
+enum Fill {
+    /// Any bits.
+    Random,
+    /// F16, BF16 or F32 around 1/64.
+    Scales,
+    /// Each byte from this range.
+    Bytes(u8, u8),
+    Exactly(Vec<u8>),
+}
+
+struct Tensor {
+    name: &'static str,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    fill: Fill,
+}
+
+fn tensor(name: &'static str, dtype: &'static str, shape: &[usize], fill: Fill) -> Tensor {
+    Tensor { name, dtype, shape: shape.to_vec(), fill }
+}
+
+fn cases() -> Vec<(&'static str, &'static str, Vec<Tensor>)> {
+    let shape = Fill::Exactly([SIDE as u64, SIDE as u64].iter().flat_map(|size| size.to_le_bytes()).collect());
+    let state = format!(r#"{{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [{SIDE}, {SIDE}]}}"#);
+    let one = Fill::Exactly(0.5_f32.to_le_bytes().to_vec());
+    let map = (0..16_u8).flat_map(|code| (f32::from(code) / 8.0 - 1.0).to_le_bytes()).collect();
+    let pack = |symmetric: bool| {
+        let text = format!(
+            r#"{{"quantization_config": {{"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {{"group_0": {{"targets": ["Linear"], "weights": {{"num_bits": 4, "type": "int", "symmetric": {symmetric}, "strategy": "group", "group_size": 128}}}}}}}}}}"#
+        );
+        &*text.leak()
+    };
+    let gptq = r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": false}}"#;
+    let awq = r#"{"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}}"#;
+    let fp8 = r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#;
+    let mlx = r#"{"quantization": {"bits": 4, "group_size": 64}}"#;
+    let mx = r#"{"quantization_config": {"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized"}}"#;
+    let nv = r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}"#;
+    vec![
+        ("ct-pack 4 bit, groups of 128", pack(true), vec![
+            tensor("m.weight_packed", "I32", &[SIDE, SIDE / 8], Fill::Random),
+            tensor("m.weight_scale", "BF16", &[SIDE, SIDE / 128], Fill::Scales),
+            tensor("m.weight_shape", "I64", &[2], shape.clone()),
+        ]),
+        ("ct-pack 4 bit, asymmetric", pack(false), vec![
+            tensor("m.weight_packed", "I32", &[SIDE, SIDE / 8], Fill::Random),
+            tensor("m.weight_scale", "BF16", &[SIDE, SIDE / 128], Fill::Scales),
+            tensor("m.weight_zero_point", "I32", &[SIDE / 8, SIDE / 128], Fill::Random),
+            tensor("m.weight_shape", "I64", &[2], shape),
+        ]),
+        ("gptq 4 bit, groups of 128", gptq, vec![
+            tensor("m.qweight", "I32", &[SIDE / 8, SIDE], Fill::Random),
+            tensor("m.qzeros", "I32", &[SIDE / 128, SIDE / 8], Fill::Random),
+            tensor("m.scales", "F16", &[SIDE / 128, SIDE], Fill::Scales),
+        ]),
+        ("awq-gemm, groups of 128", awq, vec![
+            tensor("m.qweight", "I32", &[SIDE, SIDE / 8], Fill::Random),
+            tensor("m.qzeros", "I32", &[SIDE / 128, SIDE / 8], Fill::Random),
+            tensor("m.scales", "F16", &[SIDE / 128, SIDE], Fill::Scales),
+        ]),
+        ("fp8-block 128x128", fp8, vec![
+            tensor("m.weight", "F8_E4M3", &[SIDE, SIDE], Fill::Bytes(0, 0x7e)),
+            tensor("m.weight_scale_inv", "F32", &[SIDE / 128, SIDE / 128], Fill::Scales),
+        ]),
+        ("mxfp4-ct", mx, vec![
+            tensor("m.weight_packed", "U8", &[SIDE, SIDE / 2], Fill::Random),
+            tensor("m.weight_scale", "U8", &[SIDE, SIDE / 32], Fill::Bytes(115, 135)),
+        ]),
+        ("nvfp4-modelopt", nv, vec![
+            tensor("m.weight", "U8", &[SIDE, SIDE / 2], Fill::Random),
+            tensor("m.weight_scale", "F8_E4M3", &[SIDE, SIDE / 16], Fill::Bytes(0x28, 0x50)),
+            tensor("m.weight_scale_2", "F32", &[], one),
+        ]),
+        ("mlx-affine 4 bit, groups of 64", mlx, vec![
+            tensor("m.weight", "U32", &[SIDE, SIDE / 8], Fill::Random),
+            tensor("m.scales", "BF16", &[SIDE, SIDE / 64], Fill::Scales),
+            tensor("m.biases", "BF16", &[SIDE, SIDE / 64], Fill::Scales),
+        ]),
+        ("bnb-nf4", "{}", vec![
+            tensor("m.weight", "U8", &[SIDE * SIDE / 2, 1], Fill::Random),
+            tensor("m.weight.absmax", "F32", &[SIDE * SIDE / 64], Fill::Scales),
+            tensor("m.weight.quant_map", "F32", &[16], Fill::Exactly(map)),
+            tensor("m.weight.quant_state.bitsandbytes__nf4", "U8", &[state.len()], Fill::Exactly(state.into_bytes())),
+        ]),
+        ("bnb-int8", "{}", vec![
+            tensor("m.weight", "I8", &[SIDE, SIDE], Fill::Random),
+            tensor("m.SCB", "F32", &[SIDE], Fill::Scales),
+        ]),
+    ]
+}
+
+/// A file of these tensors.
+fn file(tensors: &[Tensor]) -> Vec<u8> {
+    let (mut header, mut data, mut seed) = (String::from("{"), Vec::new(), 1_u64);
+    let mut random = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as u32
+    };
+    for tensor in tensors {
+        let width = match tensor.dtype {
+            "I64" => 8,
+            "I32" | "U32" | "F32" => 4,
+            "BF16" | "F16" => 2,
+            _ => 1,
+        };
+        let count: usize = tensor.shape.iter().product();
+        let start = data.len();
+        match &tensor.fill {
+            Fill::Random => (0..count * width / 4).for_each(|_| data.extend(random().to_le_bytes())),
+            Fill::Bytes(low, high) => (0..count).for_each(|_| data.push(low + (random() % u32::from(high - low)) as u8)),
+            Fill::Scales => (0..count).for_each(|_| {
+                let bits = random();
+                match tensor.dtype {
+                    "F32" => data.extend((0x3c80_0000 | bits & 0x7f_ffff).to_le_bytes()),
+                    "BF16" => data.extend((0x3c80 | bits as u16 & 0x7f).to_le_bytes()),
+                    _ => data.extend((0x2400 | bits as u16 & 0x3ff).to_le_bytes()),
+                }
+            }),
+            Fill::Exactly(bytes) => data.extend(bytes),
+        }
+        let comma = if header.len() > 1 { "," } else { "" };
+        let (name, dtype, shape) = (tensor.name, tensor.dtype, &tensor.shape);
+        let end = data.len();
+        header += &format!(r#"{comma}"{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{start},{end}]}}"#);
+    }
+    header.push('}');
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+}
+
+fn main() {
+    let folder = std::env::args().nth(1);
+    let mut dst = vec![1_u8; SIDE * SIDE * 2];
+    let bytes = dst.len() as f64;
+    let speed = |time: Duration| bytes / time.as_secs_f64() / 1e9;
+    let memset = medians(ROUNDS, &mut [&mut || std::hint::black_box(&mut dst).fill(3)]);
+    println!("memset {:.1} GB/s\n", speed(memset[0]));
+    println!("{:34} {:>8} {:>8} {:>7}", "to BF16, GB/s", "1 thread", "2", "ratio");
+    for (number, (name, config, tensors)) in cases().into_iter().enumerate() {
+        let bytes = file(&tensors);
+        if let Some(folder) = &folder {
+            let folder = std::path::Path::new(folder).join(format!("{number:02} {name}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("model.safetensors"), &bytes).unwrap();
+            std::fs::write(folder.join("config.json"), config).unwrap();
+        }
+        let checkpoint = Checkpoint::open_memory(bytes.leak(), &OpenOptions::default()).unwrap();
+        let options = GroupsOptions { config: Some(config.as_bytes()), ..GroupsOptions::default() };
+        let groups = Groups::open(&checkpoint, &options).unwrap();
+        let group = &groups.list()[0];
+        group.usable().unwrap();
+        let mut times = Vec::new();
+        for _threads in [1, 2] {
+            let mut decode = || group.read_into(&checkpoint, &[], Dtype::Bf16, &mut dst).unwrap();
+            times.push(medians(ROUNDS, &mut [&mut decode])[0]);
+        }
+        println!("{name:34} {:8.2} {:8.2} {:7.2}", speed(times[0]), speed(times[1]), times[0].as_secs_f64() / times[1].as_secs_f64());
+    }
+}
