@@ -15,17 +15,20 @@ as_root() {
     fi
 }
 
+# Package lists may be missing or old.
 apt_updated=
+apt_update() {
+    [ -n "$apt_updated" ] || as_root apt-get update -qq
+    apt_updated=yes
+}
+
 apt_install() {
     if ! command -v apt-get >/dev/null; then
         echo "missing: $*. Install it with your system's package manager and run this again." >&2
         exit 1
     fi
     say "installing $*"
-    if [ -z "$apt_updated" ]; then
-        as_root apt-get update -qq
-        apt_updated=yes
-    fi
+    apt_update
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
@@ -36,17 +39,39 @@ need() {
     command -v "$command" >/dev/null || apt_install "$@"
 }
 
+# at_least WANTED FOUND: compares versions.
+at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
 # True if the Rust at hand is as new as Cargo.toml wants it.
 rust_is_new_enough() {
-    command -v cargo >/dev/null || return 1
-    local found
-    found=$(rustc --version 2>/dev/null | cut -d' ' -f2)
-    [ "$(printf '%s\n' "$rust_needed" "$found" | sort -V | head -n 1)" = "$rust_needed" ]
+    command -v cargo >/dev/null && at_least "$rust_needed" "$(rustc --version 2>/dev/null | cut -d' ' -f2)"
+}
+
+# Installs the newest Rust that the system packages, if it is new enough: rustc,
+# or a newer one beside it (rustc-web on Debian, rustc-1.89 on Ubuntu).
+apt_install_rust() {
+    command -v apt-cache >/dev/null || return 1
+    apt_update
+    local package found newest=0 best=
+    for package in $(apt-cache search --names-only '^rustc(-web|-[0-9.]+)?$' | cut -d' ' -f1); do
+        found=$(apt-cache policy "$package" | sed -n 's/^ *Candidate: \([0-9.]*[0-9]\).*/\1/p')
+        if [ -n "$found" ] && at_least "$newest" "$found"; then
+            newest=$found best=$package
+        fi
+    done
+    at_least "$rust_needed" "$newest" || return 1
+    apt_install "$best" "cargo${best#rustc}"
+    PATH=/usr/lib/rust${best#rustc}/bin:$PATH
+    hash -r
+    rust_is_new_enough
 }
 
 need_rust() {
     [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
     rust_is_new_enough && return
+    if ! command -v rustup >/dev/null && apt_install_rust; then
+        return
+    fi
     say "installing Rust $rust_needed or newer, with rustup"
     if ! command -v rustup >/dev/null; then
         # Newer systems package rustup; for the others there is its installer.
@@ -104,12 +129,13 @@ go_is_new_enough() {
     command -v go >/dev/null || return 1
     local found
     found=$(go env GOVERSION 2>/dev/null)
-    [ "$(printf '%s\n' "$go_needed" "${found#go}" | sort -V | head -n 1)" = "$go_needed" ]
+    at_least "$go_needed" "${found#go}"
 }
 
 # The newest Go that the system's packages have: golang-1.23-go, or nothing.
 packaged_go() {
     command -v apt-cache >/dev/null || return 0
+    apt_update
     apt-cache search --names-only '^golang-1\.[0-9]+-go$' | cut -d' ' -f1 | sort -V | tail -n 1
 }
 
@@ -122,7 +148,7 @@ need_go() {
     go_is_new_enough && return
     say "installing Go $go_needed or newer"
     package=$(packaged_go)
-    if [ "$(printf '%s\n' "golang-$go_needed-go" "$package" | sort -V | head -n 1)" = "golang-$go_needed-go" ]; then
+    if at_least "golang-$go_needed-go" "$package"; then
         apt_install "$package"
         version=${package#golang-}
         PATH=/usr/lib/go-${version%-go}/bin:$PATH
