@@ -3,7 +3,23 @@
  * safetensors.h: read and write safetensors checkpoints from C, or from
  * anything that can call C.
  *
- * Generated from src/ffi by cbindgen; how is said in cbindgen.toml.
+ * Generated from src/ffi by cbindgen, as cbindgen.toml and src/ffi/sections.txt say.
+ *
+ * CONTENTS: the format; rules for every function; versions, constants and types; then
+ *
+ *   Open and close   st_open st_open_with st_open_files st_open_fd st_open_memory
+ *                    st_open_io st_open_resolved st_retain st_free
+ *   Inspect          st_tensors st_find_tensor st_find_tensor_n st_metadata_entries
+ *                    st_get_metadata st_shards
+ *   Read             st_get_tensor st_get_tensor_n st_read_tensor
+ *   Slice            st_read_slice st_slice_shape
+ *   Load             st_load st_load_plan st_prefetch
+ *   Convert          st_convert
+ *   Write            st_save st_serialize st_writer_open st_writer_write st_writer_finish
+ *                    st_writer_free st_set_metadata st_buffer_free
+ *   Validate         st_validate
+ *   Helpers          st_status_name st_dtype_name st_dtype_from_name st_dtype_bits
+ *                    st_version st_abi_version
  *
  * THE FORMAT
  *
@@ -121,7 +137,7 @@
 // In st_shard.access only: the caller's read_at.
 #define ST_ACCESS_CALLBACK 4
 
-// st_open_options.tolerate: allow bytes behind the last tensor.
+// st_open_options.tolerate: allow bytes after the last tensor.
 #define ST_TOLERATE_TRAILING_BYTES 1
 
 // st_open_options.tolerate: keep tensors of unknown dtypes, as opaque bytes.
@@ -130,28 +146,29 @@
 // st_open_options.prefetch: nothing.
 #define ST_PREFETCH_NONE 0
 
-// st_open_options.prefetch: tell the system to read ahead, and don't wait.
+// st_open_options.prefetch: ask the system to read ahead, and do not wait.
 #define ST_PREFETCH_ADVISE 1
 
 // st_open_options.prefetch: mapped files are in memory when opening returns; as _ADVISE for others.
 #define ST_PREFETCH_POPULATE 2
 
-// st_load_options.io: what is in the page cache from there; the rest, on local
-// file systems and in large pieces, past it, so that it is not there later either.
+// st_load_options.io: from the page cache where the bytes are in it; on local file systems,
+// large reads of the rest bypass it, and leave nothing in it.
 #define ST_IO_AUTO 0
 
-// Through the page cache, where the next load finds it.
+// Through the page cache, where the next load finds the bytes.
 #define ST_IO_CACHED 1
 
-// Past the page cache (O_DIRECT) where the file system can; else through it.
+// Bypassing the page cache (O_DIRECT) where the file system supports it; else through it.
 #define ST_IO_DIRECT 2
 
-// Out of the mapping where there is one, else as ST_IO_AUTO: the fastest for
+// From the mapping where there is one, else as ST_IO_AUTO: the fastest way for
 // files that are in the page cache, and for parts of tensors above all. A file
 // that is cut short raises SIGBUS then, as touching data does. Since 0.2.
 #define ST_IO_MAPPED 3
 
-// st_save_options.order: by dtype, widest first, then by name, as the reference implementation writes.
+// st_save_options.order: by dtype, widest first, then by name, as the reference
+// implementation writes.
 #define ST_ORDER_REFERENCE 0
 
 // As given.
@@ -181,11 +198,10 @@ typedef struct st_checkpoint st_checkpoint;
 // A file being written in pieces. Opaque; made by st_writer_open.
 typedef struct st_writer st_writer;
 
-// What a function has to say: ST_OK, or the rule that was broken. The numbers
-// never change.
+// What a function returns: ST_OK, or which rule was broken. The numbers never change.
 typedef int32_t st_status;
 
-// An error: plain memory of the caller's, nothing to free, 512 bytes for ever.
+// An error: 512 bytes of the caller's memory, with nothing to free.
 //
 // Written on failure only, so it needs no initialising.
 typedef struct st_error {
@@ -257,7 +273,7 @@ typedef struct st_io {
     size_t max_parallel;
 } st_io;
 
-// Finds the files of a sharded checkpoint that lies behind callbacks. Begin
+// Finds the files of a sharded checkpoint that is reached through callbacks. Begin
 // with ST_RESOLVER_INIT.
 typedef struct st_resolver {
     // sizeof(st_resolver), as set by ST_RESOLVER_INIT.
@@ -355,7 +371,7 @@ typedef struct st_shard {
 typedef struct st_range {
     // First element; negative: from the end.
     int64_t start;
-    // The element behind the last; negative: from the end, INT64_MAX: the end.
+    // One past the last element; negative: from the end, INT64_MAX: the end.
     int64_t stop;
     // Distance from one to the next, at least 1.
     int64_t step;
@@ -397,7 +413,7 @@ typedef struct st_load_item {
     const struct st_range *ranges;
     // Ranges; dimensions without one are taken whole.
     size_t range_count;
-    // ST_DTYPE_AS_STORED, or what to convert to; which, says st_convert.
+    // The dtype of the result: ST_DTYPE_AS_STORED, or one that st_convert converts to.
     int32_t dtype;
     // Zero.
     uint32_t reserved0;
@@ -501,13 +517,13 @@ typedef struct st_load_options {
     // Most bytes of memory that the load takes for staging, 65536 or more; less
     // memory means fewer threads. 0: 16 MiB.
     uint64_t staging_bytes;
-    // Not 0: what was read through the page cache is dropped from it, so that a
-    // load does not push out what others have there.
+    // Not 0: drop what was read through the page cache from it, so that a load does not
+    // displace what other programs have there.
     uint32_t drop_cache;
     // Zero.
     uint32_t reserved0;
-    // Told now and then how many bytes of all results are where they belong, and
-    // at the end that all are. Another result than 0 ends the load with
+    // Called now and then with how many bytes of all results are in place, and at
+    // the end with all of them. A result other than 0 ends the load with
     // ST_ERROR_CANCELLED. Called on the thread that called st_load. NULL: none.
     int32_t (*progress)(void *user_data, uint64_t done, uint64_t total);
     // Yours; passed to progress and item_done.
@@ -551,7 +567,7 @@ typedef struct st_plan {
     uint64_t reserved[8];
 } st_plan;
 
-// An element type. 0 is none ("as stored"). The numbers never change.
+// An element type, one of ST_DTYPE_*. The numbers never change.
 typedef int32_t st_dtype;
 
 // How to write. Begin with ST_SAVE_OPTIONS_INIT; zero in any field is the default.
@@ -572,9 +588,9 @@ typedef struct st_save_options {
     int32_t overwrite;
     // Spare bytes in the header, for a later st_set_metadata.
     uint64_t header_reserve;
-    // For st_save and st_serialize: told now and then how many of the tensors'
-    // bytes are written, and at the end that all are, before the file gets its
-    // name. Another result than 0 ends the call with ST_ERROR_CANCELLED. May
+    // For st_save and st_serialize: called now and then with how many of the
+    // tensors' bytes are written, and at the end with all of them, before the file
+    // gets its name. A result other than 0 ends the call with ST_ERROR_CANCELLED. May
     // be called from other threads than the caller's, one at a time. NULL: none.
     int32_t (*progress)(void *user_data, uint64_t done, uint64_t total);
     // Yours; passed to progress.
@@ -615,7 +631,7 @@ typedef struct st_problem {
     // Bytes in file, without the terminating NUL.
     size_t file_len;
     // The tensor it is about, NUL-terminated UTF-8 that may itself contain NUL;
-    // NULL where it is about none.
+    // NULL where no tensor is concerned.
     const char *tensor;
     // Bytes in tensor, without the terminating NUL.
     size_t tensor_len;
@@ -631,10 +647,10 @@ typedef struct st_problem {
 // An argument breaks this header's rules.
 #define ST_ERROR_INVALID_ARGUMENT 1
 
-// Memory could not be had; the message says for what and how much.
+// An allocation failed; the message says of what, and how many bytes.
 #define ST_ERROR_OUT_OF_MEMORY 2
 
-// The system said no (os_errno has its number), or a file ended within a read.
+// A system call failed (os_errno says how), or a file ended before the bytes to be read.
 #define ST_ERROR_IO 3
 
 // No tensor has this name.
@@ -646,10 +662,10 @@ typedef struct st_problem {
 // A callback asked to stop.
 #define ST_ERROR_CANCELLED 6
 
-// Not possible in this version, or not for this combination.
+// This version, or this combination of arguments, does not support it.
 #define ST_ERROR_UNSUPPORTED 7
 
-// A fault of the library itself: please report it.
+// A bug in the library: please report it.
 #define ST_ERROR_INTERNAL 8
 
 // The file ends before its header's length, or before its last tensor.
@@ -670,7 +686,7 @@ typedef struct st_problem {
 // The header is not JSON of the format's form.
 #define ST_ERROR_HEADER_JSON 14
 
-// A tensor, metadata key or field stands twice.
+// A tensor, metadata key or field appears twice.
 #define ST_ERROR_DUPLICATE_KEY 15
 
 // The metadata is not a map of strings.
@@ -679,7 +695,7 @@ typedef struct st_problem {
 // A dtype is not one of the format's.
 #define ST_ERROR_DTYPE 17
 
-// A shape is no list of sizes, too large for 64 bits, or of more dimensions than the limit.
+// A shape is not a list of sizes, its product overflows 64 bits, or it has too many dimensions.
 #define ST_ERROR_SHAPE 18
 
 // Data offsets are malformed, or leave a hole or an overlap.
@@ -688,7 +704,7 @@ typedef struct st_problem {
 // Data offsets hold more or fewer bytes than dtype and shape need.
 #define ST_ERROR_SIZE_MISMATCH 20
 
-// Bytes behind the last tensor belong to none; or a writer is to be finished that lacks some.
+// Bytes after the last tensor belong to none; or st_writer_finish while bytes are missing.
 #define ST_ERROR_DATA_NOT_COVERED 21
 
 // A tensor of sub-byte elements does not fill whole bytes.
@@ -785,8 +801,13 @@ typedef struct st_problem {
 extern "C" {
 #endif // __cplusplus
 
-// ==== Open and close ====
-//
+/* -------------------------------------------------------- Open and close
+ *
+ * A checkpoint is opened from a path, from memory, or through callbacks. Every rule of the format
+ * has been checked when it is open, so nothing that a later function finds in it can be malformed.
+ * The handle is counted: st_retain adds an owner, the last st_free closes.
+ */
+
 // Opens a checkpoint with all defaults: st_open_with with options NULL.
 //
 // Returns a handle that the caller owns and releases with st_free, or NULL
@@ -899,19 +920,22 @@ struct st_checkpoint *st_open_resolved(const struct st_resolver *resolver,
                                        const struct st_open_options *options,
                                        struct st_error *error);
 
-// One more owner of a handle: it is closed by the last st_free. Any thread.
+// Adds an owner to a handle: the last st_free closes it. Any thread.
 //
 // Returns the handle itself; NULL for NULL. Since 0.1.
 ST_API struct st_checkpoint *st_retain(struct st_checkpoint *checkpoint);
 
-// Gives up one ownership of a handle. With the last one everything that the
-// checkpoint owns goes: records, names, data. Any thread; NULL is fine.
+// Gives up one ownership of a handle. The last one releases everything that the
+// checkpoint owns: records, names, data. Any thread; NULL is fine.
 //
 // Since 0.1.
 ST_API void st_free(struct st_checkpoint *checkpoint);
 
-// ==== Inspect: none of these does I/O ====
-//
+/* --------------------------------------------------------------- Inspect
+ *
+ * What is in a checkpoint. None of these does I/O, and none fails: NULL means that there is none.
+ */
+
 // All tensors, by shard and offset.
 //
 // count: receives their number; may be NULL.
@@ -972,8 +996,21 @@ const char *st_get_metadata(const struct st_checkpoint *checkpoint,
 // count 0) for a NULL handle. Since 0.1.
 ST_API const struct st_shard *st_shards(const struct st_checkpoint *checkpoint, size_t *count);
 
-// ==== Read ====
-//
+/* ------------------------------------------------------------------ Read
+ *
+ * One tensor at a time. There are five ways to bytes:
+ *
+ *     function         gives                            reads              for
+ *     (none)           st_tensor.data, where mapped     at first touch     sparse or lazy use
+ *     st_get_tensor    data in the checkpoint's memory  whole, once        tools, small models
+ *     st_read_tensor   a copy in your memory            whole, each time   one tensor
+ *     st_read_slice    a copy of part of it             the part           one rank's part
+ *     st_load          many of those, converted and     in file order,     a whole model, and
+ *                      in place, or passed to a device  several threads    anything large
+ *
+ * The first raises SIGBUS if another process cuts the file short. The others report ST_ERROR_IO.
+ */
+
 // The tensor of this name with its bytes: data in the record returned is never
 // NULL. Where nothing is mapped, the first call for a tensor reads it into
 // memory of the checkpoint, 64-byte aligned, where it stays until st_free; one
@@ -1018,6 +1055,11 @@ st_status st_read_tensor(const struct st_checkpoint *checkpoint,
                          void *dst,
                          size_t dst_size,
                          struct st_error *error);
+
+/* ----------------------------------------------------------------- Slice
+ *
+ * Parts of one tensor: a start, stop and step for each dimension. st_load takes the same ranges.
+ */
 
 // Copies part of a tensor into the caller's memory: what the ranges pick,
 // dense, in C order. Reads the file and never goes through a mapping, as
@@ -1068,8 +1110,23 @@ st_status st_slice_shape(const struct st_tensor *tensor,
                          uint64_t *size,
                          struct st_error *error);
 
-// ==== Load ====
-//
+/* ------------------------------------------------------------------ Load
+ *
+ * Any number of tensors, or parts of them, into the caller's memory or through buffers to a device.
+ * All tensors of a model as F32, each where it belongs:
+ *
+ *     size_t count;
+ *     const st_tensor *tensors = st_tensors(model, &count);
+ *     st_load_item *items = calloc(count, sizeof *items);
+ *     for (size_t i = 0; i < count; i++) {
+ *         items[i].tensor = &tensors[i];
+ *         items[i].dtype = ST_DTYPE_F32;
+ *         items[i].dst_size = tensors[i].element_count * sizeof(float);
+ *         items[i].dst = malloc(items[i].dst_size);
+ *     }
+ *     st_status status = st_load(model, items, count, NULL, &error);
+ */
+
 // Fills the caller's own memory with any number of tensors or parts of them,
 // converted on the way: in file order, in large reads, on several threads.
 //
@@ -1128,6 +1185,11 @@ st_status st_prefetch(const struct st_checkpoint *checkpoint,
                       size_t count,
                       struct st_error *error);
 
+/* --------------------------------------------------------------- Convert
+ *
+ * Dtypes, in memory. st_load converts the same way while it reads.
+ */
+
 // Converts elements from one dtype to another.
 //
 // From F64, F32, F16, BF16, every F8, F6 and F4, BOOL and the integers to F32,
@@ -1155,16 +1217,26 @@ st_status st_convert(st_dtype from,
                      size_t element_count,
                      struct st_error *error);
 
-// ==== Write ====
-//
-// Files appear whole or not at all: each is written under a name of its own
-// (.NAME.RANDOM.safetensors-tmp) beside the target, brought to the disk, and
-// then renamed. A process killed in between leaves the older file as it was,
-// and such a temporary, which the next save to the same path removes. A new
-// file's mode is 0666 less the umask; a replaced one's stays. A symbolic link
-// at the path is followed. Where the older file is mapped, the mapping stays
-// as it was.
-//
+/* ----------------------------------------------------------------- Write
+ *
+ * Files appear whole or not at all: each is written under a name of its own
+ * (.NAME.RANDOM.safetensors-tmp) beside the target, brought to the disk, and then renamed. A
+ * process that is killed in between leaves the older file as it was, and such a temporary, which
+ * the next save to the same path removes. A new file's mode is 0666 less the umask; a replaced
+ * file keeps its mode. A symbolic link at the path is followed. A mapping of the older file stays
+ * as it was.
+ *
+ *     const int64_t shape[] = {2, 3};
+ *     const float data[6] = {1, 2, 3, 4, 5, 6};
+ *     st_tensor weight = {0};
+ *     weight.name = "weight";
+ *     weight.dtype = ST_DTYPE_F32;
+ *     weight.rank = 2;
+ *     weight.shape = shape;
+ *     weight.data = data;
+ *     st_status status = st_save("model.safetensors", &weight, 1, NULL, 0, NULL, &error);
+ */
+
 // Writes tensors to a file: byte for byte what the reference implementation
 // writes for the same tensors and metadata, with metadata by key.
 //
@@ -1303,24 +1375,27 @@ st_status st_set_metadata(const char *path,
 // buffer: as it was filled in. Since 0.1.
 ST_API void st_buffer_free(struct st_buffer *buffer);
 
-// ==== Validate ====
-//
-// Tells of everything that is wrong with a file, an index and its shards, or a
-// folder: of every broken rule where st_open stops at the first. Reads headers
+/* -------------------------------------------------------------- Validate
+ *
+ * Everything that is wrong with a file, where opening reports the first.
+ */
+
+// Reports everything that is wrong with a file, an index and its shards, or a
+// folder: every broken rule, where st_open stops at the first. Reads headers
 // and no tensors.
 //
 // path, options: as for st_open_with, and what they mean is the same; access
 // and prefetch are of no effect, and tolerate is for the result alone.
 // report: called for one problem after the other, on the calling thread, file
 // by file and within a file in the order in which st_open checks the rules.
-// Another result than 0 ends the call. user_data: passed to report.
+// A result other than 0 ends the call. user_data: passed to report.
 //
 // Also told, as not fatal: tensors that are in a shard and not in its index, an
 // index without entries beside files, a total_size that is wrong, and files that a
 // folder has beside what is opened.
 //
-// What lies behind a fault can be hidden by it: behind text that is no JSON the
-// header is not read on, and where offsets are unreadable no holes are told of.
+// A fault can hide those after it: a header is not read past text that is not JSON, and
+// where offsets are unreadable, holes are not reported.
 //
 // Returns what st_open_with with these options would say: ST_OK if there is
 // nothing that it refuses the file for, else the code and message of the first
@@ -1332,29 +1407,32 @@ st_status st_validate(const char *path,
                       void *user_data,
                       struct st_error *error);
 
-// ==== Helpers ====
-//
+/* --------------------------------------------------------------- Helpers
+ *
+ * Names of statuses and dtypes, and versions. All texts are static.
+ */
+
 // The constant's own spelling, as "ST_ERROR_IO".
 //
-// Returns static text, never NULL: "ST_ERROR_?" for a number that is no status.
+// Returns static text, never NULL: "ST_ERROR_?" for a number that is not a status.
 // Since 0.1.
 ST_API const char *st_status_name(st_status status);
 
 // A dtype's spelling in files, as "F32".
 //
 // Returns static text, never NULL: "UNKNOWN" for ST_DTYPE_UNKNOWN, "?" for a
-// number that is no dtype. Since 0.1.
+// number that is not a dtype. Since 0.1.
 ST_API const char *st_dtype_name(st_dtype dtype);
 
-// The dtype that files spell so; case matters, as in files.
+// The dtype with this spelling in files; case matters, as it does there.
 //
 // name: NUL-terminated, borrowed for the call. Returns 0 for NULL and for
-// what is no dtype. Since 0.1.
+// what is not a dtype. Since 0.1.
 ST_API st_dtype st_dtype_from_name(const char *name);
 
 // Bits of one element: 4, 6, 8, 16, 32 or 64.
 //
-// Returns 0 for ST_DTYPE_UNKNOWN and for a number that is no dtype. Since 0.1.
+// Returns 0 for ST_DTYPE_UNKNOWN and for a number that is not a dtype. Since 0.1.
 ST_API uint32_t st_dtype_bits(st_dtype dtype);
 
 // The library's version, as "0.1.0": the one that is running, where

@@ -187,7 +187,7 @@ impl st_metadata {
 pub struct st_range {
     /// First element; negative: from the end.
     pub start: i64,
-    /// The element behind the last; negative: from the end, INT64_MAX: the end.
+    /// One past the last element; negative: from the end, INT64_MAX: the end.
     pub stop: i64,
     /// Distance from one to the next, at least 1.
     pub step: i64,

@@ -52,7 +52,7 @@ unsafe impl CallerStruct for st_io {
     const NAME: &'static str = "st_io";
 }
 
-/// Finds the files of a sharded checkpoint that lies behind callbacks. Begin
+/// Finds the files of a sharded checkpoint that is reached through callbacks. Begin
 /// with ST_RESOLVER_INIT.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Element types.
 
-/// An element type. 0 is none ("as stored"). The numbers never change.
+/// An element type, one of ST_DTYPE_*. The numbers never change.
 pub type st_dtype = i32;
 
 /// As the file has it; where a dtype may be chosen.

@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{st_metadata, st_tensor};
 use crate::writer::{self, Durability, MetadataEntry, NewTensor, Order, Overwrite, SaveOptions};
 
-/// st_save_options.order: by dtype, widest first, then by name, as the reference implementation writes.
+/// st_save_options.order: by dtype, widest first, then by name, as the reference
+/// implementation writes.
 pub const ST_ORDER_REFERENCE: i32 = 0;
 /// As given.
 pub const ST_ORDER_GIVEN: i32 = 1;
@@ -50,9 +51,9 @@ pub struct st_save_options {
     pub overwrite: i32,
     /// Spare bytes in the header, for a later st_set_metadata.
     pub header_reserve: u64,
-    /// For st_save and st_serialize: told now and then how many of the tensors'
-    /// bytes are written, and at the end that all are, before the file gets its
-    /// name. Another result than 0 ends the call with ST_ERROR_CANCELLED. May
+    /// For st_save and st_serialize: called now and then with how many of the
+    /// tensors' bytes are written, and at the end with all of them, before the file
+    /// gets its name. A result other than 0 ends the call with ST_ERROR_CANCELLED. May
     /// be called from other threads than the caller's, one at a time. NULL: none.
     pub progress: Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>,
     /// Yours; passed to progress.

@@ -10,11 +10,9 @@ use super::version::SAFETENSORS_ABI_VERSION;
 use crate::dtype::Dtype;
 use crate::error::ErrorKind;
 
-/// ==== Helpers ====
-///
 /// The constant's own spelling, as "ST_ERROR_IO".
 ///
-/// Returns static text, never NULL: "ST_ERROR_?" for a number that is no status.
+/// Returns static text, never NULL: "ST_ERROR_?" for a number that is not a status.
 /// Since 0.1.
 #[no_mangle]
 pub extern "C" fn st_status_name(status: st_status) -> *const c_char {
@@ -57,16 +55,16 @@ pub extern "C" fn st_status_name(status: st_status) -> *const c_char {
 /// A dtype's spelling in files, as "F32".
 ///
 /// Returns static text, never NULL: "UNKNOWN" for ST_DTYPE_UNKNOWN, "?" for a
-/// number that is no dtype. Since 0.1.
+/// number that is not a dtype. Since 0.1.
 #[no_mangle]
 pub extern "C" fn st_dtype_name(dtype: st_dtype) -> *const c_char {
     Dtype::from_number(dtype).map_or(c"?", Dtype::c_name).as_ptr()
 }
 
-/// The dtype that files spell so; case matters, as in files.
+/// The dtype with this spelling in files; case matters, as it does there.
 ///
 /// name: NUL-terminated, borrowed for the call. Returns 0 for NULL and for
-/// what is no dtype. Since 0.1.
+/// what is not a dtype. Since 0.1.
 #[no_mangle]
 pub unsafe extern "C" fn st_dtype_from_name(name: *const c_char) -> st_dtype {
     // SAFETY: null or NUL-terminated, by the header's rules.
@@ -76,7 +74,7 @@ pub unsafe extern "C" fn st_dtype_from_name(name: *const c_char) -> st_dtype {
 
 /// Bits of one element: 4, 6, 8, 16, 32 or 64.
 ///
-/// Returns 0 for ST_DTYPE_UNKNOWN and for a number that is no dtype. Since 0.1.
+/// Returns 0 for ST_DTYPE_UNKNOWN and for a number that is not a dtype. Since 0.1.
 #[no_mangle]
 pub extern "C" fn st_dtype_bits(dtype: st_dtype) -> u32 {
     Dtype::from_number(dtype).map_or(0, Dtype::bits)

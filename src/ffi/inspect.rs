@@ -7,8 +7,6 @@ use std::ptr;
 use super::arguments::{required_text, st_checkpoint, text_n};
 use crate::record::{st_metadata, st_shard, st_tensor};
 
-/// ==== Inspect: none of these does I/O ====
-///
 /// All tensors, by shard and offset.
 ///
 /// count: receives their number; may be NULL.

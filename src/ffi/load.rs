@@ -14,14 +14,14 @@ use crate::load::{self, SinkBuffers};
 use crate::part::st_part;
 use crate::record::{st_range, st_tensor};
 
-/// st_load_options.io: what is in the page cache from there; the rest, on local
-/// file systems and in large pieces, past it, so that it is not there later either.
+/// st_load_options.io: from the page cache where the bytes are in it; on local file systems,
+/// large reads of the rest bypass it, and leave nothing in it.
 pub const ST_IO_AUTO: i32 = 0;
-/// Through the page cache, where the next load finds it.
+/// Through the page cache, where the next load finds the bytes.
 pub const ST_IO_CACHED: i32 = 1;
-/// Past the page cache (O_DIRECT) where the file system can; else through it.
+/// Bypassing the page cache (O_DIRECT) where the file system supports it; else through it.
 pub const ST_IO_DIRECT: i32 = 2;
-/// Out of the mapping where there is one, else as ST_IO_AUTO: the fastest for
+/// From the mapping where there is one, else as ST_IO_AUTO: the fastest way for
 /// files that are in the page cache, and for parts of tensors above all. A file
 /// that is cut short raises SIGBUS then, as touching data does. Since 0.2.
 pub const ST_IO_MAPPED: i32 = 3;
@@ -37,7 +37,7 @@ pub struct st_load_item {
     pub ranges: *const st_range,
     /// Ranges; dimensions without one are taken whole.
     pub range_count: usize,
-    /// ST_DTYPE_AS_STORED, or what to convert to; which, says st_convert.
+    /// The dtype of the result: ST_DTYPE_AS_STORED, or one that st_convert converts to.
     pub dtype: i32,
     /// Zero.
     pub reserved0: u32,
@@ -80,13 +80,13 @@ pub struct st_load_options {
     /// Most bytes of memory that the load takes for staging, 65536 or more; less
     /// memory means fewer threads. 0: 16 MiB.
     pub staging_bytes: u64,
-    /// Not 0: what was read through the page cache is dropped from it, so that a
-    /// load does not push out what others have there.
+    /// Not 0: drop what was read through the page cache from it, so that a load does not
+    /// displace what other programs have there.
     pub drop_cache: u32,
     /// Zero.
     pub reserved0: u32,
-    /// Told now and then how many bytes of all results are where they belong, and
-    /// at the end that all are. Another result than 0 ends the load with
+    /// Called now and then with how many bytes of all results are in place, and at
+    /// the end with all of them. A result other than 0 ends the load with
     /// ST_ERROR_CANCELLED. Called on the thread that called st_load. NULL: none.
     pub progress: Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>,
     /// Yours; passed to progress and item_done.
@@ -139,8 +139,6 @@ pub struct st_plan {
     pub reserved: [u64; 8],
 }
 
-/// ==== Load ====
-///
 /// Fills the caller's own memory with any number of tensors or parts of them,
 /// converted on the way: in file order, in large reads, on several threads.
 ///

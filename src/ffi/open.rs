@@ -16,8 +16,6 @@ use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::Checkpoint;
 
-/// ==== Open and close ====
-///
 /// Opens a checkpoint with all defaults: st_open_with with options NULL.
 ///
 /// Returns a handle that the caller owns and releases with st_free, or NULL
@@ -205,7 +203,7 @@ pub unsafe extern "C" fn st_open_resolved(
     }
 }
 
-/// One more owner of a handle: it is closed by the last st_free. Any thread.
+/// Adds an owner to a handle: the last st_free closes it. Any thread.
 ///
 /// Returns the handle itself; NULL for NULL. Since 0.1.
 #[no_mangle]
@@ -217,8 +215,8 @@ pub unsafe extern "C" fn st_retain(checkpoint: *mut st_checkpoint) -> *mut st_ch
     checkpoint
 }
 
-/// Gives up one ownership of a handle. With the last one everything that the
-/// checkpoint owns goes: records, names, data. Any thread; NULL is fine.
+/// Gives up one ownership of a handle. The last one releases everything that the
+/// checkpoint owns: records, names, data. Any thread; NULL is fine.
 ///
 /// Since 0.1.
 #[no_mangle]

@@ -19,14 +19,14 @@ pub const ST_ACCESS_MEMORY: i32 = 3;
 /// In st_shard.access only: the caller's read_at.
 pub const ST_ACCESS_CALLBACK: i32 = 4;
 
-/// st_open_options.tolerate: allow bytes behind the last tensor.
+/// st_open_options.tolerate: allow bytes after the last tensor.
 pub const ST_TOLERATE_TRAILING_BYTES: u32 = 1;
 /// st_open_options.tolerate: keep tensors of unknown dtypes, as opaque bytes.
 pub const ST_TOLERATE_UNKNOWN_DTYPE: u32 = 2;
 
 /// st_open_options.prefetch: nothing.
 pub const ST_PREFETCH_NONE: i32 = 0;
-/// st_open_options.prefetch: tell the system to read ahead, and don't wait.
+/// st_open_options.prefetch: ask the system to read ahead, and do not wait.
 pub const ST_PREFETCH_ADVISE: i32 = 1;
 /// st_open_options.prefetch: mapped files are in memory when opening returns; as _ADVISE for others.
 pub const ST_PREFETCH_POPULATE: i32 = 2;

@@ -138,8 +138,6 @@ impl Listing for Checkpoint {
     }
 }
 
-/// ==== Rank plans: what each rank of a parallel job holds ====
-///
 /// Puts plans and a checkpoint together.
 ///
 /// A plan is JSON that says, by patterns of names, how tensors are cut along

@@ -10,8 +10,6 @@ use super::status::{st_error, st_status, ST_OK};
 use crate::error::Result;
 use crate::record::st_tensor;
 
-/// ==== Read ====
-///
 /// The tensor of this name with its bytes: data in the record returned is never
 /// NULL. Where nothing is mapped, the first call for a tensor reads it into
 /// memory of the checkpoint, 64-byte aligned, where it stays until st_free; one

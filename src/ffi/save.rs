@@ -38,16 +38,6 @@ unsafe impl CallerStruct for st_metadata_options {
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC, repr(opaque))]
 pub struct st_writer(Writer);
 
-/// ==== Write ====
-///
-/// Files appear whole or not at all: each is written under a name of its own
-/// (.NAME.RANDOM.safetensors-tmp) beside the target, brought to the disk, and
-/// then renamed. A process killed in between leaves the older file as it was,
-/// and such a temporary, which the next save to the same path removes. A new
-/// file's mode is 0666 less the umask; a replaced one's stays. A symbolic link
-/// at the path is followed. Where the older file is mapped, the mapping stays
-/// as it was.
-///
 /// Writes tensors to a file: byte for byte what the reference implementation
 /// writes for the same tensors and metadata, with metadata by key.
 ///

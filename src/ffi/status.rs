@@ -5,17 +5,16 @@ use std::ffi::c_char;
 
 use crate::error::Error;
 
-/// What a function has to say: ST_OK, or the rule that was broken. The numbers
-/// never change.
+/// What a function returns: ST_OK, or which rule was broken. The numbers never change.
 pub type st_status = i32;
 
 /// Success.
 pub const ST_OK: st_status = 0;
 /// An argument breaks this header's rules.
 pub const ST_ERROR_INVALID_ARGUMENT: st_status = 1;
-/// Memory could not be had; the message says for what and how much.
+/// An allocation failed; the message says of what, and how many bytes.
 pub const ST_ERROR_OUT_OF_MEMORY: st_status = 2;
-/// The system said no (os_errno has its number), or a file ended within a read.
+/// A system call failed (os_errno says how), or a file ended before the bytes to be read.
 pub const ST_ERROR_IO: st_status = 3;
 /// No tensor has this name.
 pub const ST_ERROR_NOT_FOUND: st_status = 4;
@@ -23,9 +22,9 @@ pub const ST_ERROR_NOT_FOUND: st_status = 4;
 pub const ST_ERROR_BUFFER_SIZE: st_status = 5;
 /// A callback asked to stop.
 pub const ST_ERROR_CANCELLED: st_status = 6;
-/// Not possible in this version, or not for this combination.
+/// This version, or this combination of arguments, does not support it.
 pub const ST_ERROR_UNSUPPORTED: st_status = 7;
-/// A fault of the library itself: please report it.
+/// A bug in the library: please report it.
 pub const ST_ERROR_INTERNAL: st_status = 8;
 /// The file ends before its header's length, or before its last tensor.
 pub const ST_ERROR_TRUNCATED: st_status = 9;
@@ -39,19 +38,19 @@ pub const ST_ERROR_HEADER_START: st_status = 12;
 pub const ST_ERROR_HEADER_UTF8: st_status = 13;
 /// The header is not JSON of the format's form.
 pub const ST_ERROR_HEADER_JSON: st_status = 14;
-/// A tensor, metadata key or field stands twice.
+/// A tensor, metadata key or field appears twice.
 pub const ST_ERROR_DUPLICATE_KEY: st_status = 15;
 /// The metadata is not a map of strings.
 pub const ST_ERROR_METADATA: st_status = 16;
 /// A dtype is not one of the format's.
 pub const ST_ERROR_DTYPE: st_status = 17;
-/// A shape is no list of sizes, too large for 64 bits, or of more dimensions than the limit.
+/// A shape is not a list of sizes, its product overflows 64 bits, or it has too many dimensions.
 pub const ST_ERROR_SHAPE: st_status = 18;
 /// Data offsets are malformed, or leave a hole or an overlap.
 pub const ST_ERROR_OFFSETS: st_status = 19;
 /// Data offsets hold more or fewer bytes than dtype and shape need.
 pub const ST_ERROR_SIZE_MISMATCH: st_status = 20;
-/// Bytes behind the last tensor belong to none; or a writer is to be finished that lacks some.
+/// Bytes after the last tensor belong to none; or st_writer_finish while bytes are missing.
 pub const ST_ERROR_DATA_NOT_COVERED: st_status = 21;
 /// A tensor of sub-byte elements does not fill whole bytes.
 pub const ST_ERROR_SUB_BYTE: st_status = 22;
@@ -66,7 +65,7 @@ pub const ST_ERROR_GROUP: st_status = 26;
 /// A config.json can't be read.
 pub const ST_ERROR_CONFIG: st_status = 27;
 
-/// An error: plain memory of the caller's, nothing to free, 512 bytes for ever.
+/// An error: 512 bytes of the caller's memory, with nothing to free.
 ///
 /// Written on failure only, so it needs no initialising.
 #[repr(C)]

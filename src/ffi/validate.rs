@@ -36,7 +36,7 @@ pub struct st_problem {
     /// Bytes in file, without the terminating NUL.
     pub file_len: usize,
     /// The tensor it is about, NUL-terminated UTF-8 that may itself contain NUL;
-    /// NULL where it is about none.
+    /// NULL where no tensor is concerned.
     pub tensor: *const c_char,
     /// Bytes in tensor, without the terminating NUL.
     pub tensor_len: usize,
@@ -46,24 +46,22 @@ pub struct st_problem {
     pub reserved: [u64; 4],
 }
 
-/// ==== Validate ====
-///
-/// Tells of everything that is wrong with a file, an index and its shards, or a
-/// folder: of every broken rule where st_open stops at the first. Reads headers
+/// Reports everything that is wrong with a file, an index and its shards, or a
+/// folder: every broken rule, where st_open stops at the first. Reads headers
 /// and no tensors.
 ///
 /// path, options: as for st_open_with, and what they mean is the same; access
 /// and prefetch are of no effect, and tolerate is for the result alone.
 /// report: called for one problem after the other, on the calling thread, file
 /// by file and within a file in the order in which st_open checks the rules.
-/// Another result than 0 ends the call. user_data: passed to report.
+/// A result other than 0 ends the call. user_data: passed to report.
 ///
 /// Also told, as not fatal: tensors that are in a shard and not in its index, an
 /// index without entries beside files, a total_size that is wrong, and files that a
 /// folder has beside what is opened.
 ///
-/// What lies behind a fault can be hidden by it: behind text that is no JSON the
-/// header is not read on, and where offsets are unreadable no holes are told of.
+/// A fault can hide those after it: a header is not read past text that is not JSON, and
+/// where offsets are unreadable, holes are not reported.
 ///
 /// Returns what st_open_with with these options would say: ST_OK if there is
 /// nothing that it refuses the file for, else the code and message of the first

@@ -56,7 +56,78 @@ fn generate(header: &Header) -> String {
     }
     let mut text = Vec::new();
     builder.generate().unwrap().write(&mut text);
-    String::from_utf8(text).unwrap()
+    with_sections(header, &String::from_utf8(text).unwrap())
+}
+
+/// A part of a header: what stands above its functions, and their names.
+#[derive(Default)]
+struct Section {
+    title: String,
+    preface: String,
+    functions: Vec<String>,
+}
+
+/// The sections that src/ffi/sections.txt describes. A file that it does not
+/// name goes on with the section before.
+fn sections(header: &Header) -> Vec<Section> {
+    let read = |path: &str| std::fs::read_to_string(root().join("src").join(path)).unwrap();
+    let described = read("ffi/sections.txt");
+    let mut found: Vec<Section> = Vec::new();
+    for source in header.sources {
+        if let Some((_, rest)) = described.split_once(&format!("\n[{source}] ")) {
+            let (title, preface) = rest.split("\n[").next().unwrap().split_once('\n').unwrap();
+            let (title, preface) = (title.to_owned(), preface.trim_end().to_owned());
+            found.push(Section { title, preface, ..Section::default() });
+        }
+        let text = read(source);
+        let names = text.split("extern \"C\" fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+        let names: Vec<_> = names.filter(|name| name.starts_with("st_")).map(str::to_owned).collect();
+        match found.last_mut() {
+            Some(section) => section.functions.extend(names),
+            None => assert!(names.is_empty(), "src/ffi/sections.txt has no section for {source}"),
+        }
+    }
+    found
+}
+
+/// Puts each section's heading above the first of its functions, and the table of contents
+/// where the header's own text has "@CONTENTS@".
+fn with_sections(header: &Header, made: &str) -> String {
+    let mut lines: Vec<String> = made.lines().map(str::to_owned).collect();
+    let mut contents = String::new();
+    for Section { title, preface, functions } in sections(header) {
+        let Some(first) = functions.first() else { continue };
+        let is_declared = |line: &String| line.contains(&format!("{first}("));
+        let first_in = |line: &String| !line.trim_start().starts_with(['/', '*']) && is_declared(line);
+        let mut at = lines.iter().position(first_in).unwrap_or_else(|| panic!("{first} is not in the header"));
+        while !lines[at - 1].is_empty() {
+            at -= 1;
+        }
+        let rule = "-".repeat(70 - title.len());
+        let preface: String = preface.lines().map(|line| format!(" * {line}").trim_end().to_owned() + "\n").collect();
+        lines.insert(at, format!("/* {rule} {title}\n *\n{preface} */\n"));
+        let mut line = format!(" *   {title:<16}");
+        for name in functions {
+            if line.len() + name.len() > 90 {
+                contents += &(line.trim_end().to_owned() + "\n");
+                line = format!(" *{:19}", "");
+            }
+            line += &format!(" {name}");
+        }
+        contents += &(line.trim_end().to_owned() + "\n");
+    }
+    let mut text = lines.join("\n").replace(" * @CONTENTS@\n", &contents);
+    text.push('\n');
+    text
+}
+
+#[test]
+fn no_line_is_longer_than_a_hundred_columns() {
+    for header in HEADERS {
+        for (number, line) in generate(header).lines().enumerate() {
+            assert!(line.chars().count() <= 100, "{}:{}: {line}", header.file, number + 1);
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,12 @@
  * part of each tensor a rank of a parallel job holds (rank plans), and which
  * tensors are one quantised tensor together (groups).
  *
- * Generated from src/ffi by cbindgen; how is said in cbindgen_model.toml.
+ * Generated from src/ffi by cbindgen, as cbindgen_model.toml and src/ffi/sections.txt say.
+ *
+ * CONTENTS: an example; constants and types; then
+ *
+ *   Rank plans       st_rank_plan_open st_rank_plan_parts st_rank_plan_free
+ *                    st_rank_plan_builtin
  *
  * The rules of safetensors.h for errors, ownership, threads, strings and structs
  * hold here. Everything in this header is in the same library.
@@ -394,8 +399,11 @@ typedef struct st_groups_options {
 extern "C" {
 #endif // __cplusplus
 
-// ==== Rank plans: what each rank of a parallel job holds ====
-//
+/* ------------------------------------------------------------ Rank plans
+ *
+ * What each rank of several holds of a model.
+ */
+
 // Puts plans and a checkpoint together.
 //
 // A plan is JSON that says, by patterns of names, how tensors are cut along
