@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicI32;
 
-use super::arguments::{all_ranges, array_at, destination_size, no_such, null, required, st_checkpoint};
+use super::arguments::{all_ranges, array_at, destination_size, no_such, required, st_checkpoint};
 use super::boundary::{read_options, read_sized};
 use super::callbacks::{CallerItemDone, CallerProgress, CallerSink, CallerTransform};
 use super::load::{st_load_item, st_load_options, ST_IO_AUTO, ST_IO_CACHED, ST_IO_DIRECT, ST_IO_MAPPED};
@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::slice::shape_of_lists;
 use crate::group::st_group;
 use crate::load::{Assembly, Buffers, Io, Item, LoadOptions, Memory, Origin};
+use crate::model::groups;
 use crate::part::{st_part, Interval};
 use crate::record::{st_range, st_tensor};
 
@@ -41,8 +42,8 @@ pub(super) struct GivenItem<'a> {
 enum GivenOrigin<'a> {
     Ranges(&'a st_tensor, &'a [st_range]),
     Lists(&'a st_tensor, Vec<Option<&'a [Interval]>>),
-    Group(Box<dyn Assembly>, &'a [st_range]),
-    GroupLists(Box<dyn Assembly>, Vec<Option<&'a [Interval]>>),
+    Group(Box<dyn Assembly + 'a>, &'a [st_range]),
+    GroupLists(Box<dyn Assembly + 'a>, Vec<Option<&'a [Interval]>>),
 }
 
 impl<'a> GivenLoad<'a> {
@@ -73,7 +74,9 @@ impl<'a> GivenLoad<'a> {
             let given = array_at(items, count, "items")?;
             this.items = memory::vec_with_capacity(given.len(), "the items of a load")?;
             for (number, item) in given.iter().enumerate() {
-                let item = GivenItem::read(item, this.sink.is_some()).map_err(|error| in_item(number, &error))?;
+                let item = GivenItem::read(item, this.sink.is_some());
+                let item = item.and_then(|item| item.of_checkpoint(this.checkpoint));
+                let item = item.map_err(|error| in_item(number, &error))?;
                 this.items.push(item);
             }
             Ok(this)
@@ -157,6 +160,18 @@ impl<'a> GivenItem<'a> {
                 },
                 transform,
             })
+        }
+    }
+
+    /// Itself, unless it is of a group of another checkpoint; records of tensors are looked at later.
+    fn of_checkpoint(self, checkpoint: &st_checkpoint) -> Result<Self> {
+        match &self.of {
+            GivenOrigin::Group(group, _) | GivenOrigin::GroupLists(group, _)
+                if checkpoint.0.index_of(group.anchor()).is_none() =>
+            {
+                Err(Error::new(ErrorKind::InvalidArgument, "the group is one of another checkpoint"))
+            }
+            _ => Ok(self),
         }
     }
 
@@ -247,11 +262,9 @@ unsafe fn part_of(part: &st_part) -> Result<(GivenOrigin<'_>, usize)> {
 
 /// # Safety
 /// The group is as the header's rules say.
-unsafe fn assembly(group: *const st_group) -> Result<Box<dyn Assembly>> {
-    match group.is_null() {
-        true => Err(null("group")),
-        false => Err(Error::new(ErrorKind::Unsupported, "groups are not decoded by this version")),
-    }
+unsafe fn assembly<'a>(group: *const st_group) -> Result<Box<dyn Assembly + 'a>> {
+    // SAFETY: the caller's promise.
+    unsafe { groups::assembly(required(group, "group")?) }
 }
 
 pub(super) fn in_item(number: usize, error: &Error) -> Error {

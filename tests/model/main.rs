@@ -5,5 +5,6 @@
 mod support;
 
 mod groups;
+mod loading;
 mod mutations;
 mod rank_plan;

@@ -9,14 +9,14 @@ use serde_json::{json, Map, Value};
 use crate::groups::{cases, open, text};
 
 /// A file as one that can be changed: header, then data.
-struct File {
-    header: Map<String, Value>,
-    data: Vec<u8>,
+pub(crate) struct File {
+    pub(crate) header: Map<String, Value>,
+    pub(crate) data: Vec<u8>,
 }
 
 impl File {
     /// All of a checkpoint's tensors in one file.
-    fn of(checkpoint: &Checkpoint) -> Self {
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Self {
         let (mut header, mut data) = (Map::new(), Vec::new());
         for tensor in checkpoint.tensors() {
             let mut bytes = vec![0; usize::try_from(tensor.size()).unwrap()];
@@ -34,7 +34,7 @@ impl File {
         Self { header, data }
     }
 
-    fn open(&self) -> Checkpoint {
+    pub(crate) fn open(&self) -> Checkpoint {
         let mut header = serde_json::to_vec(&self.header).unwrap();
         header.resize(header.len().next_multiple_of(8), b' ');
         let bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &self.data].concat();

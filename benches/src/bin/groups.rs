@@ -7,9 +7,10 @@
 //! Each is one weight of 4096 x 4096 in memory, warm. GB/s count what is written.
 //! Times are CPU time on one thread and wall time on two.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libsafetensors_benches::medians;
+use safetensors::load::{load, Caller, Item, LoadOptions, Memory, Origin};
 use safetensors::model::groups::{Groups, GroupsOptions};
 use safetensors::{Checkpoint, Dtype, OpenOptions};
 
@@ -57,55 +58,97 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<Tensor>)> {
     let mx = r#"{"quantization_config": {"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized"}}"#;
     let nv = r#"{"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}"#;
     vec![
-        ("ct-pack 4 bit, groups of 128", pack(true), vec![
-            tensor("m.weight_packed", "I32", &[SIDE, SIDE / 8], Fill::Random),
-            tensor("m.weight_scale", "BF16", &[SIDE, SIDE / 128], Fill::Scales),
-            tensor("m.weight_shape", "I64", &[2], shape.clone()),
-        ]),
-        ("ct-pack 4 bit, asymmetric", pack(false), vec![
-            tensor("m.weight_packed", "I32", &[SIDE, SIDE / 8], Fill::Random),
-            tensor("m.weight_scale", "BF16", &[SIDE, SIDE / 128], Fill::Scales),
-            tensor("m.weight_zero_point", "I32", &[SIDE / 8, SIDE / 128], Fill::Random),
-            tensor("m.weight_shape", "I64", &[2], shape),
-        ]),
-        ("gptq 4 bit, groups of 128", gptq, vec![
-            tensor("m.qweight", "I32", &[SIDE / 8, SIDE], Fill::Random),
-            tensor("m.qzeros", "I32", &[SIDE / 128, SIDE / 8], Fill::Random),
-            tensor("m.scales", "F16", &[SIDE / 128, SIDE], Fill::Scales),
-        ]),
-        ("awq-gemm, groups of 128", awq, vec![
-            tensor("m.qweight", "I32", &[SIDE, SIDE / 8], Fill::Random),
-            tensor("m.qzeros", "I32", &[SIDE / 128, SIDE / 8], Fill::Random),
-            tensor("m.scales", "F16", &[SIDE / 128, SIDE], Fill::Scales),
-        ]),
-        ("fp8-block 128x128", fp8, vec![
-            tensor("m.weight", "F8_E4M3", &[SIDE, SIDE], Fill::Bytes(0, 0x7e)),
-            tensor("m.weight_scale_inv", "F32", &[SIDE / 128, SIDE / 128], Fill::Scales),
-        ]),
-        ("mxfp4-ct", mx, vec![
-            tensor("m.weight_packed", "U8", &[SIDE, SIDE / 2], Fill::Random),
-            tensor("m.weight_scale", "U8", &[SIDE, SIDE / 32], Fill::Bytes(115, 135)),
-        ]),
-        ("nvfp4-modelopt", nv, vec![
-            tensor("m.weight", "U8", &[SIDE, SIDE / 2], Fill::Random),
-            tensor("m.weight_scale", "F8_E4M3", &[SIDE, SIDE / 16], Fill::Bytes(0x28, 0x50)),
-            tensor("m.weight_scale_2", "F32", &[], one),
-        ]),
-        ("mlx-affine 4 bit, groups of 64", mlx, vec![
-            tensor("m.weight", "U32", &[SIDE, SIDE / 8], Fill::Random),
-            tensor("m.scales", "BF16", &[SIDE, SIDE / 64], Fill::Scales),
-            tensor("m.biases", "BF16", &[SIDE, SIDE / 64], Fill::Scales),
-        ]),
-        ("bnb-nf4", "{}", vec![
-            tensor("m.weight", "U8", &[SIDE * SIDE / 2, 1], Fill::Random),
-            tensor("m.weight.absmax", "F32", &[SIDE * SIDE / 64], Fill::Scales),
-            tensor("m.weight.quant_map", "F32", &[16], Fill::Exactly(map)),
-            tensor("m.weight.quant_state.bitsandbytes__nf4", "U8", &[state.len()], Fill::Exactly(state.into_bytes())),
-        ]),
-        ("bnb-int8", "{}", vec![
-            tensor("m.weight", "I8", &[SIDE, SIDE], Fill::Random),
-            tensor("m.SCB", "F32", &[SIDE], Fill::Scales),
-        ]),
+        (
+            "ct-pack 4 bit, groups of 128",
+            pack(true),
+            vec![
+                tensor("m.weight_packed", "I32", &[SIDE, SIDE / 8], Fill::Random),
+                tensor("m.weight_scale", "BF16", &[SIDE, SIDE / 128], Fill::Scales),
+                tensor("m.weight_shape", "I64", &[2], shape.clone()),
+            ],
+        ),
+        (
+            "ct-pack 4 bit, asymmetric",
+            pack(false),
+            vec![
+                tensor("m.weight_packed", "I32", &[SIDE, SIDE / 8], Fill::Random),
+                tensor("m.weight_scale", "BF16", &[SIDE, SIDE / 128], Fill::Scales),
+                tensor("m.weight_zero_point", "I32", &[SIDE / 8, SIDE / 128], Fill::Random),
+                tensor("m.weight_shape", "I64", &[2], shape),
+            ],
+        ),
+        (
+            "gptq 4 bit, groups of 128",
+            gptq,
+            vec![
+                tensor("m.qweight", "I32", &[SIDE / 8, SIDE], Fill::Random),
+                tensor("m.qzeros", "I32", &[SIDE / 128, SIDE / 8], Fill::Random),
+                tensor("m.scales", "F16", &[SIDE / 128, SIDE], Fill::Scales),
+            ],
+        ),
+        (
+            "awq-gemm, groups of 128",
+            awq,
+            vec![
+                tensor("m.qweight", "I32", &[SIDE, SIDE / 8], Fill::Random),
+                tensor("m.qzeros", "I32", &[SIDE / 128, SIDE / 8], Fill::Random),
+                tensor("m.scales", "F16", &[SIDE / 128, SIDE], Fill::Scales),
+            ],
+        ),
+        (
+            "fp8-block 128x128",
+            fp8,
+            vec![
+                tensor("m.weight", "F8_E4M3", &[SIDE, SIDE], Fill::Bytes(0, 0x7e)),
+                tensor("m.weight_scale_inv", "F32", &[SIDE / 128, SIDE / 128], Fill::Scales),
+            ],
+        ),
+        (
+            "mxfp4-ct",
+            mx,
+            vec![
+                tensor("m.weight_packed", "U8", &[SIDE, SIDE / 2], Fill::Random),
+                tensor("m.weight_scale", "U8", &[SIDE, SIDE / 32], Fill::Bytes(115, 135)),
+            ],
+        ),
+        (
+            "nvfp4-modelopt",
+            nv,
+            vec![
+                tensor("m.weight", "U8", &[SIDE, SIDE / 2], Fill::Random),
+                tensor("m.weight_scale", "F8_E4M3", &[SIDE, SIDE / 16], Fill::Bytes(0x28, 0x50)),
+                tensor("m.weight_scale_2", "F32", &[], one),
+            ],
+        ),
+        (
+            "mlx-affine 4 bit, groups of 64",
+            mlx,
+            vec![
+                tensor("m.weight", "U32", &[SIDE, SIDE / 8], Fill::Random),
+                tensor("m.scales", "BF16", &[SIDE, SIDE / 64], Fill::Scales),
+                tensor("m.biases", "BF16", &[SIDE, SIDE / 64], Fill::Scales),
+            ],
+        ),
+        (
+            "bnb-nf4",
+            "{}",
+            vec![
+                tensor("m.weight", "U8", &[SIDE * SIDE / 2, 1], Fill::Random),
+                tensor("m.weight.absmax", "F32", &[SIDE * SIDE / 64], Fill::Scales),
+                tensor("m.weight.quant_map", "F32", &[16], Fill::Exactly(map)),
+                tensor(
+                    "m.weight.quant_state.bitsandbytes__nf4",
+                    "U8",
+                    &[state.len()],
+                    Fill::Exactly(state.into_bytes()),
+                ),
+            ],
+        ),
+        (
+            "bnb-int8",
+            "{}",
+            vec![tensor("m.weight", "I8", &[SIDE, SIDE], Fill::Random), tensor("m.SCB", "F32", &[SIDE], Fill::Scales)],
+        ),
     ]
 }
 
@@ -127,7 +170,9 @@ fn file(tensors: &[Tensor]) -> Vec<u8> {
         let start = data.len();
         match &tensor.fill {
             Fill::Random => (0..count * width / 4).for_each(|_| data.extend(random().to_le_bytes())),
-            Fill::Bytes(low, high) => (0..count).for_each(|_| data.push(low + (random() % u32::from(high - low)) as u8)),
+            Fill::Bytes(low, high) => {
+                (0..count).for_each(|_| data.push(low + (random() % u32::from(high - low)) as u8))
+            }
             Fill::Scales => (0..count).for_each(|_| {
                 let bits = random();
                 match tensor.dtype {
@@ -170,10 +215,26 @@ fn main() {
         let group = &groups.list()[0];
         group.usable().unwrap();
         let mut times = Vec::new();
-        for _threads in [1, 2] {
-            let mut decode = || group.read_into(&checkpoint, &[], Dtype::Bf16, &mut dst).unwrap();
+        let assembly = group.assembly(&checkpoint).unwrap();
+        for threads in [1, 2] {
+            let mut decode = || {
+                let item = Item {
+                    of: Origin::Group(&*assembly, &[]),
+                    dtype: Some(Dtype::Bf16),
+                    place: Memory::of(&mut dst),
+                    strides: None,
+                    transform: None,
+                };
+                load(&checkpoint, &[item], &LoadOptions { threads, ..LoadOptions::default() }, Caller::default())
+                    .unwrap();
+            };
             times.push(medians(ROUNDS, &mut [&mut decode])[0]);
         }
-        println!("{name:34} {:8.2} {:8.2} {:7.2}", speed(times[0]), speed(times[1]), times[0].as_secs_f64() / times[1].as_secs_f64());
+        println!(
+            "{name:34} {:8.2} {:8.2} {:7.2}",
+            speed(times[0]),
+            speed(times[1]),
+            times[0].as_secs_f64() / times[1].as_secs_f64()
+        );
     }
 }

@@ -9,6 +9,8 @@
 //! `boxes` says what a slice needs, and `decode` makes values of that.
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code, reason = "from a caller's record")]
+mod assembly;
 mod blocks;
 mod bnb;
 mod boxes;
@@ -28,6 +30,7 @@ mod recipe;
 mod record;
 mod settings;
 
+pub(crate) use self::assembly::assembly;
 pub use self::boxes::MemberBox;
 pub use self::draft::Break;
 pub use self::recipe::{Code, Global, Layout, Order, Packing, Recipe, ScaleLayout, ScaleType, Zero};

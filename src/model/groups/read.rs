@@ -2,12 +2,12 @@
 //! A part of a group as values, read and decoded in one piece.
 #![forbid(unsafe_code)]
 
-use super::decode::Rows;
 use super::{Group, MemberBox};
 use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::load::Rows;
 use crate::record::Range;
 
 impl Group {

@@ -14,7 +14,6 @@ use crate::part::{st_interval, st_part};
 use crate::record::{Range, Tensor};
 
 /// What a record's reserved words lead to.
-#[allow(dead_code, reason = "as above")]
 struct Link {
     checkpoint: *const Checkpoint,
     group: *const Group,
@@ -194,7 +193,6 @@ impl PartTexts {
 ///
 /// # Safety
 /// The record's st_groups, if it is of one, is alive for as long as the result is used.
-#[allow(dead_code, reason = "for loading, which comes next")]
 pub(crate) unsafe fn linked<'a>(record: &st_group) -> Result<(&'a Checkpoint, &'a Group)> {
     let [link, seal, _, _] = record.reserved;
     if link == 0 || link ^ SEAL != seal {

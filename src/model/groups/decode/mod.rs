@@ -31,12 +31,7 @@ use super::{Group, MemberBox, Recipe, Role};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
-
-/// Where a box's rows go: all of its dimensions but the last are counted as one.
-pub(crate) trait Rows {
-    /// The place of a row; may be asked for again.
-    fn row(&mut self, row: usize) -> Result<&mut [u8]>;
-}
+use crate::load::Rows;
 
 /// Codes that are unpacked at a time: with what they become, they fit the L1 cache.
 const CHUNK: usize = 2048;
