@@ -2,10 +2,11 @@
 //
 // inspect: shows what is in a safetensors file or a sharded model.
 //
-//     inspect [--check] [--read] [--tolerate] PATH
+//     inspect [--check] [--groups] [--read] [--tolerate] PATH
 //
 // PATH is a .safetensors file, a .safetensors.index.json, or a folder that
-// holds either. --check lists everything that is wrong with it instead. --read
+// holds either. Quantised groups are one line each, and --groups lists their
+// members too. --check lists everything that is wrong with it instead. --read
 // opens without mapping; --tolerate accepts bytes after the last tensor, and
 // dtypes that the library doesn't know.
 
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <safetensors.h>
+#include <safetensors_model.h>
 
 // ----------------------------------------------- text that somebody else wrote
 
@@ -158,6 +159,54 @@ static void show_tensors(const st_tensor *tensors, size_t count) {
     }
 }
 
+static size_t put_sizes(FILE *out, const int64_t *sizes, size_t count) {
+    const st_tensor like = {.rank = count, .shape = sizes};
+    return put_shape(out, &like);
+}
+
+// What a weight takes for each of its values, with all that decoding needs.
+static double effective_bits(const st_group *group) {
+    double bytes = 0, elements = 1;
+    for (size_t i = 0; i < group->member_count; i++)
+        bytes += (double)group->members[i].tensor->size;
+    for (size_t d = 0; d < group->rank; d++)
+        elements *= (double)group->shape[d];
+    return bytes * 8 / elements;
+}
+
+// A group as one line, as "layers.0.mlp.up_proj.weight  gptq-v1 4 bit g128  [14336, 4096]
+// effective 4.16 bit", and with its members below it where they are wanted.
+static void show_groups(const st_group *groups, size_t count, bool with_members) {
+    size_t name = 4;
+    for (size_t i = 0; i < count; i++)
+        name = larger(name, smaller(72, put_text(NULL, groups[i].name, groups[i].name_len)));
+    printf("\n%zu quantised group%s\n", count, count == 1 ? "" : "s");
+    for (size_t i = 0; i < count; i++) {
+        const st_group *g = &groups[i];
+        end_cell(put_text(stdout, g->name, g->name_len), name);
+        if (g->status == ST_OK) {
+            size_t written = (size_t)printf("%s %" PRIu32 " bit", g->layout, g->bits);
+            if (g->block[g->rank - 1] < g->shape[g->rank - 1])
+                written += (size_t)printf(" g%" PRId64, g->block[g->rank - 1]);
+            end_cell(written, 24);
+            end_cell(put_sizes(stdout, g->shape, g->rank), 16);
+            printf("effective %.2f bit\n", effective_bits(g));
+        } else {
+            printf("%s: ", st_status_name(g->status));
+            put_text(stdout, g->problem, strlen(g->problem));
+            putchar('\n');
+        }
+        for (size_t m = 0; with_members && m < g->member_count; m++) {
+            const st_tensor *t = g->members[m].tensor;
+            printf("    %-14s", g->members[m].role);
+            end_cell(put_text(stdout, t->name, t->name_len), name);
+            end_cell(put_dtype(stdout, t), 8);
+            put_shape(stdout, t);
+            putchar('\n');
+        }
+    }
+}
+
 static int by_dtype(const void *a, const void *b) {
     const st_tensor *x = *(const st_tensor *const *)a, *y = *(const st_tensor *const *)b;
     return x->dtype != y->dtype ? (x->dtype > y->dtype) - (x->dtype < y->dtype)
@@ -237,7 +286,9 @@ static int32_t show_problem(void *user_data, const st_problem *problem) {
     ++*count;
     put_text(stdout, problem->file, problem->file_len);
     printf(":%" PRIu64 ": %s: %s: %s\n", problem->position,
-           problem->fatal & ST_FATAL_TOLERANT ? "fatal" : "fatal unless tolerated",
+           problem->fatal & ST_FATAL_TOLERANT ? "fatal"
+           : problem->fatal                   ? "fatal unless tolerated"
+                                              : "worth knowing",
            st_status_name(problem->code), problem->text);
     return 0;
 }
@@ -263,10 +314,12 @@ static int check(const char *path, const st_open_options *options) {
 int main(int argc, char **argv) {
     st_open_options options = ST_OPEN_OPTIONS_INIT;
     const char *path = NULL;
-    bool usage = false, checking = false;
+    bool usage = false, checking = false, with_members = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--check") == 0)
             checking = true;
+        else if (strcmp(argv[i], "--groups") == 0)
+            with_members = true;
         else if (strcmp(argv[i], "--read") == 0)
             options.access = ST_ACCESS_READ;
         else if (strcmp(argv[i], "--tolerate") == 0)
@@ -277,7 +330,7 @@ int main(int argc, char **argv) {
             path = argv[i];
     }
     if (path == NULL || usage) {
-        fputs("usage: inspect [--check] [--read] [--tolerate] PATH\n", stderr);
+        fputs("usage: inspect [--check] [--groups] [--read] [--tolerate] PATH\n", stderr);
         return 2;
     }
     if (checking)
@@ -302,6 +355,15 @@ int main(int argc, char **argv) {
         show_tensors(tensors, tensor_count);
         good = show_totals(tensors, tensor_count);
     }
+    // Where groups can't be looked for, all tensors have been shown as they are.
+    size_t group_count = 0;
+    st_groups *groups = st_groups_open(checkpoint, NULL, &error);
+    if (groups == NULL)
+        printf("\nquantised groups: %s: %s\n", st_status_name(error.code), error.message);
+    const st_group *list = st_groups_list(groups, &group_count);
+    if (group_count > 0)
+        show_groups(list, group_count, with_members);
+    st_groups_free(groups);
     show_metadata(metadata, metadata_count);
     show_shards(shards, shard_count);
     st_free(checkpoint);

@@ -9,6 +9,7 @@
 
 mod api;
 mod convert;
+mod groups;
 mod load;
 mod roundtrip;
 mod script;
@@ -18,6 +19,7 @@ mod texts;
 
 pub use api::api;
 pub use convert::convert;
+pub use groups::groups;
 pub use load::load;
 pub use roundtrip::roundtrip;
 pub use slices::slices;
@@ -35,5 +37,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("load", load),
     ("roundtrip", roundtrip),
     ("convert", convert),
+    ("groups", groups),
     ("api", api),
 ];

@@ -38,7 +38,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    fn shard_label(&self, shard: usize) -> &[u8] {
+    pub(crate) fn shard_label(&self, shard: usize) -> &[u8] {
         let Some(shard) = self.shards.get(shard).filter(|shard| !shard.path.is_null()) else {
             return b"";
         };

@@ -11,7 +11,9 @@ use super::open_options::{open_options, st_open_options};
 use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
 use crate::checkpoint::validate::{validate, Fatal, Problem};
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
+use crate::model::groups::findings;
 
 /// st_problem.fatal: st_open refuses the file for it.
 pub const ST_FATAL_STRICT: u32 = 1;
@@ -47,8 +49,8 @@ pub struct st_problem {
 }
 
 /// Reports everything that is wrong with a file, an index and its shards, or a
-/// folder: every broken rule, where st_open stops at the first. Reads headers
-/// and no tensors.
+/// folder: every broken rule, where st_open stops at the first. Reads headers,
+/// and of tensors only what says how a quantised group is stored.
 ///
 /// path, options: as for st_open_with, and what they mean is the same; access
 /// and prefetch are of no effect, and tolerate is for the result alone.
@@ -58,7 +60,9 @@ pub struct st_problem {
 ///
 /// Also told, as not fatal: tensors that are in a shard and not in its index, an
 /// index without entries beside files, a total_size that is wrong, and files that a
-/// folder has beside what is opened.
+/// folder has beside what is opened. And, once all can be opened: quantised groups that
+/// are broken or can be read in several ways, their scales and zero points without codes,
+/// and a config.json beside them that can't be read.
 ///
 /// A fault can hide those after it: a header is not read past text that is not JSON, and
 /// where offsets are unreadable, holes are not reported.
@@ -86,7 +90,12 @@ pub unsafe extern "C" fn st_validate(
             result = told;
             goes_on
         };
-        let verdict = validate(Path::new(OsStr::from_bytes(path)), &options, &mut tell);
+        let path = Path::new(OsStr::from_bytes(path));
+        let verdict = validate(path, &options, &mut tell);
+        // What opens may still hold groups that can't be decoded. That they can't be looked for is no verdict.
+        if verdict.is_ok() {
+            let _ = Checkpoint::open(path, &options).and_then(|checkpoint| findings(&checkpoint, &mut tell));
+        }
         result.and(verdict).map(|()| ST_OK)
     };
     // SAFETY: arguments are as the header's rules say.

@@ -1381,8 +1381,8 @@ ST_API void st_buffer_free(struct st_buffer *buffer);
  */
 
 // Reports everything that is wrong with a file, an index and its shards, or a
-// folder: every broken rule, where st_open stops at the first. Reads headers
-// and no tensors.
+// folder: every broken rule, where st_open stops at the first. Reads headers,
+// and of tensors only what says how a quantised group is stored.
 //
 // path, options: as for st_open_with, and what they mean is the same; access
 // and prefetch are of no effect, and tolerate is for the result alone.
@@ -1392,7 +1392,9 @@ ST_API void st_buffer_free(struct st_buffer *buffer);
 //
 // Also told, as not fatal: tensors that are in a shard and not in its index, an
 // index without entries beside files, a total_size that is wrong, and files that a
-// folder has beside what is opened.
+// folder has beside what is opened. And, once all can be opened: quantised groups that
+// are broken or can be read in several ways, their scales and zero points without codes,
+// and a config.json beside them that can't be read.
 //
 // A fault can hide those after it: a header is not read past text that is not JSON, and
 // where offsets are unreadable, holes are not reported.

@@ -10,6 +10,8 @@
  *
  *   Rank plans       st_rank_plan_open st_rank_plan_parts st_rank_plan_free
  *                    st_rank_plan_builtin
+ *   Groups           st_groups_open st_groups_list st_find_group st_groups_plain
+ *                    st_group_parts st_groups_free
  *
  * The rules of safetensors.h for errors, ownership, threads, strings and structs
  * hold here. Everything in this header is in the same library.
@@ -455,6 +457,11 @@ ST_API void st_rank_plan_free(struct st_rank_plan *plan);
 // Returns static NUL-terminated JSON; NULL (and length 0) where no plan is
 // built in for this type of model. Since 0.2.
 ST_API const char *st_rank_plan_builtin(const char *model_type, size_t *length);
+
+/* ---------------------------------------------------------------- Groups
+ *
+ * Quantised weights: the tensors that belong together, and how they are decoded.
+ */
 
 // ==== Quantised groups: one logical tensor, whatever it is stored as ====
 //
