@@ -15,8 +15,8 @@
  *   Slice            st_read_slice st_slice_shape
  *   Load             st_load st_load_plan st_prefetch
  *   Convert          st_convert
- *   Write            st_save st_serialize st_writer_open st_writer_write st_writer_finish
- *                    st_writer_free st_set_metadata st_buffer_free
+ *   Write            st_save st_serialize st_save_to st_writer_open st_writer_write
+ *                    st_writer_finish st_writer_free st_set_metadata st_buffer_free
  *   Validate         st_validate
  *   Helpers          st_status_name st_dtype_name st_dtype_from_name st_dtype_bits
  *                    st_version st_abi_version
@@ -96,13 +96,15 @@
 #define ST_OPEN_OPTIONS_INIT {sizeof(st_open_options), 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0}
 #define ST_IO_INIT {sizeof(st_io), 0, NULL, NULL, NULL, 0, 0}
 #define ST_RESOLVER_INIT {sizeof(st_resolver), NULL, NULL, NULL}
-#define ST_SAVE_OPTIONS_INIT {sizeof(st_save_options), 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
+#define ST_SAVE_OPTIONS_INIT \
+    {sizeof(st_save_options), 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, 0}
+#define ST_OUTPUT_INIT {sizeof(st_output), NULL, NULL}
 #define ST_LOAD_ITEM_INIT {NULL, NULL, 0, 0, 0, NULL, 0, NULL, NULL, NULL, NULL, NULL, {0, 0, 0}}
 #define ST_TRANSFORM_INIT {sizeof(st_transform), 0, 0, NULL, NULL}
 #define ST_SINK_INIT {sizeof(st_sink), NULL, 0, NULL, NULL, NULL, NULL}
 #define ST_LOAD_OPTIONS_INIT \
     {sizeof(st_load_options), 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, 0}
-#define ST_METADATA_OPTIONS_INIT {sizeof(st_metadata_options), 0, 0}
+#define ST_METADATA_OPTIONS_INIT {sizeof(st_metadata_options), 0, 0, 0, 0}
 
 /* A whole dimension. */
 #define ST_RANGE_ALL {0, INT64_MAX, 1}
@@ -185,6 +187,11 @@
 
 // A file that exists stays: ST_ERROR_IO with EEXIST.
 #define ST_OVERWRITE_REFUSE 1
+
+// Straight into the name, front to back: for mounts that cannot rename, for a
+// file that is mounted by itself, and for one that may be written in a folder
+// that may not. What is there is emptied first; a crash leaves a part. Since 0.2.
+#define ST_OVERWRITE_DIRECT 2
 
 // st_problem.fatal: st_open refuses the file for it.
 #define ST_FATAL_STRICT 1
@@ -319,8 +326,12 @@ typedef struct st_tensor {
     const void *data;
     // The dtype as the file spells it, NUL-terminated.
     const char *dtype_name;
+    // 0 as returned. When given to the library with st_save_options.sources:
+    // 1 + the index there of the checkpoint it comes from; 0: the first that
+    // has the record. Since 0.2.
+    uint64_t source;
     // Zero; ignored when given to the library.
-    uint64_t reserved[2];
+    uint64_t reserved[1];
 } st_tensor;
 
 // One entry of a checkpoint's metadata.
@@ -584,7 +595,7 @@ typedef struct st_save_options {
     uint64_t max_shard_size;
     // ST_SYNC_FULL or ST_SYNC_NONE.
     int32_t sync;
-    // ST_OVERWRITE_REPLACE or ST_OVERWRITE_REFUSE.
+    // ST_OVERWRITE_REPLACE, ST_OVERWRITE_REFUSE or ST_OVERWRITE_DIRECT.
     int32_t overwrite;
     // Spare bytes in the header, for a later st_set_metadata.
     uint64_t header_reserve;
@@ -600,7 +611,27 @@ typedef struct st_save_options {
     // so that a file cut short is an error and not a signal. Borrowed for the
     // call. NULL: every record has data.
     const struct st_checkpoint *source;
+    // Several, where one is not enough: source_count checkpoints, none NULL;
+    // source is one more after them. A record says in st_tensor.source which
+    // one it comes from; where that is 0 it comes from the first that has a
+    // record of its name, shard, offset and size. Borrowed for the call. Since
+    // 0.2.
+    const struct st_checkpoint *const *sources;
+    // How many there are, at most 65534. Since 0.2.
+    size_t source_count;
 } st_save_options;
+
+// Where the bytes of a file go. Begin with ST_OUTPUT_INIT. Since 0.2.
+typedef struct st_output {
+    // sizeof(st_output), as set by ST_OUTPUT_INIT.
+    size_t struct_size;
+    // Takes the next size bytes, all of them; data is borrowed for the call.
+    // Returns ST_OK, or what ends the save: its code, and errno and message in
+    // error, are passed on. Called from the thread that called st_save_to.
+    st_status (*write)(void *user_data, const void *data, size_t size, struct st_error *error);
+    // Yours; passed to write.
+    void *user_data;
+} st_output;
 
 // How to change metadata. Begin with ST_METADATA_OPTIONS_INIT; zero in any field is the default.
 typedef struct st_metadata_options {
@@ -609,10 +640,18 @@ typedef struct st_metadata_options {
     // Not 0: where the file system can't share blocks, overwrite the header
     // where it is. A crash of the system or a power failure in that moment can
     // leave old and new text mixed, and then no tensor in the file can be
-    // found again, though their bytes are whole: have a copy of the header.
+    // found again, though their bytes are whole: have a copy of the header. The
+    // end of the process can do the same where the file system has no writes
+    // past its cache (ext4, xfs, btrfs and f2fs have) and the header more than
+    // 4,096 bytes.
     int32_t in_place;
     // ST_SYNC_FULL or ST_SYNC_NONE.
     int32_t sync;
+    // Not 0: set these keys and keep the others; a value of NULL removes its
+    // key. Since 0.2.
+    int32_t merge;
+    // Zero.
+    int32_t reserved0;
 } st_metadata_options;
 
 // One rule that a file breaks.
@@ -1223,8 +1262,18 @@ st_status st_convert(st_dtype from,
  * (.NAME.RANDOM.safetensors-tmp) beside the target, brought to the disk, and then renamed. A
  * process that is killed in between leaves the older file as it was, and such a temporary, which
  * the next save to the same path removes. A new file's mode is 0666 less the umask; a replaced
- * file keeps its mode. A symbolic link at the path is followed. A mapping of the older file stays
- * as it was.
+ * file keeps its mode and access list, or access gets narrower where that is not possible. A
+ * symbolic link at the path is followed, but not another user's in a sticky folder that everybody
+ * may write to (EACCES). A mapping of the older file stays as it was.
+ *
+ * A path that ends in NAME.safetensors stands for a set: that file, or shards and their index. At
+ * every moment, also after a crash or an error, whoever opens the folder or the index finds the
+ * older set whole or the newer one; while files are being renamed, a loader may also get
+ * ST_ERROR_IO or ST_ERROR_SHARD. Where older shards are in the way of new ones they get second
+ * names (.NAME.RANDOM-NUMBER.safetensors-old) and an index that leads to those, until the new
+ * index is in place; where the file system has no hard links they are copied. On local file
+ * systems, saves to one path take turns in this: one waits up to 30 s for another, and asks
+ * progress meanwhile.
  *
  *     const int64_t shape[] = {2, 3};
  *     const float data[6] = {1, 2, 3, 4, 5, 6};
@@ -1243,11 +1292,10 @@ st_status st_convert(st_dtype from,
 // path: NUL-terminated, in the system's bytes, borrowed for the call. With
 // max_shard_size it ends in NAME.safetensors; where one file is not enough,
 // NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json are written
-// beside it instead, filled in order, the index last. What an older save to
-// the path has left of such files is then removed; if it has shards of the
-// same names, its index is gone before the first of them is replaced. On local
-// file systems saves to one path at once take turns in this; a loader that has
-// opened the older index just before may still find newer shards.
+// beside it instead, filled in order, the index last. With max_shard_size or
+// without, files of NAME's older set that the new one does not replace are
+// then removed: shards NAME-#####-of-#####.safetensors, the index, and the
+// single file beside new shards.
 // tensors: count records, borrowed for the call; name, name_len (0: up to the
 // NUL), dtype, rank, shape, data and size (0 or what dtype and shape take) are
 // used, and with options->source also shard and offset.
@@ -1265,10 +1313,9 @@ st_status st_convert(st_dtype from,
 //
 // Returns ST_OK, one of those, ST_ERROR_IO with errno, ST_ERROR_CANCELLED,
 // ST_ERROR_OUT_OF_MEMORY, or what the source's read_at returned. After an
-// error nothing new is left, and an older file is as it was; only where
-// several files were being renamed may some shards be new already, and where
-// nothing but bringing the name to the disk has failed, the file is: the
-// message says so. Since 0.1.
+// error nothing new is left, and what was there is as it was; only where
+// nothing but bringing a name to the disk has failed, the new files are in
+// place: the message says so and names the last of them. Since 0.1.
 ST_API
 st_status st_save(const char *path,
                   const struct st_tensor *tensors,
@@ -1294,6 +1341,24 @@ st_status st_serialize(const struct st_tensor *tensors,
                        const struct st_save_options *options,
                        struct st_buffer *out,
                        struct st_error *error);
+
+// Hands the bytes of the file that st_save would write to a function, front to
+// back: for a socket, an upload or a pipe. Nothing but the header is held in
+// memory; sources are read as they are needed.
+//
+// output: whose write takes the bytes, in pieces of up to 32 MiB; borrowed for
+// the call. tensors, metadata, options: as for st_serialize.
+//
+// Returns as st_serialize, or what write returned. After an error some bytes
+// may have been handed over. Since 0.2.
+ST_API
+st_status st_save_to(const struct st_output *output,
+                     const struct st_tensor *tensors,
+                     size_t count,
+                     const struct st_metadata *metadata,
+                     size_t metadata_count,
+                     const struct st_save_options *options,
+                     struct st_error *error);
 
 // Begins a file whose tensors' bytes come later, in any order.
 //
@@ -1354,9 +1419,18 @@ ST_API void st_writer_free(struct st_writer *writer);
 // header_reserve for that) and options->in_place allows it: read there what a
 // crash in that moment can cost.
 //
-// path: one .safetensors file, NUL-terminated, borrowed for the call.
-// metadata: as for st_save; NULL removes it. options: borrowed for the call;
+// path: one .safetensors file, NUL-terminated, borrowed for the call; or (since
+// 0.2) an index: then all of its shards, one after another, once it is known
+// that each can be changed. metadata: as for st_save; NULL removes it. With
+// options->merge: the keys to set or remove. options: borrowed for the call;
 // NULL: all defaults.
+//
+// Where there is no room, write the file anew:
+//
+//     st_checkpoint *older = st_open(path, &error);
+//     options.source = older;  options.header_reserve = 4096;
+//     st_save(path, st_tensors(older, &count), count, entries, entry_count, &options, &error);
+//     st_free(older);
 //
 // Returns ST_OK, ST_ERROR_BUFFER_SIZE where the header does not fit (the
 // message has the room needed and the room there is), ST_ERROR_UNSUPPORTED

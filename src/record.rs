@@ -46,8 +46,12 @@ pub struct st_tensor {
     pub(crate) data: *const c_void,
     /// The dtype as the file spells it, NUL-terminated.
     pub(crate) dtype_name: *const c_char,
+    /// 0 as returned. When given to the library with st_save_options.sources:
+    /// 1 + the index there of the checkpoint it comes from; 0: the first that
+    /// has the record. Since 0.2.
+    pub(crate) source: u64,
     /// Zero; ignored when given to the library.
-    pub(crate) reserved: [u64; 2],
+    pub(crate) reserved: [u64; 1],
 }
 
 /// One tensor's record; the Rust name of [`st_tensor`].

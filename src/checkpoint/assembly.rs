@@ -252,7 +252,7 @@ fn shared_by(parts: &[Part]) -> Result<Vec<Shared>> {
 }
 
 fn copied(tensor: &Tensor) -> Tensor {
-    Tensor { reserved: [0; 2], ..*tensor }
+    Tensor { source: 0, reserved: [0; 1], ..*tensor }
 }
 
 /// Collects the metadata of several files, in their order.

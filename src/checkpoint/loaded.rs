@@ -17,7 +17,7 @@ impl Loaded {
     /// The tensor, with its bytes.
     pub(crate) fn new(tensor: &Tensor, bytes: Aligned) -> Self {
         let data = bytes.as_ptr().cast();
-        Self { record: Tensor { data, reserved: [0; 2], ..*tensor }, _bytes: bytes }
+        Self { record: Tensor { data, source: 0, reserved: [0; 1], ..*tensor }, _bytes: bytes }
     }
 }
 

@@ -136,7 +136,7 @@ impl Inspector<'_> {
                 header.names.find(&header.tensors, tensor.name()) == Some(*number)
             };
             let all = header.tensors.iter().enumerate();
-            tensors.extend(all.filter(first).map(|(_, tensor)| Tensor { reserved: [0; 2], ..*tensor }));
+            tensors.extend(all.filter(first).map(|(_, tensor)| Tensor { source: 0, reserved: [0; 1], ..*tensor }));
         }
         let place = |tensor: &Tensor| headers.of(tensor.shard()).map_or(0, |header| header.arena.place(tensor));
         names_of(&tensors, &mut |first, again| {

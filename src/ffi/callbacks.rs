@@ -291,7 +291,7 @@ impl Resolver for CallerResolver {
 }
 
 /// Calls one of the caller's functions; its status, errno and text become ours.
-fn call(what: &str, function: impl FnOnce(*mut st_error) -> st_status) -> Result<()> {
+pub(super) fn call(what: &str, function: impl FnOnce(*mut st_error) -> st_status) -> Result<()> {
     let mut error = st_error { code: ST_OK, os_errno: 0, message: [0; 504] };
     let status = function(&raw mut error);
     if status == ST_OK {

@@ -3,10 +3,10 @@
 
 use std::ffi::c_void;
 
-use super::arguments::{array_at, given_bytes, given_text, memory_at, most, no_such, st_checkpoint, utf8};
+use super::arguments::{array_at, given_bytes, given_text, memory_at, most, no_such, null, st_checkpoint, utf8};
 use super::boundary::{read_options, CallerStruct};
 use super::callbacks::CallerProgress;
-use crate::base::memory::Filler;
+use crate::base::memory::{self, Filler};
 use crate::base::parallel;
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
@@ -29,6 +29,10 @@ pub const ST_SYNC_NONE: i32 = 1;
 pub const ST_OVERWRITE_REPLACE: i32 = 0;
 /// A file that exists stays: ST_ERROR_IO with EEXIST.
 pub const ST_OVERWRITE_REFUSE: i32 = 1;
+/// Straight into the name, front to back: for mounts that cannot rename, for a
+/// file that is mounted by itself, and for one that may be written in a folder
+/// that may not. What is there is emptied first; a crash leaves a part. Since 0.2.
+pub const ST_OVERWRITE_DIRECT: i32 = 2;
 
 /// How to write. Begin with ST_SAVE_OPTIONS_INIT; zero in any field is the default.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
@@ -47,7 +51,7 @@ pub struct st_save_options {
     pub max_shard_size: u64,
     /// ST_SYNC_FULL or ST_SYNC_NONE.
     pub sync: i32,
-    /// ST_OVERWRITE_REPLACE or ST_OVERWRITE_REFUSE.
+    /// ST_OVERWRITE_REPLACE, ST_OVERWRITE_REFUSE or ST_OVERWRITE_DIRECT.
     pub overwrite: i32,
     /// Spare bytes in the header, for a later st_set_metadata.
     pub header_reserve: u64,
@@ -63,6 +67,14 @@ pub struct st_save_options {
     /// so that a file cut short is an error and not a signal. Borrowed for the
     /// call. NULL: every record has data.
     pub source: *const st_checkpoint,
+    /// Several, where one is not enough: source_count checkpoints, none NULL;
+    /// source is one more after them. A record says in st_tensor.source which
+    /// one it comes from; where that is 0 it comes from the first that has a
+    /// record of its name, shard, offset and size. Borrowed for the call. Since
+    /// 0.2.
+    pub sources: *const *const st_checkpoint,
+    /// How many there are, at most 65534. Since 0.2.
+    pub source_count: usize,
 }
 
 // SAFETY: it begins with struct_size; null pointers and functions are valid.
@@ -78,7 +90,7 @@ pub(super) struct Given<'a> {
     pub(super) tensors: Vec<NewTensor<'a>>,
     pub(super) metadata: Option<Vec<MetadataEntry<'a>>>,
     pub(super) options: SaveOptions,
-    pub(super) source: Option<&'a Checkpoint>,
+    pub(super) sources: Vec<&'a Checkpoint>,
     progress: Option<CallerProgress>,
 }
 
@@ -96,13 +108,13 @@ impl Given<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             let given = read_options(options)?;
-            let source = given.and_then(|given| given.source.as_ref()).map(|source| &source.0);
+            let (sources, matching) = sources(given.as_ref())?;
             let records = array_at(tensors, count, "tensors")?;
             Ok(Self {
-                tensors: new_tensors(records, source, with_data)?,
+                tensors: new_tensors(records, &sources, matching, with_data)?,
                 metadata: metadata_entries(metadata, metadata_count)?,
                 options: given.map_or(Ok(SaveOptions::default()), |given| save_options(&given))?,
-                source,
+                sources,
                 progress: given.and_then(|given| Some(CallerProgress::new(given.progress?, given.user_data))),
             })
         }
@@ -120,7 +132,8 @@ impl Given<'_> {
 /// The records' pointers are as the header's rules say.
 unsafe fn new_tensors<'a>(
     records: &'a [st_tensor],
-    source: Option<&Checkpoint>,
+    sources: &[&Checkpoint],
+    matching: Matching,
     with_data: bool,
 ) -> Result<Vec<NewTensor<'a>>> {
     let new = |from: usize, records: &'a [st_tensor], tensors: &mut Filler<'_, NewTensor<'a>>| {
@@ -129,7 +142,7 @@ unsafe fn new_tensors<'a>(
             unsafe { touch_names(batch) };
             for (record, number) in batch.iter().zip(numbers..) {
                 // SAFETY: as above.
-                tensors.push(unsafe { new_tensor(record, number, source, with_data)? }).unwrap_or(());
+                tensors.push(unsafe { new_tensor(record, number, sources, matching, with_data)? }).unwrap_or(());
             }
         }
         Ok(())
@@ -153,7 +166,8 @@ unsafe fn touch_names(records: &[st_tensor]) {
 unsafe fn new_tensor<'a>(
     record: &'a st_tensor,
     number: usize,
-    source: Option<&Checkpoint>,
+    sources: &[&Checkpoint],
+    matching: Matching,
     with_data: bool,
 ) -> Result<NewTensor<'a>> {
     // SAFETY: the caller's promise.
@@ -178,19 +192,100 @@ unsafe fn new_tensor<'a>(
         return Ok(tensor);
     }
     // A size of 0 stands for what dtype and shape take.
-    let sized = st_tensor { size: tensor.size(), reserved: [0; 2], ..*record };
-    match source {
-        _ if record.data.is_null() && tensor.size() == 0 => Ok(tensor),
-        Some(source) if record.data.is_null() => tensor.with_source(source, &sized),
-        // A part of a mapped tensor is no record of the source's: memory.
-        Some(source) if source.maps(&sized) && source.require_own(&sized).is_ok() => tensor.with_source(source, &sized),
-        _ if record.data.is_null() => Ok(tensor),
-        _ => {
+    let sized = st_tensor { size: tensor.size(), reserved: [0; 1], ..*record };
+    if record.data.is_null() && tensor.size() == 0 {
+        return Ok(tensor);
+    }
+    match source_of(&sized, name.as_bytes(), sources, matching)? {
+        Some((number, source)) => tensor.with_numbered_source(number, source, &sized),
+        None if record.data.is_null() => Ok(tensor),
+        None => {
             let size = usize::try_from(tensor.size()).unwrap_or(usize::MAX);
             // SAFETY: the caller's promise.
             tensor.with_data(unsafe { memory_at(record.data, size, "data")? })
         }
     }
+}
+
+/// How a record finds its source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Matching {
+    /// There is one, by its place.
+    OnlyOne,
+    /// By the number in the record, or by name and place.
+    Numbered,
+}
+
+/// The checkpoints that records may come from.
+///
+/// # Safety
+/// The options are as the header's rules say, and outlive `'a`.
+unsafe fn sources<'a>(given: Option<&st_save_options>) -> Result<(Vec<&'a Checkpoint>, Matching)> {
+    let Some(given) = given else { return Ok((Vec::new(), Matching::OnlyOne)) };
+    // SAFETY: the caller's promise.
+    let several = unsafe { array_at(given.sources, given.source_count, "sources")? };
+    let count = several.len().saturating_add(1);
+    if count > usize::from(u16::MAX) {
+        let text = format!("st_save_options.source_count is {}; {} are possible", several.len(), u16::MAX - 1);
+        return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
+    let mut all = memory::vec_with_capacity(count, "sources")?;
+    for (number, source) in several.iter().enumerate() {
+        // SAFETY: as above.
+        let source = unsafe { source.as_ref() }.ok_or_else(|| null(&format!("st_save_options.sources[{number}]")))?;
+        all.push(&source.0);
+    }
+    // SAFETY: as above.
+    all.extend(unsafe { given.source.as_ref() }.map(|source| &source.0));
+    Ok((all, if several.is_empty() { Matching::OnlyOne } else { Matching::Numbered }))
+}
+
+/// The source from whose files a record is read, and its number; `None`: it is
+/// read from where its data is.
+#[inline]
+fn source_of<'a>(
+    record: &st_tensor,
+    name: &[u8],
+    sources: &[&'a Checkpoint],
+    matching: Matching,
+) -> Result<Option<(u16, &'a Checkpoint)>> {
+    // A part of a mapped tensor is no record of the source's: memory.
+    let maps = |source: &Checkpoint| source.maps(record) && source.require_own(record).is_ok();
+    let is_null = record.data.is_null();
+    let found = match (matching, record.source) {
+        (Matching::OnlyOne, _) => sources.iter().position(|source| is_null || maps(source)),
+        (Matching::Numbered, 0) if is_null => {
+            let has = |source: &&Checkpoint| {
+                let place = |tensor: &st_tensor| (tensor.shard, tensor.offset, tensor.size);
+                source.find(name).is_some_and(|found| place(found) == place(record))
+            };
+            Some(sources.iter().position(has).ok_or_else(|| in_no_source(record, name, sources.len()))?)
+        }
+        (Matching::Numbered, 0) => sources.iter().position(|source| maps(source)),
+        (Matching::Numbered, number) => {
+            let number = usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+            let source = sources.get(number).ok_or_else(|| no_such_source(record, name, sources.len()))?;
+            (is_null || maps(source)).then_some(number)
+        }
+    };
+    let numbered = |number: usize| Some((u16::try_from(number).ok()?, *sources.get(number)?));
+    Ok(found.and_then(numbered))
+}
+
+#[cold]
+fn in_no_source(record: &st_tensor, name: &[u8], count: usize) -> Error {
+    let text = format!(
+        "none of the {count} sources has it (shard {}, offset {}, {} bytes); under another name, say which one in source",
+        record.shard, record.offset, record.size
+    );
+    Error::tensor(ErrorKind::InvalidArgument, name, text)
+}
+
+#[cold]
+fn no_such_source(record: &st_tensor, name: &[u8], count: usize) -> Error {
+    let text =
+        format!("source is {}, and there are {count}: 1 to {count}, or 0 for the first that has it", record.source);
+    Error::tensor(ErrorKind::InvalidArgument, name, text)
 }
 
 /// # Safety
@@ -212,7 +307,31 @@ pub(super) unsafe fn metadata_entries<'a>(
             Ok((key, value))
         }
     });
-    texts.collect::<Result<_>>().map(Some)
+    memory::collect(texts, entries.len(), "metadata").map(Some)
+}
+
+/// Keys and what they are set to; NULL removes one.
+///
+/// # Safety
+/// As for [`metadata_entries`].
+pub(super) unsafe fn metadata_changes<'a>(
+    entries: *const st_metadata,
+    count: usize,
+) -> Result<Vec<(&'a str, Option<&'a str>)>> {
+    // SAFETY: the caller's promise.
+    let entries = unsafe { array_at(entries, count, "metadata")? };
+    let texts = entries.iter().enumerate().map(|(number, entry)| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let key = given_text(entry.key, entry.key_len, || format!("metadata[{number}].key"))?;
+            if entry.value.is_null() {
+                return Ok((key, None));
+            }
+            let value = given_text(entry.value, entry.value_len, || format!("metadata[{number}].value"))?;
+            Ok((key, Some(value)))
+        }
+    });
+    memory::collect(texts, entries.len(), "metadata")
 }
 
 fn save_options(given: &st_save_options) -> Result<SaveOptions> {
@@ -228,8 +347,10 @@ fn save_options(given: &st_save_options) -> Result<SaveOptions> {
         overwrite: match given.overwrite {
             ST_OVERWRITE_REPLACE => Overwrite::Replace,
             ST_OVERWRITE_REFUSE => Overwrite::Refuse,
+            ST_OVERWRITE_DIRECT => Overwrite::Direct,
             other => {
-                return Err(no_such("st_save_options.overwrite", other, "ST_OVERWRITE_REPLACE or ST_OVERWRITE_REFUSE"))
+                let allowed = "ST_OVERWRITE_REPLACE, ST_OVERWRITE_REFUSE or ST_OVERWRITE_DIRECT";
+                return Err(no_such("st_save_options.overwrite", other, allowed));
             }
         },
         header_reserve: given.header_reserve,

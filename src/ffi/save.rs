@@ -5,10 +5,12 @@ use std::ffi::{c_char, c_void, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::arguments::{memory_at, null, required, required_text, st_buffer};
-use super::boundary::{guard, read_options, CallerStruct};
-use super::given::{durability, metadata_entries, st_save_options, Given};
+use super::arguments::{memory_at, no_such, null, required, required_text, st_buffer};
+use super::boundary::{guard, read_options, read_sized, CallerStruct};
+use super::callbacks::call;
+use super::given::{durability, metadata_changes, metadata_entries, st_save_options, Given};
 use super::status::{st_error, st_status, ST_OK};
+use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{st_metadata, st_tensor};
 use crate::writer::{self, EditOptions, Writer};
@@ -23,15 +25,50 @@ pub struct st_metadata_options {
     /// Not 0: where the file system can't share blocks, overwrite the header
     /// where it is. A crash of the system or a power failure in that moment can
     /// leave old and new text mixed, and then no tensor in the file can be
-    /// found again, though their bytes are whole: have a copy of the header.
+    /// found again, though their bytes are whole: have a copy of the header. The
+    /// end of the process can do the same where the file system has no writes
+    /// past its cache (ext4, xfs, btrfs and f2fs have) and the header more than
+    /// 4,096 bytes.
     pub in_place: i32,
     /// ST_SYNC_FULL or ST_SYNC_NONE.
     pub sync: i32,
+    /// Not 0: set these keys and keep the others; a value of NULL removes its
+    /// key. Since 0.2.
+    pub merge: i32,
+    /// Zero.
+    pub reserved0: i32,
 }
 
 // SAFETY: it begins with struct_size, and consists of numbers.
 unsafe impl CallerStruct for st_metadata_options {
     const NAME: &'static str = "st_metadata_options";
+}
+
+/// Where the bytes of a file go. Begin with ST_OUTPUT_INIT. Since 0.2.
+#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct st_output {
+    /// sizeof(st_output), as set by ST_OUTPUT_INIT.
+    pub struct_size: usize,
+    /// Takes the next size bytes, all of them; data is borrowed for the call.
+    /// Returns ST_OK, or what ends the save: its code, and errno and message in
+    /// error, are passed on. Called from the thread that called st_save_to.
+    pub write: Option<
+        unsafe extern "C" fn(
+            user_data: *mut c_void,
+            data: *const c_void,
+            size: usize,
+            error: *mut st_error,
+        ) -> st_status,
+    >,
+    /// Yours; passed to write.
+    pub user_data: *mut c_void,
+}
+
+// SAFETY: it begins with struct_size; null pointers and functions are valid.
+unsafe impl CallerStruct for st_output {
+    const NAME: &'static str = "st_output";
 }
 
 /// A file being written in pieces. Opaque; made by st_writer_open.
@@ -44,11 +81,10 @@ pub struct st_writer(Writer);
 /// path: NUL-terminated, in the system's bytes, borrowed for the call. With
 /// max_shard_size it ends in NAME.safetensors; where one file is not enough,
 /// NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json are written
-/// beside it instead, filled in order, the index last. What an older save to
-/// the path has left of such files is then removed; if it has shards of the
-/// same names, its index is gone before the first of them is replaced. On local
-/// file systems saves to one path at once take turns in this; a loader that has
-/// opened the older index just before may still find newer shards.
+/// beside it instead, filled in order, the index last. With max_shard_size or
+/// without, files of NAME's older set that the new one does not replace are
+/// then removed: shards NAME-#####-of-#####.safetensors, the index, and the
+/// single file beside new shards.
 /// tensors: count records, borrowed for the call; name, name_len (0: up to the
 /// NUL), dtype, rank, shape, data and size (0 or what dtype and shape take) are
 /// used, and with options->source also shard and offset.
@@ -66,10 +102,9 @@ pub struct st_writer(Writer);
 ///
 /// Returns ST_OK, one of those, ST_ERROR_IO with errno, ST_ERROR_CANCELLED,
 /// ST_ERROR_OUT_OF_MEMORY, or what the source's read_at returned. After an
-/// error nothing new is left, and an older file is as it was; only where
-/// several files were being renamed may some shards be new already, and where
-/// nothing but bringing the name to the disk has failed, the file is: the
-/// message says so. Since 0.1.
+/// error nothing new is left, and what was there is as it was; only where
+/// nothing but bringing a name to the disk has failed, the new files are in
+/// place: the message says so and names the last of them. Since 0.1.
 #[no_mangle]
 pub unsafe extern "C" fn st_save(
     path: *const c_char,
@@ -85,7 +120,8 @@ pub unsafe extern "C" fn st_save(
         let (path, given) =
             unsafe { (file_path(path)?, Given::read(tensors, count, metadata, metadata_count, options, true)?) };
         given.with_progress(|progress| {
-            writer::save(path, &given.tensors, given.metadata.as_deref(), &given.options, given.source, progress)
+            let (tensors, metadata) = (&given.tensors, given.metadata.as_deref());
+            writer::save(path, tensors, metadata, &given.options, given.sources.iter().copied(), progress)
         })
     };
     // SAFETY: as above.
@@ -116,9 +152,11 @@ pub unsafe extern "C" fn st_serialize(
         if out.is_null() {
             return Err(null("out"));
         }
-        let bytes = given.with_progress(|progress| {
-            writer::serialize(&given.tensors, given.metadata.as_deref(), &given.options, given.source, progress)
+        let mut bytes = given.with_progress(|progress| {
+            let (tensors, metadata) = (&given.tensors, given.metadata.as_deref());
+            writer::serialize(tensors, metadata, &given.options, given.sources.iter().copied(), progress)
         })?;
+        memory::shrink(&mut bytes);
         let bytes = Box::leak(bytes.into_boxed_slice());
         // SAFETY: as above.
         unsafe { out.write(st_buffer { data: bytes.as_mut_ptr().cast(), size: bytes.len() }) };
@@ -126,6 +164,46 @@ pub unsafe extern "C" fn st_serialize(
     };
     // SAFETY: as above.
     unsafe { status(error, serialize) }
+}
+
+/// Hands the bytes of the file that st_save would write to a function, front to
+/// back: for a socket, an upload or a pipe. Nothing but the header is held in
+/// memory; sources are read as they are needed.
+///
+/// output: whose write takes the bytes, in pieces of up to 32 MiB; borrowed for
+/// the call. tensors, metadata, options: as for st_serialize.
+///
+/// Returns as st_serialize, or what write returned. After an error some bytes
+/// may have been handed over. Since 0.2.
+#[no_mangle]
+pub unsafe extern "C" fn st_save_to(
+    output: *const st_output,
+    tensors: *const st_tensor,
+    count: usize,
+    metadata: *const st_metadata,
+    metadata_count: usize,
+    options: *const st_save_options,
+    error: *mut st_error,
+) -> st_status {
+    let save = || {
+        // SAFETY: arguments are as the header's rules say.
+        let (output, given) = unsafe {
+            let given = Given::read(tensors, count, metadata, metadata_count, options, true)?;
+            (read_sized(required(output, "output")?)?, given)
+        };
+        let write = output.write.ok_or_else(|| null("st_output.write"))?;
+        let mut take = |bytes: &[u8]| {
+            let data = bytes.as_ptr().cast();
+            // SAFETY: the caller's function with the caller's data.
+            call("write", |error| unsafe { write(output.user_data, data, bytes.len(), error) })
+        };
+        given.with_progress(|progress| {
+            let (tensors, metadata) = (&given.tensors, given.metadata.as_deref());
+            writer::save_to(&mut take, tensors, metadata, &given.options, given.sources.iter().copied(), progress)
+        })
+    };
+    // SAFETY: as above.
+    unsafe { status(error, save) }
 }
 
 /// Begins a file whose tensors' bytes come later, in any order.
@@ -226,9 +304,18 @@ pub unsafe extern "C" fn st_writer_free(writer: *mut st_writer) {
 /// header_reserve for that) and options->in_place allows it: read there what a
 /// crash in that moment can cost.
 ///
-/// path: one .safetensors file, NUL-terminated, borrowed for the call.
-/// metadata: as for st_save; NULL removes it. options: borrowed for the call;
+/// path: one .safetensors file, NUL-terminated, borrowed for the call; or (since
+/// 0.2) an index: then all of its shards, one after another, once it is known
+/// that each can be changed. metadata: as for st_save; NULL removes it. With
+/// options->merge: the keys to set or remove. options: borrowed for the call;
 /// NULL: all defaults.
+///
+/// Where there is no room, write the file anew:
+///
+///     st_checkpoint *older = st_open(path, &error);
+///     options.source = older;  options.header_reserve = 4096;
+///     st_save(path, st_tensors(older, &count), count, entries, entry_count, &options, &error);
+///     st_free(older);
 ///
 /// Returns ST_OK, ST_ERROR_BUFFER_SIZE where the header does not fit (the
 /// message has the room needed and the room there is), ST_ERROR_UNSUPPORTED
@@ -244,14 +331,23 @@ pub unsafe extern "C" fn st_set_metadata(
 ) -> st_status {
     let set = || {
         // SAFETY: arguments are as the header's rules say.
-        let (path, entries, given) =
-            unsafe { (file_path(path)?, metadata_entries(metadata, metadata_count)?, read_options(options)?) };
+        let (path, given) = unsafe { (file_path(path)?, read_options(options)?) };
         let options = match given {
+            Some(given) if given.reserved0 != 0 => {
+                return Err(no_such("st_metadata_options.reserved0", given.reserved0, "0"));
+            }
             Some(given) => {
                 EditOptions { in_place: given.in_place != 0, sync: durability("st_metadata_options", given.sync)? }
             }
             None => EditOptions::default(),
         };
+        if given.is_some_and(|given| given.merge != 0) {
+            // SAFETY: as above.
+            let changes = unsafe { metadata_changes(metadata, metadata_count)? };
+            return writer::merge_metadata(path, &changes, &options);
+        }
+        // SAFETY: as above.
+        let entries = unsafe { metadata_entries(metadata, metadata_count)? };
         writer::set_metadata(path, entries.as_deref(), &options)
     };
     // SAFETY: as above.

@@ -33,6 +33,15 @@ pub(super) struct Layout<'a> {
     pub(super) data_size: u64,
 }
 
+/// Where the bytes are that tensors lack.
+#[derive(Clone, Copy)]
+pub(super) enum Supply<'a> {
+    /// In the files of these.
+    From(&'a [&'a Checkpoint]),
+    /// They come in pieces.
+    Later,
+}
+
 /// One file.
 pub(super) struct FileLayout {
     /// Length field and header.
@@ -68,14 +77,13 @@ pub(super) struct Place {
 }
 
 impl<'a> Layout<'a> {
-    /// Lays tensors out, and refuses what could not be read back. `source`:
-    /// where the bytes are that tensors lack; `None`: they come later. `whole`:
-    /// the header gets room for the data behind it, where it is one file.
+    /// Lays tensors out, and refuses what could not be read back. `whole`: the
+    /// header gets room for the data behind it, where it is one file.
     pub(super) fn new(
         given: &'a [NewTensor<'a>],
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
-        source: Option<Option<&Checkpoint>>,
+        supply: Supply<'_>,
         whole: bool,
     ) -> Result<Self> {
         let alignment = checked_alignment(options.alignment)?;
@@ -86,8 +94,8 @@ impl<'a> Layout<'a> {
         let (mut dtypes, mut without) = (0, None);
         names.extend(given.iter().map(|tensor| {
             dtypes |= order::bit(tensor.dtype);
-            if source.is_some_and(|source| tensor.lacks_data(source)) {
-                without = without.or(Some(tensor));
+            if let Supply::From(sources) = supply {
+                without = without.or(tensor.lacks_data(sources).then_some(tensor));
             }
             tensor.name.as_bytes()
         }));

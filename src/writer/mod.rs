@@ -5,22 +5,28 @@
 //! appear whole or not at all.
 #![deny(unsafe_code)]
 
+mod access;
 mod coverage;
+mod delivery;
 mod edit;
 mod layout;
+mod older;
 mod order;
 mod output;
 mod set;
 mod spelling;
 mod stage;
+mod stand_in;
 mod stream;
 mod system;
 mod target;
+mod temporary;
 mod tensor;
 mod text;
 mod transfer;
+mod turn;
 
-pub use edit::{set_metadata, EditOptions};
+pub use edit::{merge_metadata, set_metadata, EditOptions};
 pub(crate) use spelling::is_plain;
 pub use stream::Writer;
 pub use tensor::NewTensor;
@@ -29,7 +35,7 @@ use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use layout::Layout;
+use layout::{FileLayout, Layout, Supply};
 use output::Output;
 use transfer::{Meter, Pieces};
 
@@ -61,6 +67,9 @@ pub enum Overwrite {
     Replace,
     /// Refuse, with `EEXIST`.
     Refuse,
+    /// Write straight into the name, where nothing can be renamed: what is
+    /// there is emptied first, and a crash leaves a part.
+    Direct,
 }
 
 /// How to write. The default gives the reference implementation's bytes.
@@ -91,45 +100,78 @@ pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) -> bool + Send);
 /// # Errors
 /// What can't be read back is refused under its rule's kind; `Io` with the
 /// errno, in which case nothing is left behind and an older file is untouched.
-pub fn save(
+pub fn save<'a>(
     path: &Path,
     tensors: &[NewTensor<'_>],
     metadata: Option<&[MetadataEntry<'_>]>,
     options: &SaveOptions,
-    source: Option<&Checkpoint>,
+    sources: impl IntoIterator<Item = &'a Checkpoint>,
     progress: Option<Progress<'_>>,
 ) -> Result<()> {
-    let layout = Layout::new(tensors, metadata, options, Some(source), false)?;
-    let output = Output::create(path, &layout, tensors, options)?;
+    let sources: Vec<_> = sources.into_iter().collect();
+    let layout = Layout::new(tensors, metadata, options, Supply::From(&sources), false)?;
+    let mut output = Output::create(path, &layout, tensors, options)?;
+    if options.overwrite == Overwrite::Direct {
+        output.refuse_sources(&sources)?;
+    }
     let mut meter = Meter::new(layout.data_size, progress);
     for (number, file) in layout.files.iter().enumerate() {
-        let pieces = Pieces::of(&layout, file, source);
+        let pieces = Pieces::of(&layout, file, &sources);
         output.fill(number, &pieces, &mut meter)?;
     }
     meter.finish()?;
-    output.publish()
+    output.publish(&mut || meter.tell())
+}
+
+/// Hands the bytes that [`serialize`] would give to `write`, front to back, and
+/// holds none of them but the header.
+///
+/// # Errors
+/// As [`serialize`], and whatever `write` returns.
+pub fn save_to<'a>(
+    write: &mut dyn FnMut(&[u8]) -> Result<()>,
+    tensors: &[NewTensor<'_>],
+    metadata: Option<&[MetadataEntry<'_>]>,
+    options: &SaveOptions,
+    sources: impl IntoIterator<Item = &'a Checkpoint>,
+    progress: Option<Progress<'_>>,
+) -> Result<()> {
+    let sources: Vec<_> = sources.into_iter().collect();
+    let layout = Layout::new(tensors, metadata, options, Supply::From(&sources), false)?;
+    let mut meter = Meter::new(layout.data_size, progress);
+    let file = only_file(&layout)?;
+    Pieces::of(&layout, file, &sources).deliver(write, &mut meter)?;
+    meter.finish()
+}
+
+fn only_file<'a>(layout: &'a Layout<'_>) -> Result<&'a FileLayout> {
+    match layout.files.as_slice() {
+        [file] => Ok(file),
+        several => {
+            let text = format!("max_shard_size makes {} files of it, and this writes one", several.len());
+            Err(Error::new(ErrorKind::Unsupported, text))
+        }
+    }
 }
 
 /// The bytes that [`save`] would write, in memory.
 ///
 /// # Errors
 /// As [`save`]; `Unsupported` where it would take several files.
-pub fn serialize(
+pub fn serialize<'a>(
     tensors: &[NewTensor<'_>],
     metadata: Option<&[MetadataEntry<'_>]>,
     options: &SaveOptions,
-    source: Option<&Checkpoint>,
+    sources: impl IntoIterator<Item = &'a Checkpoint>,
     progress: Option<Progress<'_>>,
 ) -> Result<Vec<u8>> {
-    let mut layout = Layout::new(tensors, metadata, options, Some(source), true)?;
-    let [file] = layout.files.as_mut_slice() else {
-        let text = format!("max_shard_size makes {} files of it, and a buffer holds one", layout.files.len());
-        return Err(Error::new(ErrorKind::Unsupported, text));
-    };
-    // The data goes on behind the header, where that is.
-    let mut out = std::mem::take(&mut file.header);
+    let sources: Vec<_> = sources.into_iter().collect();
+    let mut layout = Layout::new(tensors, metadata, options, Supply::From(&sources), true)?;
+    only_file(&layout)?;
+    // The data goes on after the header, where that is.
+    let mut out = layout.files.first_mut().map(|file| std::mem::take(&mut file.header)).unwrap_or_default();
     let mut meter = Meter::new(layout.data_size, progress);
-    let pieces = layout.files.first().map(|file| Pieces::of(&layout, file, source));
+    let pieces = layout.files.first().map(|file| Pieces::of(&layout, file, &sources));
     pieces.map_or(Ok(()), |pieces| pieces.append_to(&mut out, &mut meter))?;
     meter.finish()?;
     Ok(out)

@@ -2,36 +2,52 @@
 //! All files of one save: staged together, then named together, the index last.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::layout::Layout;
+use super::older::{self, Older};
 use super::set::Names;
 use super::stage::{self, Staged};
+use super::stand_in::StandIn;
 use super::system;
-use super::target::Target;
+use super::target::{Base, Target};
+use super::temporary;
 use super::tensor::NewTensor;
 use super::text;
 use super::transfer::{Meter, Pieces};
 use super::{Durability, Overwrite, SaveOptions};
+use crate::checkpoint::Checkpoint;
 use crate::error::{escaped, Error, ErrorKind, Result};
+use crate::source;
 
 /// Below this the threads and the waits for the disk cost more than they save.
 const DIRECT_FROM: u64 = 32 << 20;
 
 /// Files under temporary names, and what is to become of them.
 pub(super) struct Output {
+    /// Before the index, whose lock is theirs, when they are dropped.
     files: Vec<Staged>,
-    /// Written already.
-    index: Option<Staged>,
-    /// What the names are made from, absolute, as the program may change its
-    /// folder in the meantime; `None` where only the path itself is touched.
-    set: Option<PathBuf>,
+    index: Option<Index>,
+    /// `None` where the path is not one that can stand for a set.
+    names: Option<Names>,
+    /// Whether the path stands for a set: the caller wants shards, or there are some.
+    is_set: bool,
     /// What temporaries of this save are called.
     tag: OsString,
     sync: Durability,
     overwrite: Overwrite,
+}
+
+struct Index {
+    file: Staged,
+    /// To be written, where that waits for the shards.
+    text: Vec<u8>,
 }
 
 impl Output {
@@ -42,178 +58,346 @@ impl Output {
         tensors: &[NewTensor<'_>],
         options: &SaveOptions,
     ) -> Result<Self> {
-        Self::staged(path, layout, tensors, options)
-            .map_err(|error| error.in_file(&escaped(path.as_os_str().as_bytes())))
+        let create = |base: Base| Self::staged(path, &base, layout, tensors, options);
+        Base::of(path).and_then(create).map_err(|error| error.in_file(&escaped(path.as_os_str().as_bytes())))
     }
 
-    fn staged(path: &Path, layout: &Layout, tensors: &[NewTensor<'_>], options: &SaveOptions) -> Result<Self> {
+    fn staged(
+        path: &Path,
+        base: &Base,
+        layout: &Layout,
+        tensors: &[NewTensor<'_>],
+        options: &SaveOptions,
+    ) -> Result<Self> {
         let count = layout.files.len();
-        let resolve = |path: &Path| Target::resolve(path, options.overwrite);
+        let is_set = options.max_shard_size != 0;
+        let names = if is_set { Some(Names::required(base)?) } else { Names::of(base) };
+        // Whatever it will be, a file or several, it takes the place of both.
+        let plain = Target::resolve(base, path, options.overwrite)?;
         let mut this = Self {
             files: Vec::new(),
             index: None,
-            set: None,
-            tag: OsString::new(),
+            names,
+            is_set,
+            // All temporaries of a save bear one name, whatever the number of
+            // shards: so the next save to this path finds them.
+            tag: plain.name(),
             sync: options.sync,
             overwrite: options.overwrite,
         };
-        let (targets, index) = if options.max_shard_size == 0 {
-            (vec![resolve(path)?], None)
-        } else {
-            let names = Names::of(path)?;
-            // Whatever it will be, a file or several, it takes the place of both.
-            let (plain, index) = (resolve(path)?, resolve(&names.index_path())?);
-            this.set = Some(std::path::absolute(path).map_err(|error| Error::os("resolving the path", &error))?);
-            match count {
-                1 => (vec![plain], None),
-                _ => {
-                    let targets = (1..=count).map(|number| resolve(&names.shard_path(number, count)));
-                    (targets.collect::<Result<_>>()?, Some((index, names)))
-                }
+        if let (Some(names), Overwrite::Refuse) = (&this.names, this.overwrite) {
+            if is_set || names.has_index() {
+                let index = Target::resolve(&names.at(&names.index()), Path::new(&names.index()), this.overwrite);
+                index.map_err(|error| error.in_file(&names.label(&names.at(&names.index()).path)))?;
             }
-        };
-        // All temporaries of a save bear one name, whatever the number of
-        // shards: so the next save to this path finds them.
-        this.tag = match targets.as_slice() {
-            [only] => only.name(),
-            _ => path.file_name().unwrap_or_default().to_owned(),
-        };
-        let folders = distinct(targets.iter().map(|target| target.folder.as_path()));
-        folders.into_iter().for_each(|folder| stage::clear_stale(folder, &this.tag));
-        for (target, file) in targets.into_iter().zip(&layout.files) {
-            let staged = Staged::create(target, &this.tag)?;
-            staged.allocate(file.size())?;
-            this.files.push(staged);
         }
-        if let Some((target, names)) = index {
-            this.index = Some(this.write_index(target, &names, layout, tensors)?);
+        match (&this.names, count) {
+            (Some(names), 2..) => {
+                this.tag = names.tag();
+                let resolve = |name: &str| Target::resolve(&names.at(name), Path::new(name), options.overwrite);
+                let shards = (1..=count).map(|number| names.shard(number, count)).collect::<Vec<_>>();
+                let targets = shards.iter().map(|name| resolve(name)).collect::<Result<Vec<_>>>()?;
+                let index = resolve(&names.index())?;
+                let text = index_text(layout, tensors, &shards)?;
+                this.clear_stale(&targets);
+                this.stage_set(targets, index, text)?;
+            }
+            _ => {
+                this.clear_stale(std::slice::from_ref(&plain));
+                let file = if this.is_direct() { Staged::direct(plain) } else { Staged::create(plain, &this.tag)? };
+                this.files.push(file);
+            }
+        }
+        for (staged, file) in this.files.iter_mut().zip(&layout.files) {
+            if !staged.is_direct() {
+                staged.allocate(file.size())?;
+                staged.rest();
+            }
         }
         Ok(this)
     }
 
-    fn write_index(
-        &self,
-        target: Target,
-        names: &Names<'_>,
-        layout: &Layout,
-        tensors: &[NewTensor<'_>],
-    ) -> Result<Staged> {
-        let count = layout.files.len();
-        let shards: Vec<_> = (1..=count).map(|number| names.shard(number, count)).collect();
-        let places = layout.places()?;
-        let entries = layout.by_name.iter().filter_map(|index| {
-            let index = usize::try_from(*index).ok()?;
-            Some((tensors.get(index)?.name, shards.get(places.get(index)?.file)?.as_str()))
-        });
-        let text = text::index(layout.data_size, entries)?;
-        let staged = Staged::create(target, &self.tag)?;
-        staged.write_at(&text, 0)?;
-        Ok(staged)
+    fn is_direct(&self) -> bool {
+        self.overwrite == Overwrite::Direct
     }
 
-    /// Fills one of the files.
-    pub(super) fn fill(&self, number: usize, pieces: &Pieces<'_>, meter: &mut Meter<'_>) -> Result<()> {
-        let to = self.file(number)?;
-        let direct = self.sync == Durability::Synced && pieces.size() >= DIRECT_FROM && !pieces.shares_blocks(to);
-        if direct && system::direct(to.file(), true) {
-            pieces.write_direct(to, meter)
-        } else {
-            pieces.write(to, self.sync == Durability::Synced, meter)
+    /// Refuses to write straight into a file that tensors are read from.
+    pub(super) fn refuse_sources(&self, sources: &[&Checkpoint]) -> Result<()> {
+        let mut read = BTreeSet::new();
+        for source in sources {
+            for shard in 0..source.shards().len() {
+                let found = source.file_of(shard)?.and_then(|file| file.metadata().ok());
+                read.extend(found.map(|found| (found.dev(), found.ino())));
+            }
+        }
+        let existing = |file: &Staged| file.target().existing.as_ref().map(|existing| (existing.dev(), existing.ino()));
+        match self.files.iter().find(|file| existing(file).is_some_and(|identity| read.contains(&identity))) {
+            None => Ok(()),
+            Some(file) => {
+                let text = "tensors are read from this file, which ST_OVERWRITE_DIRECT would empty first";
+                Err(Error::new(ErrorKind::InvalidArgument, text).in_file(&file.label()))
+            }
         }
     }
 
+    fn stage_set(&mut self, targets: Vec<Target>, index: Target, text: Vec<u8>) -> Result<()> {
+        if self.is_direct() {
+            self.files.extend(targets.into_iter().map(Staged::direct));
+            self.index = Some(Index { file: Staged::direct(index), text });
+            return Ok(());
+        }
+        let is_frugal = targets.len() >= source::descriptors_to_spare();
+        let (file, lead) = Staged::lead(index, &self.tag)?;
+        file.write_at(&text, 0)?;
+        self.index = Some(Index { file, text: Vec::new() });
+        for (number, target) in (1..).zip(targets) {
+            let mut member = Staged::member(target, &lead, number, is_frugal)?;
+            member.rest();
+            self.files.push(member);
+        }
+        Ok(())
+    }
+
+    /// Clears what killed saves left, and looks whether the path stands for a set.
+    fn clear_stale(&mut self, targets: &[Target]) {
+        let Self { names, is_set, tag, .. } = self;
+        let mut places: Vec<(&Path, &OsStr)> = Vec::new();
+        let set_tag = names.as_ref().map(Names::tag);
+        let of_set = names.as_ref().zip(set_tag.as_deref()).map(|(names, tag)| (names.folder(), tag));
+        for place in of_set.into_iter().chain(targets.iter().map(|target| (target.folder.as_path(), tag.as_os_str()))) {
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        for (folder, tag) in places {
+            let in_set = names.as_ref().filter(|names| names.folder() == folder);
+            temporary::clear_stale(folder, tag, &mut |name| {
+                *is_set |= in_set.is_some_and(|names| names.is_of_set(name))
+            });
+        }
+    }
+
+    /// Opens all files for writing; those that are written straight into their
+    /// names empty what is there.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.clear_way()?;
+        self.files.iter_mut().filter(|file| file.is_direct()).try_for_each(Staged::begin)
+    }
+
+    /// Before the first byte goes straight into a name of an older set: the set
+    /// is gone, as a part of it beside a part of the new one would be a mixture.
+    fn clear_way(&self) -> Result<()> {
+        let Some(names) = self.names.as_ref().filter(|_| self.is_direct() && self.is_set) else { return Ok(()) };
+        let Some(older) = Older::look(names)? else { return Ok(()) };
+        let targets: Vec<_> = self.files.iter().map(|file| &file.target().path).collect();
+        let mut shards = Vec::new();
+        for name in older.names()? {
+            shards.push(Target::resolve(&names.at(name), Path::new(name), Overwrite::Replace)?);
+        }
+        if !shards.iter().any(|shard| targets.contains(&&shard.path)) {
+            return Ok(());
+        }
+        let index = names.at(&names.index()).path;
+        for path in std::iter::once(&index).chain(shards.iter().map(|shard| &shard.path)) {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let failed = |error| Error::os("removing the older set", &error).in_file(&names.label(path));
+                    stage::empty(path).map_err(failed)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills one of the files.
+    pub(super) fn fill(&mut self, number: usize, pieces: &Pieces<'_>, meter: &mut Meter<'_>) -> Result<()> {
+        let sync = self.sync;
+        if number == 0 {
+            self.clear_way()?;
+        }
+        let to = self.files.get_mut(number).ok_or_else(no_such_file)?;
+        to.begin()?;
+        let past_cache = sync == Durability::Synced && pieces.size() >= DIRECT_FROM && !to.is_direct();
+        if past_cache && !pieces.shares_blocks(to)? && system::direct(&*to.file()?, true) {
+            pieces.write_direct(to, meter)?;
+        } else {
+            pieces.write(to, sync == Durability::Synced, meter)?;
+        }
+        if to.is_frugal() || to.is_direct() {
+            to.settle(sync)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn file(&self, number: usize) -> Result<&Staged> {
-        self.files.get(number).ok_or_else(|| Error::new(ErrorKind::Internal, "a file's number is out of range"))
+        self.files.get(number).ok_or_else(no_such_file)
     }
 
     /// Starts writing to the disk what has been written so far, where the end
     /// will wait for it.
     pub(super) fn start_writeback(&self, number: usize) {
-        if let (Durability::Synced, Some(file)) = (self.sync, self.files.get(number)) {
-            system::start_writeback(file.file());
+        if let (Durability::Synced, Some(Ok(file))) = (self.sync, self.files.get(number).map(Staged::file)) {
+            system::start_writeback(&file);
         }
     }
 
-    /// Gives the finished files their names, the index last. A failure before
-    /// the first name leaves everything as it was.
-    pub(super) fn publish(mut self) -> Result<()> {
-        for file in self.files.iter().chain(&self.index) {
+    /// Gives the finished files their names, the index last. After a failure all
+    /// is as it was, but where the message says that the new files are in place.
+    pub(super) fn publish(mut self, goes_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        for file in &mut self.files {
             file.settle(self.sync)?;
         }
-        let set = self.set.take();
-        let names = set.as_deref().map(Names::of).transpose()?;
-        let _turn = names.as_ref().and_then(Names::turn);
-        if names.is_some() {
-            self.files.iter_mut().chain(&mut self.index).for_each(Staged::look_again);
+        if let Some(index) = self.index.as_mut().filter(|index| !index.file.is_direct()) {
+            index.file.settle(self.sync)?;
         }
-        let named = self.name_files();
-        if named.is_err() {
-            self.files.iter_mut().for_each(Staged::withdraw);
-        }
-        named??;
-        sync_folders(self.sync, self.files.iter().chain(&self.index))?;
-        match names {
-            Some(names) if self.overwrite == Overwrite::Replace => names.remove_older(self.files.len(), self.sync),
-            _ => Ok(()),
+        match self.names.take() {
+            Some(names) if self.is_direct() => self.name_direct(&names),
+            Some(names) if self.is_set || names.has_index() => self.name_set(&names, goes_on),
+            _ => self.name_files(),
         }
     }
 
-    /// What comes out is what became of the sync before the index: where all
-    /// files have their names they keep them.
-    fn name_files(&mut self) -> Result<Result<()>> {
-        let count = self.files.len();
-        // Where shards are replaced, an older index would now lead to a mixture
-        // of both: better to none, whatever happens in between.
-        let replaced = self.files.iter().any(Staged::replaces);
-        let mut aside = match &self.index {
-            Some(index) if replaced && index.replaces() => index.set_aside(&self.tag)?,
+    /// Names a single file, in one step.
+    fn name_files(&mut self) -> Result<()> {
+        for file in &mut self.files {
+            file.publish(self.overwrite)?;
+        }
+        self.sync_names(self.files.iter(), Named::InPlace)
+    }
+
+    /// What is written straight into its names has them. The index comes last,
+    /// and then nothing older stays.
+    fn name_direct(&mut self, names: &Names) -> Result<()> {
+        for file in &mut self.files {
+            file.publish(self.overwrite)?;
+        }
+        if let Some(Index { file, text }) = &mut self.index {
+            file.begin()?;
+            file.write_at(text, 0)?;
+            file.settle(self.sync)?;
+            file.publish(self.overwrite)?;
+        }
+        self.sync_names(self.all(), Named::InPlace)?;
+        if self.is_set {
+            if self.index.is_none() {
+                names.remove_index();
+            }
+            names.remove_older(self.files.len());
+        }
+        Ok(())
+    }
+
+    /// Names the files of a set, or one that takes a set's place, in a turn of
+    /// its own: at every moment the older set is whole, or the new one.
+    fn name_set(&mut self, names: &Names, goes_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let _turn = names.turn(goes_on)?;
+        let index = self.index.as_mut().map(|index| &mut index.file);
+        self.files.iter_mut().chain(index).try_for_each(Staged::look_again)?;
+        let older = match self.overwrite {
+            Overwrite::Refuse => None,
+            _ => Older::look(names)?,
+        };
+        let stand_in = match &older {
+            Some(older) if self.index.is_some() || !is_just(older, &names.plain())? => {
+                StandIn::raise(names, older, &self.files, self.sync)?
+            }
             _ => None,
         };
-        if aside.is_some() {
-            sync_folders(self.sync, &self.index)?;
-        }
-        for (done, file) in self.files.iter_mut().enumerate() {
-            file.publish(self.overwrite).map_err(|error| match done {
-                0 => error,
-                _ => partly_named(&error, done, count),
-            })?;
-            if let Some(aside) = aside.take() {
-                aside.remove();
+        let named = self.name_in_turn(names);
+        if named.is_err() {
+            if let Some(stand_in) = &stand_in {
+                stand_in.give_way(&self.files);
             }
+            self.files.iter().for_each(Staged::withdraw);
         }
-        let Some(index) = &mut self.index else { return Ok(Ok(())) };
-        // An index must not outlast a power failure that its shards do not.
-        // Where that can't be said, the set is at least whole.
-        let synced = sync_folders(self.sync, &self.files);
-        index.publish(self.overwrite).map_err(|error| partly_named(&error, count, count))?;
-        Ok(synced)
+        named?;
+        self.sync_names(self.all(), Named::InPlace)?;
+        if let Some(stand_in) = stand_in {
+            stand_in.clear();
+        }
+        if self.overwrite != Overwrite::Refuse {
+            names.remove_older(self.files.len());
+        }
+        Ok(())
     }
+
+    fn name_in_turn(&mut self, names: &Names) -> Result<()> {
+        if self.index.is_none() && self.overwrite != Overwrite::Refuse && names.has_index() {
+            self.index = self.index_of_one(names)?;
+        }
+        for file in &mut self.files {
+            file.publish(self.overwrite)?;
+        }
+        let Some(Index { file: index, .. }) = &mut self.index else { return Ok(()) };
+        // An index must not outlast a power failure that its shards do not.
+        sync_folders(self.sync, self.files.iter(), Named::NotYet)?;
+        index.publish(self.overwrite)
+    }
+
+    /// An index that leads to the single file, in place of an older one for as
+    /// long as anything else of that is there.
+    fn index_of_one(&self, names: &Names) -> Result<Option<Index>> {
+        let target = Target::resolve(&names.at(&names.index()), Path::new(&names.index()), Overwrite::Replace)?;
+        let plain = names.plain();
+        let files: Vec<_> = self.files.iter().map(|file| (file.path().to_owned(), plain.as_str())).collect();
+        let text = older::index_of(&files)?;
+        let mut file = Staged::create(target, &names.tag())?;
+        file.write_at(&text, 0)?;
+        file.settle(self.sync)?;
+        Ok(Some(Index { file, text: Vec::new() }))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Staged> {
+        self.files.iter().chain(self.index.as_ref().map(|index| &index.file))
+    }
+
+    fn sync_names<'a>(&'a self, files: impl Iterator<Item = &'a Staged>, named: Named) -> Result<()> {
+        sync_folders(self.sync, files, named)
+    }
+}
+
+/// What an error of bringing names to the disk says of the files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    InPlace,
+    NotYet,
 }
 
 /// Makes the names of these files outlast a power failure, if asked to.
-fn sync_folders<'a>(sync: Durability, files: impl IntoIterator<Item = &'a Staged>) -> Result<()> {
-    match sync {
-        Durability::Synced => {
-            let folders = distinct(files.into_iter().map(Staged::folder));
-            folders.into_iter().try_for_each(stage::sync_folder)
-        }
-        Durability::Unsynced => Ok(()),
+fn sync_folders<'a>(sync: Durability, files: impl Iterator<Item = &'a Staged>, named: Named) -> Result<()> {
+    if sync == Durability::Unsynced {
+        return Ok(());
     }
-}
-
-/// Each folder once: one as a rule, more where shards are symbolic links.
-fn distinct<'a>(folders: impl Iterator<Item = &'a Path>) -> Vec<&'a Path> {
-    let mut found = Vec::new();
-    for folder in folders {
-        if !found.contains(&folder) {
-            found.push(folder);
+    // Each folder once: one as a rule, more where shards are symbolic links.
+    let mut folders: Vec<(&Path, &Staged)> = Vec::new();
+    for file in files {
+        match folders.iter_mut().find(|(folder, _)| *folder == file.folder()) {
+            // Of the files in it the last: the index, where there is one.
+            Some((_, last)) => *last = file,
+            None => folders.push((file.folder(), file)),
         }
     }
-    found
+    folders.into_iter().try_for_each(|(folder, file)| match named {
+        Named::InPlace => stage::sync_folder(folder, Some(&file.label())),
+        Named::NotYet => stage::sync_folder(folder, None),
+    })
 }
 
-/// Shards that replaced older ones can't be taken back.
-fn partly_named(error: &Error, done: usize, count: usize) -> Error {
-    let text = format!("{error}; {done} of {count} shards had their names already");
-    Error::new(error.kind(), text).with_errno(error.os_errno())
+/// Whether the older set is this one file, without an index.
+fn is_just(older: &Older, plain: &str) -> Result<bool> {
+    Ok(!older.is_index && older.names()? == [plain])
+}
+
+fn index_text(layout: &Layout, tensors: &[NewTensor<'_>], shards: &[String]) -> Result<Vec<u8>> {
+    let places = layout.places()?;
+    let entries = layout.by_name.iter().filter_map(|index| {
+        let index = usize::try_from(*index).ok()?;
+        Some((tensors.get(index)?.name, shards.get(places.get(index)?.file)?.as_str()))
+    });
+    text::index(Some(layout.data_size), entries)
+}
+
+fn no_such_file() -> Error {
+    Error::new(ErrorKind::Internal, "a file's number is out of range")
 }

@@ -1,88 +1,158 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The files that one path with a shard size stands for: NAME.safetensors, or
-//! shards and their index, as the hub names them. A save replaces what an older
-//! one made of that path, so that a loader never finds parts of both.
+//! The files that one path stands for: NAME.safetensors, or shards and their
+//! index, as the hub names them. A save replaces what an older one made of that
+//! path, so that a loader never finds parts of both.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::stage::{self, Turn};
-use super::Durability;
-use crate::error::{escaped, Error, ErrorKind, Result};
+use super::target::Base;
+use super::temporary;
+use super::turn::Turn;
+use crate::error::{Error, ErrorKind, Result};
 
 const SUFFIX: &str = ".safetensors";
 const INDEX_SUFFIX: &str = ".safetensors.index.json";
 
 /// What the files are called.
-pub(super) struct Names<'a> {
-    folder: &'a Path,
-    stem: &'a str,
+pub(super) struct Names {
+    base: Base,
+    stem: String,
 }
 
-impl<'a> Names<'a> {
-    pub(super) fn of(path: &'a Path) -> Result<Self> {
-        let name = path.file_name().and_then(OsStr::to_str);
-        let Some(stem) = name.and_then(|name| name.strip_suffix(SUFFIX)) else {
+impl Names {
+    pub(super) fn of(base: &Base) -> Option<Self> {
+        let name = base.path.file_name().and_then(OsStr::to_str);
+        let stem = name.and_then(|name| name.strip_suffix(SUFFIX))?.to_owned();
+        Some(Self { base: base.clone(), stem })
+    }
+
+    /// The same where the caller wants shards.
+    pub(super) fn required(base: &Base) -> Result<Self> {
+        Self::of(base).ok_or_else(|| {
             let text = "with max_shard_size the path must end in a name like model.safetensors, in UTF-8";
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
-        };
-        Ok(Self { folder: path.parent().unwrap_or(Path::new("")), stem })
+            Error::new(ErrorKind::InvalidArgument, text)
+        })
     }
 
     pub(super) fn shard(&self, number: usize, count: usize) -> String {
         format!("{}-{number:05}-of-{count:05}{SUFFIX}", self.stem)
     }
 
-    pub(super) fn shard_path(&self, number: usize, count: usize) -> PathBuf {
-        self.folder.join(self.shard(number, count))
+    pub(super) fn plain(&self) -> String {
+        [&self.stem, SUFFIX].concat()
     }
 
-    pub(super) fn index_path(&self) -> PathBuf {
-        self.folder.join([self.stem, INDEX_SUFFIX].concat())
+    pub(super) fn index(&self) -> String {
+        [&self.stem, INDEX_SUFFIX].concat()
+    }
+
+    /// What temporaries of all saves to this path are called by.
+    pub(super) fn tag(&self) -> OsString {
+        self.plain().into()
+    }
+
+    /// One of them, in its folder.
+    pub(super) fn at(&self, name: &str) -> Base {
+        self.base.with_name(name)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.base.folder()
+    }
+
+    /// A path in it for a message.
+    pub(super) fn label(&self, path: &Path) -> String {
+        self.base.label(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
     }
 
     /// Waits until no other save is naming files of this set.
-    pub(super) fn turn(&self) -> Option<Turn> {
-        Turn::wait(self.folder, OsStr::new(&[self.stem, SUFFIX].concat()))
+    pub(super) fn turn(&self, goes_on: &mut dyn FnMut() -> Result<()>) -> Result<Option<Turn>> {
+        Turn::wait(self.folder(), &self.tag(), goes_on)
+    }
+
+    /// Whether a file of this name makes a set of the path.
+    pub(super) fn is_of_set(&self, name: &[u8]) -> bool {
+        name == self.index().as_bytes() || self.number_in(name).is_some() || temporary::is_set_aside(name, &self.tag())
+    }
+
+    /// Whether there is an index now.
+    pub(super) fn has_index(&self) -> bool {
+        fs::symlink_metadata(self.path(&self.index())).is_ok()
+    }
+
+    /// What the folder is opened by where it has no index: the plain file, or
+    /// the only series of shards, if that is complete.
+    pub(super) fn without_index(&self) -> Result<Vec<String>> {
+        if fs::metadata(self.path(&self.plain())).is_ok_and(|found| found.is_file()) {
+            return Ok(vec![self.plain()]);
+        }
+        let failed = |error| Error::os("listing the folder", &error);
+        let mut series: BTreeMap<usize, Vec<(usize, String)>> = BTreeMap::new();
+        let entries = match fs::read_dir(self.folder()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            let found = self.number_in(name.as_bytes()).zip(name.to_str());
+            if let Some(((number, count), name)) = found {
+                series.entry(count).or_default().push((number, name.to_owned()));
+            }
+        }
+        let mut only = match (series.pop_first(), series.is_empty()) {
+            (Some((count, shards)), true) if shards.len() == count => shards,
+            _ => return Ok(Vec::new()),
+        };
+        only.sort_unstable();
+        let complete = (1..).zip(&only).all(|(number, (found, _))| number == *found);
+        Ok(if complete { only.into_iter().map(|(_, name)| name).collect() } else { Vec::new() })
     }
 
     /// Removes the files of older saves that one of `count` files has not
-    /// replaced, once the new ones have their names. The index first: by it a
-    /// loader would find the older tensors, or miss them.
-    pub(super) fn remove_older(&self, count: usize, sync: Durability) -> Result<()> {
-        if count == 1 {
-            let index = self.index_path();
-            match fs::remove_file(&index) {
-                Ok(()) if sync == Durability::Synced => stage::sync_folder(self.folder)?,
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    let what = "removing the index of an older save (the new file is in place)";
-                    return Err(Error::os(what, &error).in_file(&escaped(index.as_os_str().as_bytes())));
-                }
-            }
-        }
+    /// replaced, while the new index leads to the new ones: so whatever can't be
+    /// removed is in nobody's way. An index of one file goes last, if all went.
+    pub(super) fn remove_older(&self, count: usize) {
+        let remove = |path: &Path| match fs::remove_file(path) {
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+            Ok(()) => true,
+        };
+        let mut all_gone = true;
         // Where the folder may be written to but not read, they stay.
-        for entry in fs::read_dir(self.folder).into_iter().flatten().flatten() {
-            if self.count_in(entry.file_name().as_bytes()).is_some_and(|of| of != count || count == 1) {
-                drop(fs::remove_file(entry.path()));
+        let Ok(entries) = fs::read_dir(self.folder()) else { return };
+        let tag = self.tag();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let other_series = self.number_in(name.as_bytes()).is_some_and(|(_, of)| of != count || count == 1);
+            if other_series || temporary::is_set_aside(name.as_bytes(), &tag) {
+                all_gone &= remove(&entry.path());
             }
         }
-        if count != 1 {
-            drop(fs::remove_file(self.folder.join([self.stem, SUFFIX].concat())));
+        match count {
+            1 if all_gone => self.remove_index(),
+            1 => {}
+            _ => drop(fs::remove_file(self.path(&self.plain()))),
         }
-        Ok(())
     }
 
-    /// The number of shards that a shard's name tells.
-    fn count_in(&self, name: &[u8]) -> Option<usize> {
-        let name = std::str::from_utf8(name).ok()?.strip_prefix(self.stem)?.strip_suffix(SUFFIX)?;
+    pub(super) fn remove_index(&self) {
+        drop(fs::remove_file(self.path(&self.index())));
+    }
+
+    /// The number and count that a shard's name tells.
+    fn number_in(&self, name: &[u8]) -> Option<(usize, usize)> {
+        let name = std::str::from_utf8(name).ok()?.strip_prefix(&self.stem)?.strip_suffix(SUFFIX)?;
         let (number, count) = name.strip_prefix('-')?.split_once("-of-")?;
         let digits = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-        (digits(number) && digits(count)).then(|| count.parse().ok())?
+        (digits(number) && digits(count)).then(|| Some((number.parse().ok()?, count.parse().ok()?)))?
     }
 }

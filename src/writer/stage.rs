@@ -1,86 +1,146 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A file that has not got its name yet.
-//!
-//! It is written under a name of its own beside its target:
-//!
-//!     .NAME.RANDOM.safetensors-tmp
-//!
-//! Whoever writes it holds a lock (flock) on it, which the kernel drops when
-//! that process ends, however it ends. So a temporary that can be locked is
-//! stale, and the next save to the same path removes it; one that can't is
-//! somebody's work. Between making the file and locking it another save may
-//! take it for stale: the maker looks whether its file still has a name, and
-//! makes another if not.
+//! A file that has not got its name yet: written beside its target under a name
+//! of its own (see `temporary`), or straight into its name where the caller
+//! wants that.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions};
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::access;
 use super::system::{self, Lock};
 use super::target::Target;
+use super::temporary;
 use super::{Durability, Overwrite};
-use crate::error::{Error, Result};
-use crate::source;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::{self, FileRef};
 
-const SUFFIX: &[u8] = b".safetensors-tmp";
-/// A name may have 255 bytes; two dots, 16 digits and the suffix are ours.
-const LONGEST_TAG: usize = 255 - 2 - 16 - SUFFIX.len();
 /// More than this many names taken is no accident.
 const MOST_TRIES: usize = 100;
 
 /// A file on its way. Dropped, it is gone.
 pub(super) struct Staged {
-    file: File,
+    /// `None`: closed, until it is needed again.
+    file: Option<File>,
     path: PathBuf,
     target: Target,
-    published: bool,
+    way: Way,
+    /// Closed whenever nothing is being written to it.
+    is_frugal: bool,
+    is_settled: bool,
+    is_published: bool,
+}
+
+/// How it gets its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By a rename. A lock keeps it from being taken for stale.
+    Renamed,
+    /// By a rename, on a file system where nobody looks at locks.
+    RenamedClosed,
+    /// It has it from its first byte on.
+    Direct,
+}
+
+/// The first temporary of a save, which holds the lock for all.
+pub(super) struct Lead {
+    folder: PathBuf,
+    tag: OsString,
+    random: u64,
 }
 
 impl Staged {
-    /// Makes an empty file beside the target, with the mode that the target
-    /// has or would get. `tag` is the name under which stale ones are found.
+    /// Makes an empty file beside the target. `tag` is the name under which
+    /// stale ones are found.
     pub(super) fn create(target: Target, tag: &OsStr) -> Result<Self> {
-        // Until it has the mode of a file that exists, nobody else may read it.
-        let mode = if target.existing.is_some() { 0o600 } else { 0o666 };
+        Ok(Self::lead(target, tag)?.0)
+    }
+
+    /// The same for the first of several files.
+    pub(super) fn lead(target: Target, tag: &OsStr) -> Result<(Self, Lead)> {
         for _ in 0..MOST_TRIES {
-            let path = target.folder.join(temporary_name(tag));
-            let made = File::options().read(true).write(true).create_new(true).mode(mode).open(&path);
-            let file = match made {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(failed("creating a temporary file in its folder", &error, &target)),
-            };
+            let random = temporary::random();
+            let path = target.folder.join(temporary::name(tag, random));
+            let Some(file) = make(&path, &target)? else { continue };
             if system::lock(&file) == Lock::Busy || file.metadata().is_ok_and(|found| found.nlink() == 0) {
                 continue;
             }
-            let staged = Self { file, path, target, published: false };
-            staged.take_over_mode()?;
-            return Ok(staged);
+            let lead = Lead { folder: target.folder.clone(), tag: tag.to_owned(), random };
+            return Ok((Self::new(Some(file), path, target), lead));
         }
-        Err(failed("creating a temporary file in its folder", &io::Error::from_raw_os_error(libc::EEXIST), &target))
+        Err(names_taken(&target))
     }
 
-    fn take_over_mode(&self) -> Result<()> {
-        let Some(existing) = &self.target.existing else { return Ok(()) };
-        let made = self.file.metadata().map_err(|error| self.failed("reading the temporary file's mode", &error))?;
-        let (owner, group) = (existing.uid(), existing.gid());
-        // Only the superuser may give files away; for others the writer owns
-        // it, in the same group if the writer is in it.
-        if (made.uid(), made.gid()) != (owner, group) {
-            let given = std::os::unix::fs::fchown(&self.file, Some(owner), Some(group));
-            drop(given.or_else(|_| std::os::unix::fs::fchown(&self.file, None, Some(group))));
+    /// Makes another file of the same save. `is_frugal`: it is open only while
+    /// it is written to.
+    pub(super) fn member(target: Target, lead: &Lead, number: usize, is_frugal: bool) -> Result<Self> {
+        if target.folder != lead.folder {
+            return Self::create(target, &lead.tag);
         }
-        let mode = Permissions::from_mode(existing.mode() & 0o777);
-        self.file.set_permissions(mode).map_err(|error| self.failed("keeping the existing file's mode", &error))
+        let path = target.folder.join(temporary::member(&lead.tag, lead.random, number));
+        let file = make(&path, &target)?.ok_or_else(|| names_taken(&target))?;
+        let mut this = Self::new(Some(file), path, target);
+        this.is_frugal = is_frugal;
+        Ok(this)
     }
 
-    pub(super) fn file(&self) -> &File {
-        &self.file
+    /// A file that will be written straight into its name, from
+    /// [`begin`](Self::begin) on.
+    pub(super) fn direct(target: Target) -> Self {
+        let mut this = Self::new(None, target.path.clone(), target);
+        this.way = Way::Direct;
+        this
+    }
+
+    fn new(file: Option<File>, path: PathBuf, target: Target) -> Self {
+        let is_local = file.as_ref().is_some_and(source::is_local);
+        let way = if is_local { Way::Renamed } else { Way::RenamedClosed };
+        Self { file, path, target, way, is_frugal: false, is_settled: false, is_published: false }
+    }
+
+    /// Opens it, where it is not open.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if self.file.is_none() {
+            let file = match self.way {
+                Way::Direct => open_direct(&self.path),
+                _ => self.open_again(),
+            };
+            self.file = Some(file.map_err(|error| self.failed("opening for writing", &error))?);
+        }
+        Ok(())
+    }
+
+    fn open_again(&self) -> io::Result<File> {
+        File::options().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&self.path)
+    }
+
+    pub(super) fn file(&self) -> Result<FileRef<'_>> {
+        match &self.file {
+            Some(file) => Ok(FileRef::Kept(file)),
+            None if self.way == Way::Direct => Err(Error::new(ErrorKind::Internal, "a file is not open")),
+            None => match self.open_again() {
+                Ok(file) => Ok(FileRef::Reopened(file)),
+                Err(error) => Err(self.failed("opening its temporary file", &error)),
+            },
+        }
+    }
+
+    /// Closes it, where there are too many to keep them open.
+    pub(super) fn rest(&mut self) {
+        if self.is_frugal {
+            self.file = None;
+        }
+    }
+
+    pub(super) fn is_frugal(&self) -> bool {
+        self.is_frugal
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.way == Way::Direct
     }
 
     /// What this file will be, for a message.
@@ -95,63 +155,85 @@ impl Staged {
 
     /// Sets room for `size` bytes aside.
     pub(super) fn allocate(&self, size: u64) -> Result<()> {
-        system::allocate(&self.file, size).map_err(|error| self.failed(&format!("setting aside {size} bytes"), &error))
+        let allocated = system::allocate(&*self.file()?, size);
+        allocated.map_err(|error| self.failed(&format!("setting aside {size} bytes"), &error))
     }
 
     /// Writes at a place of the file.
     pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let what = || format!("writing {} bytes at {offset}", bytes.len());
-        self.file.write_all_at(bytes, offset).map_err(|error| self.failed(&what(), &error))
+        self.file()?.write_all_at(bytes, offset).map_err(|error| self.failed(&what(), &error))
     }
 
-    /// Brings the contents to where `sync` wants them.
-    pub(super) fn settle(&self, sync: Durability) -> Result<()> {
+    /// Nothing more will be written: brings the contents to where `sync` wants
+    /// them, and lets those read them who could read the older file.
+    pub(super) fn settle(&mut self, sync: Durability) -> Result<()> {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return Ok(());
+        }
+        let file = self.file()?;
+        if let (Some(existing), true) = (&self.target.existing, self.way != Way::Direct) {
+            access::take_over(&file, &self.target.path, existing);
+        }
         match sync {
             Durability::Synced => {
-                self.file.sync_all().map_err(|error| self.failed("bringing the data to the disk", &error))
+                system::sync(&file).map_err(|error| self.failed("bringing the data to the disk", &error))?;
             }
-            Durability::Unsynced => system::flush(&self.file).map_err(|error| self.failed("writing the data", &error)),
+            Durability::Unsynced => system::flush(&file).map_err(|error| self.failed("writing the data", &error))?,
         }
+        drop(file);
+        match self.way {
+            Way::Renamed if !self.is_frugal => Ok(()),
+            // What stores upload at the close is nowhere before.
+            _ => self.close(),
+        }
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let closed = self.file.take().map_or(Ok(()), system::close);
+        closed.map_err(|error| self.failed("closing the file", &error))
     }
 
     /// Gives the file its name.
     pub(super) fn publish(&mut self, overwrite: Overwrite) -> Result<()> {
         let renamed = match overwrite {
-            Overwrite::Replace => system::rename(&self.path, &self.target.path),
+            _ if self.way == Way::Direct => Ok(()),
             Overwrite::Refuse => system::rename_new(&self.path, &self.target.path),
+            _ => system::rename(&self.path, &self.target.path),
         };
-        renamed.map_err(|error| self.failed("giving the finished file its name", &error))?;
-        self.published = true;
+        renamed.map_err(|error| advised(self.failed("giving the finished file its name", &error)))?;
+        self.is_published = true;
+        self.file = None;
         Ok(())
     }
 
-    /// Whether there was a file of that name.
-    pub(super) fn replaces(&self) -> bool {
-        self.target.existing.is_some()
+    pub(super) fn is_published(&self) -> bool {
+        self.is_published
+    }
+
+    /// Where its bytes are until it is published.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Looks again for the file that this one replaces: another save may have
     /// made or removed it in the meantime.
-    pub(super) fn look_again(&mut self) {
-        self.target.existing = fs::symlink_metadata(&self.target.path).ok();
-    }
-
-    /// Puts the file that this one will replace under a temporary's name.
-    /// `None`: it is gone already.
-    pub(super) fn set_aside(&self, tag: &OsStr) -> Result<Option<SetAside>> {
-        let (name, path) = (self.target.path.clone(), self.target.folder.join(temporary_name(tag)));
-        // Locked, it is no stale temporary to another save.
-        let held = File::open(&name).ok().filter(|file| system::lock(file) == Lock::Held);
-        match system::rename(&name, &path) {
-            Ok(()) => Ok(Some(SetAside { name: Some(name), path, _held: held })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed("setting the older index aside", &error)),
-        }
+    pub(super) fn look_again(&mut self) -> Result<()> {
+        self.target.existing = match fs::symlink_metadata(&self.target.path) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(self.failed("looking for an existing file", &error)),
+        };
+        Ok(())
     }
 
     /// Takes the name away again from a file that replaced nothing.
-    pub(super) fn withdraw(&mut self) {
-        if self.published && self.target.existing.is_none() {
+    pub(super) fn withdraw(&self) {
+        if self.is_published && self.target.existing.is_none() {
             drop(fs::remove_file(&self.target.path));
         }
     }
@@ -163,154 +245,97 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.published {
+        let begun = self.way != Way::Direct || self.file.is_some() || self.is_settled;
+        if begun && !self.is_published {
+            // Open files can't be removed from every mount.
+            self.file = None;
             drop(fs::remove_file(&self.path));
         }
     }
 }
 
-/// A file that has lost its name for a while. Dropped, it gets it back; where
-/// the save is killed, it is a stale temporary like others.
-pub(super) struct SetAside {
-    /// `None`: it is not to get it back.
-    name: Option<PathBuf>,
-    path: PathBuf,
-    _held: Option<File>,
-}
-
-impl SetAside {
-    /// Its time is over. Where it can't be removed it is a stale temporary:
-    /// under its name again it would lead to shards that are not its own.
-    pub(super) fn remove(mut self) {
-        self.name = None;
-        drop(fs::remove_file(&self.path));
-    }
-}
-
-impl Drop for SetAside {
-    fn drop(&mut self) {
-        if let Some(name) = &self.name {
-            drop(system::rename(&self.path, name));
+/// Creates a file that is not there yet; `None` where it is.
+fn make(path: &Path, target: &Target) -> Result<Option<File>> {
+    let mode = access::mode_to_create(&target.path, target.existing.as_ref());
+    match File::options().read(true).write(true).create_new(true).mode(mode).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => {
+            let failed = failed(CREATING, &error, target);
+            Err(if target.existing.is_some() { advised(failed) } else { failed })
         }
     }
 }
 
-/// A save's turn to give several files their names, and to remove others: two
-/// that did so at once would leave a mixture. It is a lock on a temporary whose
-/// number is known, so that what a killed save leaves of it is cleared like
-/// others. Dropped, the next one has it.
-pub(super) struct Turn {
-    file: File,
-    path: PathBuf,
+const CREATING: &str = "creating a temporary file in its folder";
+
+fn names_taken(target: &Target) -> Error {
+    failed(CREATING, &io::Error::from_raw_os_error(libc::EEXIST), target)
 }
 
-impl Turn {
-    /// Waits for it. `None` on file systems of a network, which may have no
-    /// locks or wait for another machine, and where the file is another user's,
-    /// who could hold it for ever, or can't be made: then saves to one path at a
-    /// time are the caller's care.
-    pub(super) fn wait(folder: &Path, tag: &OsStr) -> Option<Self> {
-        File::open(folder).ok().filter(source::is_local)?;
-        let path = folder.join(numbered_name(tag, 0));
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        for _ in 0..MOST_TRIES {
-            let mut options = File::options();
-            let options = options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-            let file = options.open(&path).ok()?;
-            if !file.metadata().is_ok_and(|found| found.is_file() && found.uid() == system::user()) {
-                return None;
-            }
-            if !system::wait_for_lock(&file) {
-                drop(fs::remove_file(&path));
-                return None;
-            }
-            // The one before has removed the file to which it let others wait.
-            if is_at(&file, &path) {
-                return Some(Self { file, path });
-            }
+/// A copy of a file under another name, which the same people may read. Where
+/// the file system shares blocks it costs nothing.
+pub(super) fn copy(from: &Target, to: &Path, sync: Durability) -> Result<()> {
+    let failed = |error: io::Error| failed("copying the older file, as it can't have a second name", &error, from);
+    let source = File::open(&from.path).map_err(failed)?;
+    let mut copy = File::options().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+    io::copy(&mut &source, &mut copy).map_err(failed)?;
+    if let Some(existing) = &from.existing {
+        access::take_over(&copy, &from.path, existing);
+    }
+    match sync {
+        Durability::Synced => system::sync(&copy).map_err(failed),
+        Durability::Unsynced => system::close(copy).map_err(failed),
+    }
+}
+
+/// Empties a file that can't be removed.
+pub(super) fn empty(path: &Path) -> io::Result<()> {
+    File::options().write(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path).map(drop)
+}
+
+/// Opens a file by its name, and empties it.
+fn open_direct(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW);
+    match options.open(path) {
+        // Some mounts make files and remove them, and know nothing else.
+        Err(error) if system::declined(&error) || error.raw_os_error() == Some(libc::EPERM) => {
+            fs::remove_file(path).map_err(|_| error)?;
+            options.open(path)
         }
-        None
+        opened => opened,
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.path));
-        // Closing is not enough where the program has forked in the meantime.
-        system::unlock(&self.file);
+/// The way out for places where files can be written but not renamed or made.
+fn advised(error: Error) -> Error {
+    let known = [libc::ENOSYS, libc::EOPNOTSUPP, libc::EINVAL, libc::EPERM, libc::EACCES, libc::EBUSY, libc::EXDEV];
+    if !known.contains(&error.os_errno()) {
+        return error;
     }
-}
-
-/// Whether the path still leads to this file.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |found: fs::Metadata| (found.dev(), found.ino());
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(file), Ok(there)) => identity(file) == identity(there),
-        _ => false,
-    }
+    error.with_text("; with ST_OVERWRITE_DIRECT it is written straight into its name")
 }
 
 fn failed(what: &str, error: &io::Error, target: &Target) -> Error {
     Error::os(what, error).in_file(&target.label())
 }
 
-/// Makes the names in a folder outlast a power failure.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    let what = "bringing the file's name to the disk (it is in place)";
+/// Makes the names in a folder outlast a power failure. `named`: a file that
+/// has its name already, where an error would say so.
+pub(super) fn sync_folder(folder: &Path, named: Option<&str>) -> Result<()> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     match synced {
         // Not every file system syncs folders, and not every folder may be read.
         Err(error)
-            if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EACCES | libc::EBADF | libc::ENOTSUP)) =>
+            if !system::declined(&error) && !matches!(error.raw_os_error(), Some(libc::EACCES | libc::EBADF)) =>
         {
-            Err(Error::os(what, &error).in_file(&crate::error::escaped(folder.as_os_str().as_bytes())))
+            Err(match named {
+                Some(file) => Error::os("is in place, but bringing its name to the disk failed", &error).in_file(file),
+                None => Error::os("bringing names to the disk", &error)
+                    .in_file(&crate::error::escaped(std::os::unix::ffi::OsStrExt::as_bytes(folder.as_os_str()))),
+            })
         }
         _ => Ok(()),
-    }
-}
-
-/// Nobody can know the next one: keyed by the system's random numbers.
-fn temporary_name(tag: &OsStr) -> OsString {
-    numbered_name(tag, RandomState::new().build_hasher().finish())
-}
-
-fn numbered_name(tag: &OsStr, number: u64) -> OsString {
-    let name = [&prefix(tag), format!("{number:016x}").as_bytes(), SUFFIX].concat();
-    OsString::from_vec(name)
-}
-
-fn prefix(tag: &OsStr) -> Vec<u8> {
-    let tag = tag.as_bytes();
-    [b".", tag.get(..LONGEST_TAG).unwrap_or(tag), b"."].concat()
-}
-
-fn is_temporary(name: &[u8], prefix: &[u8]) -> bool {
-    let random = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(SUFFIX));
-    random.is_some_and(|random| random.len() == 16 && random.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
-}
-
-/// Removes what killed saves to this path left behind. Where that can't be
-/// known or done, it stays.
-pub(super) fn clear_stale(folder: &Path, tag: &OsStr) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let prefix = prefix(tag);
-    for entry in entries.flatten() {
-        if is_temporary(entry.file_name().as_bytes(), &prefix) {
-            clear_if_stale(&entry.path());
-        }
-    }
-}
-
-fn clear_if_stale(path: &Path) {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let Ok(file) = File::options().read(true).custom_flags(flags).open(path) else { return };
-    let Ok(found) = file.metadata() else { return };
-    // On a network file system another machine's lock may not be seen here.
-    if !found.is_file() || !source::is_local(&file) || system::lock(&file) != Lock::Held {
-        return;
-    }
-    // Still the one that was locked, and not one that took its name.
-    if is_at(&file, path) {
-        drop(fs::remove_file(path));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::coverage::Coverage;
-use super::layout::{Layout, Place};
+use super::layout::{Layout, Place, Supply};
 use super::output::Output;
 use super::{MetadataEntry, NewTensor, SaveOptions};
 use crate::base::memory;
@@ -50,8 +50,9 @@ impl Writer {
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
     ) -> Result<Self> {
-        let layout = Layout::new(tensors, metadata, options, None, false)?;
-        let output = Output::create(path, &layout, tensors, options)?;
+        let layout = Layout::new(tensors, metadata, options, Supply::Later, false)?;
+        let mut output = Output::create(path, &layout, tensors, options)?;
+        output.begin()?;
         for (number, file) in layout.files.iter().enumerate() {
             output.file(number)?.write_at(&file.header, 0)?;
         }
@@ -121,7 +122,7 @@ impl Writer {
             }
         }
         match std::mem::replace(&mut *phase, Phase::Failed) {
-            Phase::Open(output) => output.publish()?,
+            Phase::Open(output) => output.publish(&mut || Ok(()))?,
             other => *phase = other,
         }
         *phase = Phase::Finished;

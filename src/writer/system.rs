@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Declined rather than failed.
-fn declined(error: &io::Error) -> bool {
+pub(super) fn declined(error: &io::Error) -> bool {
     let errno = error.raw_os_error().unwrap_or(0);
     errno == libc::EOPNOTSUPP
         || matches!(errno, libc::ENOSYS | libc::EINVAL | libc::ENOTTY | libc::ENOLCK | libc::ENOTSUP)
@@ -55,12 +55,6 @@ pub(super) fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Waits until nobody else has the lock; false where there are no locks.
-pub(super) fn wait_for_lock(file: &File) -> bool {
-    // SAFETY: the descriptor is open.
-    retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } == 0).is_ok()
-}
-
 /// Gives the lock up, also for copies of the descriptor.
 pub(super) fn unlock(file: &File) {
     // SAFETY: the descriptor is open.
@@ -96,14 +90,29 @@ pub(super) fn start_writeback(file: &File) {
     let _ = file;
 }
 
+/// Brings the file to the disk, where its file system knows of such a thing.
+pub(super) fn sync(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error) if declined(&error) => Ok(()),
+        synced => synced,
+    }
+}
+
 /// Makes the file system say now what it would have said at the last close:
 /// NFS reports a full disk there.
 pub(super) fn flush(file: &File) -> io::Result<()> {
+    match file.try_clone() {
+        Ok(copy) => close(copy),
+        // No descriptor is left: a sync says as much, only later.
+        Err(_) => sync(file),
+    }
+}
+
+/// Closes the file and tells what came of it: mounts of object stores upload it then.
+pub(super) fn close(file: File) -> io::Result<()> {
     use std::os::fd::IntoRawFd;
-    // No descriptor to be had: a sync says as much, only later.
-    let Ok(copy) = file.try_clone() else { return file.sync_data() };
     // SAFETY: the descriptor is ours and not used again, whatever close says.
-    match unsafe { libc::close(copy.into_raw_fd()) } {
+    match unsafe { libc::close(file.into_raw_fd()) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
             // The descriptor is closed all the same.
@@ -225,6 +234,97 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     // Left behind, it would be cleared as stale by the next save.
     drop(std::fs::remove_file(from));
     Ok(())
+}
+
+/// Gives a file another name beside its own; `false` where the file system has
+/// no such thing, or not for this file: a copy would have to do.
+pub(super) fn link(from: &Path, to: &Path) -> io::Result<bool> {
+    match std::fs::hard_link(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if declined(&error) => Ok(false),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES | libc::EXDEV | libc::EMLINK) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// The access list of a file, as the system keeps it; `None` without one.
+pub(super) fn access_list(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    #[cfg(target_os = "linux")]
+    {
+        let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)?;
+        // SAFETY: texts that end in NUL, and room of the length that is said.
+        list_from(|list, room| unsafe { libc::lgetxattr(path.as_ptr(), ACCESS.as_ptr(), list, room) })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        Ok(None)
+    }
+}
+
+/// The same for an open file.
+pub(super) fn access_list_of(file: &File) -> io::Result<Option<Vec<u8>>> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the descriptor is open, a text that ends in NUL, and room of the length that is said.
+    return list_from(|list, room| unsafe { libc::fgetxattr(file.as_raw_fd(), ACCESS.as_ptr(), list, room) });
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        Ok(None)
+    }
+}
+
+#[cfg(target_os = "linux")]
+const ACCESS: &std::ffi::CStr = c"system.posix_acl_access";
+
+#[cfg(target_os = "linux")]
+fn list_from(mut get: impl FnMut(*mut libc::c_void, usize) -> isize) -> io::Result<Option<Vec<u8>>> {
+    // No file system keeps longer ones.
+    let (mut list, mut found) = (Vec::new(), -1);
+    for room in [1 << 10, 64 << 10] {
+        list.resize(room, 0);
+        let got = retry(|| {
+            found = get(list.as_mut_ptr().cast(), room);
+            found >= 0
+        });
+        match got {
+            Ok(()) => break,
+            Err(error) if error.raw_os_error() == Some(libc::ERANGE) => {}
+            Err(error) if declined(&error) || error.raw_os_error() == Some(libc::ENODATA) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    let found = usize::try_from(found).map_err(|_| io::Error::from_raw_os_error(libc::ERANGE))?;
+    list.truncate(found);
+    Ok(Some(list))
+}
+
+/// Gives the file an access list, and the mode that goes with it.
+pub(super) fn set_access_list(file: &File, list: &[u8]) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the descriptor is open, a text that ends in NUL, and bytes of the length that is said.
+    return retry(|| unsafe {
+        libc::fsetxattr(file.as_raw_fd(), ACCESS.as_ptr(), list.as_ptr().cast(), list.len(), 0) == 0
+    });
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, list);
+        Err(io::Error::from_raw_os_error(libc::ENOTSUP))
+    }
+}
+
+/// Takes its access list away from the file.
+pub(super) fn remove_access_list(file: &File) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the descriptor is open, and a text that ends in NUL.
+    return retry(|| unsafe { libc::fremovexattr(file.as_raw_fd(), ACCESS.as_ptr()) == 0 });
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        Err(io::Error::from_raw_os_error(libc::ENOTSUP))
+    }
 }
 
 /// Reads and writes past the page cache from now on; false where the file

@@ -32,8 +32,9 @@ pub(super) enum Data<'a> {
     /// They are handed over later, or there are none.
     Later(u64),
     Memory(&'a [u8]),
-    /// In a file of the source checkpoint.
+    /// In a file of a source.
     File {
+        source: u16,
         shard: u32,
         offset: u64,
         size: u64,
@@ -102,11 +103,27 @@ impl<'a> NewTensor<'a> {
     ///
     /// # Errors
     /// `SizeMismatch`, and `InvalidArgument` for a record that is not `source`'s.
-    pub fn with_source(mut self, source: &Checkpoint, record: &Tensor) -> Result<Self> {
+    pub fn with_source(self, source: &Checkpoint, record: &Tensor) -> Result<Self> {
+        self.with_numbered_source(0, source, record)
+    }
+
+    /// The same where there are several sources, of which this one is the
+    /// `number`th, counted from 0.
+    ///
+    /// # Errors
+    /// As [`with_source`](Self::with_source).
+    pub fn with_numbered_source(mut self, number: u16, source: &Checkpoint, record: &Tensor) -> Result<Self> {
         self.require_size(record.size())?;
-        source.require_own(record)?;
-        self.data = Data::File { shard: record.shard, offset: record.offset(), size: record.size() };
+        source.require_own(record).map_err(|error| self.foreign(&error))?;
+        self.data = Data::File { source: number, shard: record.shard, offset: record.offset(), size: record.size() };
         Ok(self)
+    }
+
+    /// The error for a record that is none of its source's.
+    #[cold]
+    fn foreign(&self, error: &Error) -> Error {
+        let text = error.message(usize::MAX);
+        Error::tensor(error.kind(), self.name.as_bytes(), text).with_errno(error.os_errno())
     }
 
     #[inline]
@@ -125,11 +142,11 @@ impl<'a> NewTensor<'a> {
     }
 
     /// Whether its bytes are nowhere.
-    pub(super) fn lacks_data(&self, source: Option<&Checkpoint>) -> bool {
+    pub(super) fn lacks_data(&self, sources: &[&Checkpoint]) -> bool {
         match self.data {
             Data::Later(size) => size != 0,
             Data::Memory(_) => false,
-            Data::File { .. } => source.is_none(),
+            Data::File { source, .. } => usize::from(source) >= sources.len(),
         }
     }
 

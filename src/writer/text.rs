@@ -295,11 +295,13 @@ fn digits(number: u64) -> u64 {
 /// An index file as Python's `json.dumps(…, indent=2, sort_keys=True)` and a
 /// newline make it, which is what the hub's libraries write. `entries` are
 /// tensor and shard, by tensor.
-pub(super) fn index<'a>(total_size: u64, entries: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
+pub(super) fn index<'a>(total_size: Option<u64>, entries: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    out.extend_from_slice(b"{\n  \"metadata\": {\n    \"total_size\": ");
-    out.extend_from_slice(total_size.to_string().as_bytes());
-    out.extend_from_slice(b"\n  },\n  \"weight_map\": {");
+    out.extend_from_slice(b"{\n");
+    if let Some(size) = total_size {
+        out.extend_from_slice(format!("  \"metadata\": {{\n    \"total_size\": {size}\n  }},\n").as_bytes());
+    }
+    out.extend_from_slice(b"  \"weight_map\": {");
     for (number, (tensor, shard)) in entries.enumerate() {
         let bytes = tensor.len().saturating_add(shard.len()).saturating_mul(ESCAPE_BYTES);
         memory::reserve(&mut out, bytes.saturating_add(BETWEEN), "index")?;

@@ -23,11 +23,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::source;
 
 /// One write, and so the time between two calls of a progress function.
-const STEP: u64 = 32 << 20;
+pub(super) const STEP: u64 = 32 << 20;
 /// Smaller pieces are gathered: a system call costs as much as copying 10 KiB.
-const GATHER_BELOW: u64 = 256 << 10;
+pub(super) const GATHER_BELOW: u64 = 256 << 10;
 /// Where they are gathered; it stays in the processor's cache.
-const GATHERED: usize = 1 << 20;
+pub(super) const GATHERED: usize = 1 << 20;
 /// How much is written before the disk is set to work on it.
 const PACE: u64 = 32 << 20;
 /// Past the page cache: each buffer, and how many at once. Blocks from 4 MiB on
@@ -49,7 +49,7 @@ impl<'a> Meter<'a> {
         Self { done: 0, total, progress }
     }
 
-    fn advance(&mut self, bytes: u64) -> Result<()> {
+    pub(super) fn advance(&mut self, bytes: u64) -> Result<()> {
         self.done = self.done.saturating_add(bytes);
         match self.done < self.total {
             true => self.tell(),
@@ -64,7 +64,8 @@ impl<'a> Meter<'a> {
         self.tell()
     }
 
-    fn tell(&mut self) -> Result<()> {
+    /// Tells the caller where the save is, who may stop it.
+    pub(super) fn tell(&mut self) -> Result<()> {
         let (done, total) = (self.done, self.total);
         if self.progress.as_mut().is_none_or(|progress| progress(done, total)) {
             return Ok(());
@@ -78,32 +79,32 @@ impl<'a> Meter<'a> {
 pub(super) struct Pieces<'a> {
     file: &'a FileLayout,
     tensors: &'a [NewTensor<'a>],
-    source: Option<&'a Checkpoint>,
+    sources: &'a [&'a Checkpoint],
 }
 
 #[derive(Clone, Copy)]
-struct Piece<'a> {
+pub(super) struct Piece<'a> {
     /// From the file's start.
-    offset: u64,
-    len: u64,
-    from: From<'a>,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    pub(super) from: Bytes<'a>,
     name: &'a str,
 }
 
 #[derive(Clone, Copy)]
-enum From<'a> {
+pub(super) enum Bytes<'a> {
     Memory(&'a [u8]),
-    File { shard: usize, offset: u64 },
+    File { source: u16, shard: usize, offset: u64 },
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn of(layout: &'a Layout<'a>, file: &'a FileLayout, source: Option<&'a Checkpoint>) -> Self {
-        Self { file, tensors: layout.tensors(file), source }
+    pub(super) fn of(layout: &'a Layout<'a>, file: &'a FileLayout, sources: &'a [&'a Checkpoint]) -> Self {
+        Self { file, tensors: layout.tensors(file), sources }
     }
 
     /// The header.
     fn head(&self) -> Piece<'a> {
-        Piece { offset: 0, len: self.file.start(), from: From::Memory(&self.file.header), name: "" }
+        Piece { offset: 0, len: self.file.start(), from: Bytes::Memory(&self.file.header), name: "" }
     }
 
     /// The tensors as they follow one another, from the one on that has the
@@ -119,9 +120,9 @@ impl<'a> Pieces<'a> {
         let tensors = self.tensors.get(first..).unwrap_or_default();
         tensors.iter().zip(file.ends.get(first..).unwrap_or_default()).map(move |(tensor, end)| {
             let from = match tensor.data {
-                Data::Memory(bytes) => From::Memory(bytes),
-                Data::File { shard, offset, .. } => From::File { shard: shard as usize, offset },
-                Data::Later(_) => From::Memory(&[]),
+                Data::Memory(bytes) => Bytes::Memory(bytes),
+                Data::File { source, shard, offset, .. } => Bytes::File { source, shard: shard as usize, offset },
+                Data::Later(_) => Bytes::Memory(&[]),
             };
             let piece = Piece { offset, len: tensor.size(), from, name: tensor.name };
             offset = file.start().saturating_add(*end);
@@ -130,7 +131,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// All pieces.
-    fn all(&self) -> impl Iterator<Item = Piece<'a>> + '_ {
+    pub(super) fn all(&self) -> impl Iterator<Item = Piece<'a>> + '_ {
         std::iter::once(self.head()).chain(self.tensors(0))
     }
 
@@ -140,31 +141,32 @@ impl<'a> Pieces<'a> {
 
     /// Whether the file system may take blocks over from the source instead of
     /// copying: only asking for it tells.
-    pub(super) fn shares_blocks(&self, to: &Staged) -> bool {
+    pub(super) fn shares_blocks(&self, to: &Staged) -> Result<bool> {
         let from_file = |tensor: &NewTensor<'_>| matches!(tensor.data, Data::File { .. });
-        self.tensors.iter().any(from_file) && source::shares_blocks(to.file())
+        Ok(self.tensors.iter().any(from_file) && source::shares_blocks(&*to.file()?))
     }
 
     /// How many of these bytes of the file are tensors'.
-    fn data_bytes(&self, start: u64, end: u64) -> u64 {
+    pub(super) fn data_bytes(&self, start: u64, end: u64) -> u64 {
         end.saturating_sub(start.max(self.file.start()))
     }
 
-    fn read(&self, piece: &Piece<'_>, shard: usize, offset: u64, place: &mut [u8]) -> Result<()> {
-        let source = self.source.ok_or_else(|| Error::new(ErrorKind::Internal, "no source to read from"))?;
+    fn read(&self, piece: &Piece<'_>, source: u16, shard: usize, offset: u64, place: &mut [u8]) -> Result<()> {
+        let source = self.sources.get(usize::from(source));
+        let source = source.ok_or_else(|| Error::new(ErrorKind::Internal, "no source to read from"))?;
         source.read_bytes(shard, offset, piece.name.as_bytes(), place)
     }
 
     /// Copies the piece's bytes from `at` on to `place`.
-    fn copy(&self, piece: &Piece<'_>, at: u64, place: &mut [u8]) -> Result<()> {
+    pub(super) fn copy(&self, piece: &Piece<'_>, at: u64, place: &mut [u8]) -> Result<()> {
         match piece.from {
-            From::Memory(bytes) => {
+            Bytes::Memory(bytes) => {
                 let start = usize::try_from(at).unwrap_or(usize::MAX);
                 let from = bytes.get(start..).and_then(|rest| rest.get(..place.len()));
                 place.copy_from_slice(from.ok_or_else(|| Error::new(ErrorKind::Internal, "a piece is too short"))?);
                 Ok(())
             }
-            From::File { shard, offset } => self.read(piece, shard, offset.saturating_add(at), place),
+            Bytes::File { source, shard, offset } => self.read(piece, source, shard, offset.saturating_add(at), place),
         }
     }
 
@@ -198,8 +200,8 @@ impl<'a> Pieces<'a> {
                 let end = at.saturating_add(len);
                 let (from, to) = (usize::try_from(at).unwrap_or(0), usize::try_from(end).unwrap_or(0));
                 match piece.from {
-                    From::Memory(bytes) => out.extend_from_slice(bytes.get(from..to).unwrap_or_default()),
-                    From::File { .. } => {
+                    Bytes::Memory(bytes) => out.extend_from_slice(bytes.get(from..to).unwrap_or_default()),
+                    Bytes::File { .. } => {
                         let old = out.len();
                         out.resize(old.saturating_add(to.saturating_sub(from)), 0);
                         self.copy(&piece, at, out.get_mut(old..).unwrap_or_default())?;
@@ -225,16 +227,16 @@ impl<'a> Pieces<'a> {
                 let mut len = left.min(STEP);
                 let gathered = match piece.from {
                     _ if left < GATHER_BELOW => false,
-                    From::Memory(bytes) => {
+                    Bytes::Memory(bytes) => {
                         let from = usize::try_from(at).unwrap_or(usize::MAX);
                         let bytes = bytes.get(from..).unwrap_or_default();
                         let len = usize::try_from(len).unwrap_or(usize::MAX);
                         writer.write(bytes.get(..len).unwrap_or(bytes))?;
                         true
                     }
-                    From::File { shard, offset } if clone => {
+                    Bytes::File { source, shard, offset } if clone => {
                         writer.flush()?;
-                        match self.copy_range(shard, offset.saturating_add(at), to, start, len)? {
+                        match self.copy_range(source, shard, offset.saturating_add(at), to, start, len)? {
                             Some(done) => {
                                 len = done;
                                 writer.skip(done);
@@ -246,7 +248,7 @@ impl<'a> Pieces<'a> {
                             }
                         }
                     }
-                    From::File { .. } => false,
+                    Bytes::File { .. } => false,
                 };
                 if !gathered {
                     len = left.min(GATHERED as u64);
@@ -260,11 +262,20 @@ impl<'a> Pieces<'a> {
     }
 
     /// Copies inside the kernel, as much as it does at once.
-    fn copy_range(&self, shard: usize, offset: u64, to: &Staged, at: u64, len: u64) -> Result<Option<u64>> {
-        let Some(from) = self.source.and_then(|source| source.file_of(shard).transpose()).transpose()? else {
+    fn copy_range(
+        &self,
+        source: u16,
+        shard: usize,
+        offset: u64,
+        to: &Staged,
+        at: u64,
+        len: u64,
+    ) -> Result<Option<u64>> {
+        let source = self.sources.get(usize::from(source));
+        let Some(from) = source.and_then(|source| source.file_of(shard).transpose()).transpose()? else {
             return Ok(None);
         };
-        let copied = system::copy_range(&from, offset, to.file(), at, len);
+        let copied = system::copy_range(&from, offset, &*to.file()?, at, len);
         copied.map_err(|error| to.failed(&format!("copying {len} bytes to {at}"), &error))
     }
 
@@ -301,7 +312,7 @@ impl<'a> Pieces<'a> {
         };
         let threads = usize::try_from(whole.div_ceil(step)).unwrap_or(usize::MAX);
         parallel::on_threads(threads.min(DIRECT_THREADS), &worker);
-        system::direct(to.file(), false);
+        system::direct(&*to.file()?, false);
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
             None => self.write_tail(to, whole, *meter.lock().unwrap_or_else(PoisonError::into_inner)),
@@ -318,12 +329,12 @@ impl<'a> Pieces<'a> {
 }
 
 fn write_direct_or_not(to: &Staged, bytes: &[u8], at: u64) -> Result<()> {
-    match to.file().write_all_at(bytes, at) {
+    match to.file()?.write_all_at(bytes, at) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             // Opening it so was accepted, writing is not (or these are the last
             // bytes, which fill no block): through the cache from now on, also
             // for threads that find out at the same time.
-            system::direct(to.file(), false);
+            system::direct(&*to.file()?, false);
             to.write_at(bytes, at)
         }
         Err(error) => Err(to.failed(&format!("writing {} bytes at {at}", bytes.len()), &error)),
@@ -378,7 +389,9 @@ impl Buffered<'_> {
         self.unpaced = self.unpaced.saturating_add(bytes);
         if self.pace && self.unpaced >= PACE {
             self.unpaced = 0;
-            system::start_writeback(self.to.file());
+            if let Ok(file) = self.to.file() {
+                system::start_writeback(&file);
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use std::process::Command;
 use released::{build_program, cargo_target, compilers, exists, library, root, run, scratch};
 use safetensors::ffi::st_error;
 use safetensors::ffi::st_problem;
-use safetensors::ffi::{st_buffer, st_metadata_options, st_save_options};
+use safetensors::ffi::{st_buffer, st_metadata_options, st_output, st_save_options};
 use safetensors::ffi::{st_io, st_open_options, st_resolver};
 use safetensors::ffi::{st_load_item, st_load_options, st_piece, st_plan, st_sink, st_transform};
 use safetensors::record::{st_metadata, st_range, st_shard, st_tensor};
@@ -141,9 +141,11 @@ fn rust_lays_the_structs_out_as_c_does() {
     assert_eq!([offset_of!(st_open_options, access), offset_of!(st_open_options, max_name_length)], [8, 48]);
     assert_eq!([offset_of!(st_io, read_at), offset_of!(st_io, max_parallel)], [16, 48]);
     assert_eq!([offset_of!(st_resolver, open), offset_of!(st_resolver, user_data)], [8, 24]);
-    assert_eq!([size_of::<st_save_options>(), size_of::<st_metadata_options>(), size_of::<st_buffer>()], [64, 16, 16]);
+    assert_eq!([size_of::<st_save_options>(), size_of::<st_metadata_options>(), size_of::<st_buffer>()], [80, 24, 16]);
     assert_eq!([offset_of!(st_save_options, max_shard_size), offset_of!(st_save_options, source)], [16, 56]);
+    assert_eq!([offset_of!(st_save_options, sources), offset_of!(st_save_options, source_count)], [64, 72]);
     assert_eq!([offset_of!(st_metadata_options, in_place), offset_of!(st_metadata_options, sync)], [8, 12]);
+    assert_eq!([offset_of!(st_metadata_options, merge), size_of::<st_output>()], [16, 24]);
     assert_eq!(
         [size_of::<st_load_item>(), size_of::<st_sink>(), size_of::<st_load_options>(), size_of::<st_plan>()],
         [112, 56, 80, 112]

@@ -255,8 +255,13 @@ fn a_checkpoint_is_copied_and_edited() {
         assert_eq!(st_save(c_path(&path).as_ptr(), tensors, 3, metadata, 1, &raw const cancel, e), ST_ERROR_CANCELLED);
         assert!(told[1] == 48 && fs::read(&path).unwrap() == bytes);
 
-        let options =
-            st_metadata_options { struct_size: size_of::<st_metadata_options>(), in_place: 1, sync: ST_SYNC_NONE };
+        let options = st_metadata_options {
+            struct_size: size_of::<st_metadata_options>(),
+            in_place: 1,
+            sync: ST_SYNC_NONE,
+            merge: 0,
+            reserved0: 0,
+        };
         let shorter = [entry(c"f", c"g")];
         assert_eq!(
             st_set_metadata(c_path(&path).as_ptr(), shorter.as_ptr().cast(), 1, &raw const options, e),

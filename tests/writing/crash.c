@@ -4,14 +4,17 @@
  * FAULT names ("fsync:5", the errno behind the colon; "fsync:5:2": from its
  * second call on; "fsync:5:2:1": only the second one), and then makes the file
  * that FAULT_FIRED names. "short" is a pwrite or copy_file_range that does a
- * part. CLONE=1 copies where the file system can't share blocks. What is done
- * to files and folders is written down, line by line, in the file that
- * FAULT_LOG names.
+ * part. STEP=n:errno makes the n-th of all calls here fail that touch FAULT_FOLDER,
+ * STEP=n:kill ends the process before it. SWAP=call:n:from:to renames a file just
+ * before the n-th such call. FAST=1: nothing is brought to the disk. CLONE=1
+ * copies where the file system can't share blocks. What is done to files and
+ * folders is written down, line by line, in the file that FAULT_LOG names.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -23,22 +26,51 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-static int fails(const char *call) {
-    static atomic_int calls;
-    const char *fault = getenv("FAULT");
-    size_t length = strlen(call);
-    int number = 0, first = 1, count = 1 << 30;
-    if (!fault || strncmp(fault, call, length) || fault[length] != ':') return 0;
-    sscanf(fault + length + 1, "%d:%d:%d", &number, &first, &count);
-    int call_number = atomic_fetch_add(&calls, 1) + 1;
-    if (call_number < first || call_number - first >= count) return 0;
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static int fire(int number, const char *call) {
     const char *fired = getenv("FAULT_FIRED");
-    if (fired) creat(fired, 0600);
+    if (fired) {
+        int fd = creat(fired, 0600);
+        if (write(fd, call, strlen(call)) < 0) abort();
+        REAL(close)(fd);
+    }
+    if (number == -1) raise(SIGKILL);
     errno = number;
     return 1;
 }
 
-#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+/* Whether this call is the one that is to fail. */
+static int fails(const char *call) {
+    static atomic_int calls, steps, swaps;
+    const char *step = getenv("STEP"), *fault = getenv("FAULT"), *swap = getenv("SWAP");
+    size_t length = strlen(call);
+    int number = 0, first = 1, count = 1 << 30;
+    if (swap && !strncmp(swap, call, length) && swap[length] == ':' &&
+        atomic_fetch_add(&swaps, 1) + 1 == atoi(swap + length + 1)) {
+        char text[8192], *rest = text, *from, *to;
+        snprintf(text, sizeof text, "%s", swap + length + 1);
+        strsep(&rest, ":");
+        from = strsep(&rest, ":");
+        to = strsep(&rest, ":");
+        if (REAL(rename)(from, to)) abort();
+    }
+    if (step && strcmp(call, "short") && strcmp(call, "fcntl") && atomic_fetch_add(&steps, 1) + 1 == atoi(step)) {
+        const char *how = strchr(step, ':') + 1;
+        return fire(strcmp(how, "kill") ? atoi(how) : -1, call);
+    }
+    if (!fault || strncmp(fault, call, length) || fault[length] != ':') return 0;
+    sscanf(fault + length + 1, "%d:%d:%d", &number, &first, &count);
+    int call_number = atomic_fetch_add(&calls, 1) + 1;
+    if (call_number < first || call_number - first >= count) return 0;
+    errno = number;
+    return step ? 1 : fire(number, call);
+}
+
+static int in_folder(const char *path) {
+    const char *folder = getenv("FAULT_FOLDER");
+    return folder && !strncmp(path, folder, strlen(folder));
+}
 
 static void note(const char *call, const char *path, const char *more) {
     const char *log = getenv("FAULT_LOG");
@@ -59,12 +91,17 @@ static void note_of(const char *call, int fd) {
 
 int fsync(int fd) {
     note_of("fsync", fd);
-    return fails("fsync") ? -1 : REAL(fsync)(fd);
+    return fails("fsync") ? -1 : getenv("FAST") ? 0 : REAL(fsync)(fd);
 }
 
 int rename(const char *from, const char *to) {
     note("rename", from, to);
     return fails("rename") ? -1 : REAL(rename)(from, to);
+}
+
+int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags) {
+    note("link", from, to);
+    return fails("link") ? -1 : REAL(linkat)(from_folder, from, to_folder, to, flags);
 }
 
 int unlink(const char *path) {
@@ -79,7 +116,7 @@ int open64(const char *path, int flags, ...) {
     mode_t mode = va_arg(arguments, mode_t);
     va_end(arguments);
     if (flags & O_CREAT) note("create", path, !(flags & O_EXCL) ? "shared" : mode & 077 ? "readable" : "private");
-    return strstr(path, ".safetensors") && fails("open") ? -1 : REAL(open64)(path, flags, mode);
+    return (strstr(path, ".safetensors") || in_folder(path)) && fails("open") ? -1 : REAL(open64)(path, flags, mode);
 }
 
 int fchmod(int fd, mode_t mode) { return fails("fchmod") ? -1 : REAL(fchmod)(fd, mode); }

@@ -555,7 +555,8 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
             size,
             data: data.cast(),
             dtype_name: dtype_name.cast(),
-            reserved: [0; 2],
+            source: 0,
+            reserved: [0; 1],
         };
         let pushed = self.tensors.push(record);
         pushed.ok_or_else(|| Error::new(ErrorKind::Internal, "more tensors than were counted").into())

@@ -21,6 +21,7 @@ int UNIT(void) {
     st_sink sink = ST_SINK_INIT;
     st_load_options load = ST_LOAD_OPTIONS_INIT;
     st_metadata_options metadata = ST_METADATA_OPTIONS_INIT;
+    st_output output = ST_OUTPUT_INIT;
     st_rank_plan_options plan = ST_RANK_PLAN_OPTIONS_INIT;
     st_groups_options groups = ST_GROUPS_OPTIONS_INIT;
     static const st_range ranges[2] = {ST_RANGE_ALL, ST_RANGE_ALL};
@@ -29,7 +30,8 @@ int UNIT(void) {
              save.struct_size == sizeof save && sink.struct_size == sizeof sink &&
              load.struct_size == sizeof load && item.tensor == NULL && item.reserved[2] == 0 &&
              transform.struct_size == sizeof transform && item.transform == NULL && sink.pieces == NULL &&
-             metadata.struct_size == sizeof metadata && plan.struct_size == sizeof plan &&
+             metadata.struct_size == sizeof metadata && output.struct_size == sizeof output &&
+             plan.struct_size == sizeof plan &&
              groups.struct_size == sizeof groups && groups.config.data == NULL &&
              ranges[1].start == 0 && ranges[1].stop == INT64_MAX && ranges[1].step == 1);
 }

@@ -41,7 +41,8 @@ FIELD(st_tensor, offset, 48);
 FIELD(st_tensor, size, 56);
 FIELD(st_tensor, data, 64);
 FIELD(st_tensor, dtype_name, 72);
-FIELD(st_tensor, reserved, 80);
+FIELD(st_tensor, source, 80);
+FIELD(st_tensor, reserved, 88);
 
 SIZE(st_metadata, 48);
 FIELD(st_metadata, key, 0);
@@ -156,7 +157,7 @@ FIELD(st_plan, threads, 40);
 FIELD(st_plan, shards, 44);
 FIELD(st_plan, reserved, 48);
 
-SIZE(st_save_options, 64);
+SIZE(st_save_options, 80);
 FIELD(st_save_options, struct_size, 0);
 FIELD(st_save_options, order, 8);
 FIELD(st_save_options, alignment, 12);
@@ -167,6 +168,13 @@ FIELD(st_save_options, header_reserve, 32);
 FIELD(st_save_options, progress, 40);
 FIELD(st_save_options, user_data, 48);
 FIELD(st_save_options, source, 56);
+FIELD(st_save_options, sources, 64);
+FIELD(st_save_options, source_count, 72);
+
+SIZE(st_output, 24);
+FIELD(st_output, struct_size, 0);
+FIELD(st_output, write, 8);
+FIELD(st_output, user_data, 16);
 
 SIZE(st_buffer, 16);
 FIELD(st_buffer, data, 0);
@@ -183,10 +191,12 @@ FIELD(st_problem, tensor_len, 40);
 FIELD(st_problem, text, 48);
 FIELD(st_problem, reserved, 56);
 
-SIZE(st_metadata_options, 16);
+SIZE(st_metadata_options, 24);
 FIELD(st_metadata_options, struct_size, 0);
 FIELD(st_metadata_options, in_place, 8);
 FIELD(st_metadata_options, sync, 12);
+FIELD(st_metadata_options, merge, 16);
+FIELD(st_metadata_options, reserved0, 20);
 
 SIZE(st_interval, 32);
 FIELD(st_interval, start, 0);

@@ -67,6 +67,29 @@ static void check_groups(const st_checkpoint *checkpoint)
     st_groups_free(groups);
 }
 
+static st_status take(void *user_data, const void *data, size_t size, st_error *error)
+{
+    (void)error;
+    CHECK(data != NULL);
+    *(size_t *)user_data += size;
+    return ST_OK;
+}
+
+static void check_saving(const st_checkpoint *checkpoint)
+{
+    size_t count = 0, taken = 0, entries = 0;
+    const st_tensor *tensors = st_tensors(checkpoint, &count);
+    const st_metadata *metadata = st_metadata_entries(checkpoint, &entries);
+    st_output output = ST_OUTPUT_INIT;
+    output.write = take;
+    output.user_data = &taken;
+    st_save_options options = ST_SAVE_OPTIONS_INIT;
+    options.sources = &checkpoint;
+    options.source_count = 1;
+    CHECK(st_save_to(&output, tensors, count, metadata, entries, &options, NULL) == ST_OK);
+    CHECK(taken == (DATA_OFFSET + 7) / 8 * 8 + 3);
+}
+
 int main(int argc, char **argv)
 {
     st_checkpoint *checkpoint = st_open_memory(file, file_size, NULL, NULL);
@@ -74,6 +97,7 @@ int main(int argc, char **argv)
     check_opening(argv[1]);
     check_rank_plans(checkpoint);
     check_groups(checkpoint);
+    check_saving(checkpoint);
     st_free(checkpoint);
     return 0;
 }
