@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/libsafetensors/libsafetensors/bindings/go/internal/cst"
 )
@@ -130,8 +131,12 @@ func (c *core) load(ctx context.Context, items []cst.LoadItem, o *cst.LoadOption
 		kept = &failures{} // the sink's alone
 	}
 	defer c.reads(ctx, func() map[int]extent { return extents(items) })()
-	if ctx.Done() == nil && told == nil && sinkOf == nil {
-		return failed(c.handle.Load(items, o), kept)
+	if ctx.Done() != nil {
+		o.Cancel = new(int32)
+		defer context.AfterFunc(ctx, func() { atomic.StoreInt32(o.Cancel, 1) })()
+	}
+	if told == nil && sinkOf == nil {
+		return ended(ctx, c.handle.Load(items, o), kept)
 	}
 	failure := bridged(ctx, func(b *bridge) *cst.Error {
 		o.Progress = b.progress(told)

@@ -115,13 +115,14 @@ JNIEXPORT void JNICALL Java_org_safetensors_Native_load(JNIEnv *env, jclass clas
                                                        jint count, jlongArray options, jobject bridge_object,
                                                        jlong cancel)
 {
-    (void)class, (void)cancel;
+    (void)class;
     st_error error;
     load this;
     st_status status = ST_OK;
     if (load_read(env, &this, checkpoint, items, count, options)) {
         this.options.progress = progress_report;
         this.options.user_data = bridge_object;
+        this.options.cancel = pointer_of(cancel);
         this.sink.user_data = bridge_object;
         status = st_load(pointer_of(checkpoint), this.items, (size_t)count, &this.options, &error);
     }

@@ -61,8 +61,9 @@ public final class Checkpoint implements AutoCloseable {
             owned.close();
         });
         try {
-            records = new Records(Native.records(pointer), this);
-            owned.holds(records.shards());
+            byte[] block = Native.records(pointer);
+            records = new Records(block, this);
+            owned.holds(records.shards(), block.length);
             cleanable = Memory.CLEANER.register(this, handle::closeLater);
         } catch (Throwable thrown) {
             handle.closeLater();

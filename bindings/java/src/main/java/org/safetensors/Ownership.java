@@ -26,8 +26,10 @@ final class Ownership {
         this.memory = memory;
     }
 
-    /** Counts what these files hold: called once, before there is a view. */
-    void holds(List<Shard> shards) {
+    /** Counts what these files and their records hold: called once, before there is a view. */
+    void holds(List<Shard> shards, long records) {
+        bytes = 2 * records;
+        Scarce.BYTES.take(bytes);
         // Of more files than a quarter of what may be open, none is kept open.
         boolean open = shards.size() <= Native.descriptorLimit() / 4;
         for (Shard shard : shards) {

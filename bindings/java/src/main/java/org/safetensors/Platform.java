@@ -94,6 +94,9 @@ final class Platform {
             }
             task.run();
             interrupted = Thread.interrupted();
+            if (interrupted) {
+                onInterrupt.run();
+            }
         }
     }
 

@@ -20,7 +20,7 @@ class ProgressBridge {
     final boolean report(long done, long total) {
         try {
             return !isInterrupted()
-                    && (progress == null || Callbacks.run(() -> progress.report(done, total)));
+                    && (progress == null || Callbacks.run(() -> progress.report(done, total) && !isInterrupted()));
         } catch (Throwable thrown) {
             return fail(thrown);
         }

@@ -13,8 +13,8 @@ import java.util.function.Supplier;
  * system refused all the same ({@link #retrying}), as the JDK does for its own direct buffers.
  */
 final class Scarce {
-    /** Open files: half of what the process may have is left to the program. */
-    static final Scarce DESCRIPTORS = new Scarce(Native.descriptorLimit() / 2);
+    /** Open files: half of what the process may have is left to the program. More than some thousands are no use. */
+    static final Scarce DESCRIPTORS = new Scarce(Math.min(Native.descriptorLimit() / 2, 8192));
 
     /** Mappings of files, half of what a process may have. */
     static final Scarce MAPPINGS = new Scarce(Native.mappingLimit() / 2);
