@@ -129,11 +129,16 @@ type OpenOptions struct {
 	TolerateTrailingBytes bool // allow bytes behind the last tensor
 	TolerateUnknownDType  bool // keep tensors of unknown dtypes, as opaque bytes
 
-	// Limits, for each file by itself.
+	// Variant is that of the files to open in a folder: "fp16" for
+	// model.fp16.safetensors; "" for those of none.
+	Variant string
+
+	// Limits, for each file by itself but for MaxSetBytes.
 	MaxHeaderSize uint64 // largest header or index, in bytes; 0: 100,000,000
 	MaxTensors    uint64 // most tensors in a header; 0: as many as fit
 	MaxRank       uint64 // most dimensions of a tensor; 0: as many as fit
 	MaxNameLength uint64 // longest name of a tensor in bytes; 0: as long as fits
+	MaxSetBytes   uint64 // headers and index of all files together; 0: 1,000,000,000
 }
 
 func (o *OpenOptions) c() *cst.OpenOptions {
@@ -147,6 +152,8 @@ func (o *OpenOptions) c() *cst.OpenOptions {
 		MaxTensors:    o.MaxTensors,
 		MaxRank:       o.MaxRank,
 		MaxNameLength: o.MaxNameLength,
+		Variant:       o.Variant,
+		MaxSetBytes:   o.MaxSetBytes,
 	}
 	if o.TolerateTrailingBytes {
 		c.Tolerate |= cst.TolerateTrailingBytes
@@ -162,8 +169,8 @@ func Open(path string) (*Checkpoint, error) { return OpenWith(path, nil) }
 
 // OpenWith opens a .safetensors file, a .safetensors.index.json with its shards
 // beside it, or a folder: in it model.safetensors.index.json, else its only
-// *.safetensors.index.json, else model.safetensors, else all *.safetensors.
-// Options may be nil.
+// *.safetensors.index.json, else its only *.safetensors, else model.safetensors,
+// else its only series of shards. Options may be nil.
 //
 // Close the checkpoint when nothing uses it any longer. Errors: [ErrIO] with
 // the errno (so [fs.ErrNotExist] where there is no such file), the status of
@@ -175,6 +182,9 @@ func OpenWith(path string, options *OpenOptions) (*Checkpoint, error) {
 	}
 	if err := withoutNUL(path); err != nil {
 		return nil, err
+	}
+	if options != nil && strings.IndexByte(options.Variant, 0) >= 0 {
+		return nil, invalid("a variant with NUL in it: %+q", options.Variant)
 	}
 	handle, failure := cst.Open(path, options.c())
 	return opened(handle, failure, nil, nil)

@@ -97,6 +97,10 @@ func parseOptions(t *testing.T, text string) (options safetensors.OpenOptions, s
 			options.MaxTensors = number
 		case "max_name_length":
 			options.MaxNameLength = number
+		case "max_set_bytes":
+			options.MaxSetBytes = number
+		case "variant":
+			options.Variant = value
 		default:
 			t.Fatalf("no such option: %s", option)
 		}

@@ -332,6 +332,56 @@ func TestNoReadBeginsOnceTheContextIsDone(t *testing.T) {
 	}
 }
 
+// The same of a load, whose threads no callback could stop meanwhile.
+func TestALoadEndsWithTheReadsUnderWay(t *testing.T) {
+	const size = 4 << 20
+	data := file(t, u8("a", size))
+	var open, over atomic.Bool
+	var late atomic.Int64
+	reading, gate := make(chan struct{}, 100), make(chan struct{})
+	reader := readerFunc(func(p []byte, off int64) (int, error) {
+		if open.Load() {
+			if over.Load() {
+				late.Add(1)
+			}
+			reading <- struct{}{}
+			<-gate
+		}
+		return copy(p, data[off:]), nil
+	})
+	source := safetensors.Source{ReaderAt: reader, Size: int64(len(data)), PreferredRead: 64 << 10}
+	model, err := safetensors.OpenSource(source, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer model.Close()
+	tensor, _ := model.Lookup("a")
+	items := []safetensors.LoadItem{{Tensor: tensor, Dst: make([]byte, size)}}
+	for name, options := range map[string]*safetensors.LoadOptions{
+		"plain": nil, "with progress": {Progress: func(uint64, uint64) {}},
+	} {
+		gate = make(chan struct{})
+		over.Store(false)
+		open.Store(true)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			<-reading
+			cancel()
+			time.Sleep(300 * time.Millisecond) // until it is known, on a busy machine
+			over.Store(true)
+			close(gate)
+		}()
+		err := model.Load(ctx, items, options)
+		if !errors.Is(err, safetensors.ErrCancelled) || !errors.Is(err, context.Canceled) || late.Load() != 0 {
+			t.Errorf("%s: %v, and %d reads begun after that", name, err, late.Load())
+		}
+		open.Store(false)
+		for len(reading) > 0 {
+			<-reading
+		}
+	}
+}
+
 func TestOpenFSFolder(t *testing.T) {
 	one, two := file(t, u8("a", 3)), file(t, u8("b", 4))
 	index := []byte(`{"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}}`)

@@ -4,6 +4,7 @@ package safetensors
 
 import (
 	"context"
+	"strings"
 
 	"github.com/libsafetensors/libsafetensors/bindings/go/internal/cst"
 )
@@ -33,6 +34,9 @@ func Validate(path string, options *OpenOptions, report func(Problem) bool) erro
 	}
 	if err := withoutNUL(path); err != nil {
 		return err
+	}
+	if options != nil && strings.IndexByte(options.Variant, 0) >= 0 {
+		return invalid("a variant with NUL in it: %+q", options.Variant)
 	}
 	if report == nil {
 		return invalid("report is nil")

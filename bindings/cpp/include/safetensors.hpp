@@ -1198,7 +1198,7 @@ using Ranges = std::vector<Range>;
 
 // ==== Options: as they stand, all are the default ====
 
-// Limits hold for each file by itself; 0 is the default.
+// Limits hold for each file by itself, but for max_set_bytes; 0 is the default.
 struct OpenOptions {
     Access access = Access::automatic;
     bool tolerate_trailing_bytes = false;
@@ -1208,6 +1208,8 @@ struct OpenOptions {
     std::uint64_t max_tensors = 0;
     std::uint64_t max_rank = 0;
     std::uint64_t max_name_length = 0; // bytes
+    std::string variant;               // of a folder, the files of this variant: "fp16"; empty: those of none
+    std::uint64_t max_set_bytes = 0;   // headers and index of all files together; 1,000,000,000
 };
 
 // One thing to load.
@@ -1366,6 +1368,8 @@ inline st_open_options c_options(const OpenOptions &from) noexcept
     options.max_tensors = from.max_tensors;
     options.max_rank = from.max_rank;
     options.max_name_length = from.max_name_length;
+    options.variant = from.variant.c_str();
+    options.max_set_bytes = from.max_set_bytes;
     return options;
 }
 

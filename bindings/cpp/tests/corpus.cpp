@@ -56,8 +56,12 @@ st::OpenOptions options_of(const std::string &text)
     std::istringstream all(text);
     for (std::string option; std::getline(all, option, ',');) {
         const std::size_t equals = option.find('=');
-        const std::uint64_t value = equals != option.npos ? std::stoull(option.substr(equals + 1)) : 0;
         const std::string name = option.substr(0, equals);
+        if (name == "variant") {
+            options.variant = option.substr(equals + 1);
+            continue;
+        }
+        const std::uint64_t value = equals != option.npos ? std::stoull(option.substr(equals + 1)) : 0;
         if (name == "trailing_bytes")
             options.tolerate_trailing_bytes = true;
         else if (name == "unknown_dtype")
@@ -68,6 +72,8 @@ st::OpenOptions options_of(const std::string &text)
             options.max_tensors = value;
         else if (name == "max_name_length")
             options.max_name_length = value;
+        else if (name == "max_set_bytes")
+            options.max_set_bytes = value;
         else if (name != "-")
             throw std::runtime_error("no such option: " + name);
     }

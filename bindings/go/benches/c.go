@@ -20,12 +20,11 @@ package main
 //     return sum;
 // }
 //
-// static uint64_t find_all(const st_checkpoint *model, const char *names, const uint32_t *ends, size_t count)
+// static uint64_t find_all(const st_checkpoint *model, char **names, size_t count)
 // {
 //     uint64_t sum = 0;
-//     uint32_t from = 0;
-//     for (size_t i = 0; i < count; from = ends[i++])
-//         sum += st_find_tensor_n(model, names + from, ends[i] - from)->size;
+//     for (size_t i = 0; i < count; i++)
+//         sum += st_find_tensor(model, names[i])->size;
 //     return sum;
 // }
 //
@@ -66,10 +65,26 @@ func cOpen(path string) cModel {
 
 func (m cModel) close() { C.st_free(m.handle) }
 
-// findAll looks up names that lie behind each other; ends says where each ends.
-func (m cModel) findAll(names string, ends []uint32) uint64 {
-	text := (*C.char)(unsafe.Pointer(unsafe.StringData(names)))
-	return uint64(C.find_all(m.handle, text, (*C.uint32_t)(&ends[0]), C.size_t(len(ends))))
+// cNames are names in C memory, each by itself.
+type cNames struct{ names []*C.char }
+
+func newCNames(names []string) cNames {
+	c := cNames{unsafe.Slice((**C.char)(C.calloc(C.size_t(len(names)), C.size_t(unsafe.Sizeof(uintptr(0))))), len(names))}
+	for i, name := range names {
+		c.names[i] = C.CString(name)
+	}
+	return c
+}
+
+func (c cNames) free() {
+	for _, name := range c.names {
+		C.free(unsafe.Pointer(name))
+	}
+	C.free(unsafe.Pointer(&c.names[0]))
+}
+
+func (m cModel) findAll(names cNames) uint64 {
+	return uint64(C.find_all(m.handle, &names.names[0], C.size_t(len(names.names))))
 }
 
 func (m cModel) loadAll(dst []byte) {

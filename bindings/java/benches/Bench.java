@@ -18,37 +18,50 @@ import org.safetensors.TensorSpec;
 import org.safetensors.Writer;
 
 /**
- * What the Java binding costs, in the same units as bench.c beside it: opening and listing 100,000 tensors, one lookup
- * among them, and loading 1 GiB from the page cache. Medians.
+ * What the Java binding costs, in the same units as bench.c beside it: opening and listing 300 and 100,000 tensors,
+ * looking up each name once after opening (with strings of its own, and with whatever map is made on the way), the first
+ * lookup alone, lookups later on, and loading 1 GiB from the page cache. Medians.
  *
  * <pre>java -cp safetensors.jar Bench.java FOLDER [make]</pre>
  */
 public final class Bench {
-    private static final int ROUNDS = 15;
+    private static final int[] COUNTS = {300, 100_000};
     private static final int LOADS = 7;
-    private static final int TENSORS = 100_000;
     private static final int LARGE = 64 << 20;
 
     public static void main(String[] arguments) throws Exception {
-        Path many = Path.of(arguments[0], "many.safetensors");
         Path large = Path.of(arguments[0], "large.safetensors");
         if (arguments.length > 1) {
-            make(many, large);
+            for (int count : COUNTS) {
+                make(Path.of(arguments[0], count + ".safetensors"), count);
+            }
+            makeLarge(large);
             return;
         }
-        double open = openAndList(many);
-        double lookup = lookup(many);
-        double load = load(large);
-        System.out.printf(Locale.ROOT, "Java: open and list %6.1f ms, lookup %5.0f ns, load 1 GiB %6.1f ms%n", open / 1e6, lookup, load / 1e6);
+        for (int count : COUNTS) {
+            Path path = Path.of(arguments[0], count + ".safetensors");
+            double open = openAndList(path, count);
+            double[] lookups = lookups(path, count);
+            System.out.printf(Locale.ROOT, "Java: %6d tensors: open and list %8.3f ms, first lookup %8.1f us,"
+                    + " each name once %5.0f ns, again %5.0f ns%n", count, open / 1e6, lookups[0] / 1e3, lookups[1], lookups[2]);
+        }
+        System.out.printf(Locale.ROOT, "Java: load 1 GiB %6.1f ms%n", load(large) / 1e6);
     }
 
-    private static void make(Path many, Path large) throws Exception {
+    private static int rounds(int count) {
+        return count < 1000 ? 501 : 15;
+    }
+
+    private static void make(Path path, int count) {
         List<TensorSpec> specs = new ArrayList<>();
-        for (int i = 0; i < TENSORS; i++) {
+        for (int i = 0; i < count; i++) {
             specs.add(TensorSpec.of("model.layers." + i / 9 + ".mlp.experts." + i % 9 + ".down_proj.weight", Dtype.U8, 1, 1)
                     .data(ByteBuffer.allocateDirect(1)));
         }
-        Safetensors.save(many, specs);
+        Safetensors.save(path, specs, null, new SaveOptions().sync(false));
+    }
+
+    private static void makeLarge(Path large) {
         List<TensorSpec> parts = new ArrayList<>();
         for (int i = 0; i < 16; i++) {
             parts.add(TensorSpec.of("layer." + i, Dtype.BF16, LARGE / 2));
@@ -65,41 +78,56 @@ public final class Bench {
         }
     }
 
-    private static double openAndList(Path many) {
-        double[] took = new double[ROUNDS];
+    private static double openAndList(Path path, int count) {
+        double[] took = new double[rounds(count)];
         long bytes = 0;
-        for (int round = 0; round < ROUNDS; round++) {
+        for (int round = 0; round < took.length; round++) {
             long began = System.nanoTime();
-            try (Checkpoint checkpoint = Checkpoint.open(many)) {
+            try (Checkpoint checkpoint = Checkpoint.open(path)) {
                 for (Tensor tensor : checkpoint.tensors()) {
-                    bytes += tensor.size();
+                    bytes += tensor.size() + tensor.name().length() + tensor.rank();
                 }
             }
             took[round] = System.nanoTime() - began;
         }
-        check(bytes == (long) ROUNDS * TENSORS);
+        check(bytes > (long) took.length * count);
         return median(took);
     }
 
-    private static double lookup(Path many) {
-        try (Checkpoint checkpoint = Checkpoint.open(many)) {
-            List<String> names = new ArrayList<>();
+    /** The first lookup after opening; each name once, the first among them, per lookup; the same again. */
+    private static double[] lookups(Path path, int count) {
+        List<String> names = new ArrayList<>();
+        try (Checkpoint checkpoint = Checkpoint.open(path)) {
             checkpoint.tensors().forEach(tensor -> names.add(tensor.name()));
-            Collections.shuffle(names, new Random(2));
-            double[] took = new double[ROUNDS];
-            long bytes = 0;
-            for (int round = 0; round < ROUNDS; round++) {
-                // New strings each time, as one that has been looked up keeps its hash.
-                String[] fresh = names.stream().map(name -> new String(name.toCharArray())).toArray(String[]::new);
+        }
+        Collections.shuffle(names, new Random(2));
+        double[][] took = new double[3][rounds(count)];
+        long bytes = 0;
+        for (int round = 0; round < took[0].length; round++) {
+            try (Checkpoint checkpoint = Checkpoint.open(path)) {
+                String[] own = fresh(names);
                 long began = System.nanoTime();
-                for (String name : fresh) {
+                bytes += checkpoint.get(own[0]).size();
+                took[0][round] = System.nanoTime() - began;
+                for (int i = 1; i < count; i++) {
+                    bytes += checkpoint.get(own[i]).size();
+                }
+                took[1][round] = (System.nanoTime() - began) / (double) count;
+                own = fresh(names);
+                began = System.nanoTime();
+                for (String name : own) {
                     bytes += checkpoint.get(name).size();
                 }
-                took[round] = (System.nanoTime() - began) / (double) TENSORS;
+                took[2][round] = (System.nanoTime() - began) / (double) count;
             }
-            check(bytes == (long) ROUNDS * TENSORS);
-            return median(took);
         }
+        check(bytes == 2L * took[0].length * count);
+        return Arrays.stream(took).mapToDouble(Bench::median).toArray();
+    }
+
+    /** New strings, as one that has been looked up keeps its hash. */
+    private static String[] fresh(List<String> names) {
+        return names.stream().map(name -> new String(name.toCharArray())).toArray(String[]::new);
     }
 
     private static double load(Path large) {

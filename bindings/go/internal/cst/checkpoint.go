@@ -22,6 +22,8 @@ type OpenOptions struct {
 	Access, Prefetch                                  int32
 	Tolerate                                          uint32
 	MaxHeaderSize, MaxTensors, MaxRank, MaxNameLength uint64
+	Variant                                           string // of a folder; without NUL
+	MaxSetBytes                                       uint64
 }
 
 // The flags of OpenOptions.Tolerate.
@@ -40,6 +42,7 @@ func (o *OpenOptions) c() C.st_open_options {
 		max_tensors:     C.uint64_t(o.MaxTensors),
 		max_rank:        C.uint64_t(o.MaxRank),
 		max_name_length: C.uint64_t(o.MaxNameLength),
+		max_set_bytes:   C.uint64_t(o.MaxSetBytes),
 	}
 }
 
@@ -47,6 +50,8 @@ func (o *OpenOptions) c() C.st_open_options {
 func Open(path string, options *OpenOptions) (*Checkpoint, *Error) {
 	var e C.st_error
 	o := options.c()
+	o.variant = C.CString(options.Variant)
+	defer C.free(unsafe.Pointer(o.variant))
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	return opened(C.st_open_with(name, &o, &e), &e)

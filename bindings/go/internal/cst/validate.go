@@ -32,6 +32,8 @@ type Report func(Problem) bool
 func Validate(path string, options *OpenOptions, report Report) *Error {
 	var e C.st_error
 	o := options.c()
+	o.variant = C.CString(options.Variant)
+	defer C.free(unsafe.Pointer(o.variant))
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	handle := cgo.NewHandle(report)

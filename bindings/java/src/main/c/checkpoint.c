@@ -82,19 +82,38 @@ static st_status resolver_open(void *user_data, const char *name, st_io *out, st
 
 // ------------------------------------------------------------------------ open
 
-static st_open_options options_of(JNIEnv *env, jlongArray packed)
+// What OpenOptions.java packed, unpacked. The long[] stays pinned, or copied,
+// until opening_free: the variant points into it.
+typedef struct opening {
+    jlong *words;
+    st_open_options options;
+} opening;
+
+// False: an exception is pending.
+static bool opening_read(JNIEnv *env, opening *this, jlongArray packed)
 {
-    jlong from[7] = {0};
-    (*env)->GetLongArrayRegion(env, packed, 0, 7, from);
-    st_open_options options = ST_OPEN_OPTIONS_INIT;
-    options.access = (int32_t)from[0];
-    options.tolerate = (uint32_t)from[1];
-    options.prefetch = (int32_t)from[2];
-    options.max_header_size = (uint64_t)from[3];
-    options.max_tensors = (uint64_t)from[4];
-    options.max_rank = (uint64_t)from[5];
-    options.max_name_length = (uint64_t)from[6];
-    return options;
+    this->words = (*env)->GetLongArrayElements(env, packed, NULL);
+    if (this->words == NULL) {
+        return false;
+    }
+    words from = {this->words};
+    size_t length;
+    this->options = (st_open_options)ST_OPEN_OPTIONS_INIT;
+    this->options.access = (int32_t)next_word(&from);
+    this->options.tolerate = (uint32_t)next_word(&from);
+    this->options.prefetch = (int32_t)next_word(&from);
+    this->options.max_header_size = (uint64_t)next_word(&from);
+    this->options.max_tensors = (uint64_t)next_word(&from);
+    this->options.max_rank = (uint64_t)next_word(&from);
+    this->options.max_name_length = (uint64_t)next_word(&from);
+    this->options.max_set_bytes = (uint64_t)next_word(&from);
+    this->options.variant = next_text(&from, &length);
+    return true;
+}
+
+static void opening_free(JNIEnv *env, opening *this, jlongArray packed)
+{
+    (*env)->ReleaseLongArrayElements(env, packed, this->words, JNI_ABORT);
 }
 
 static jlong opened(JNIEnv *env, st_checkpoint *checkpoint, const st_error *error)
@@ -109,14 +128,19 @@ JNIEXPORT jlong JNICALL Java_org_safetensors_Native_open(JNIEnv *env, jclass cla
 {
     (void)class;
     st_error error;
-    st_open_options options = options_of(env, packed);
+    opening how;
+    st_checkpoint *checkpoint = NULL;
     char *text = text_of(env, path);
     if (text == NULL) {
         return 0;
     }
-    st_checkpoint *checkpoint = st_open_with(text, &options, &error);
+    if (opening_read(env, &how, packed)) {
+        checkpoint = st_open_with(text, &how.options, &error);
+        opening_free(env, &how, packed);
+        opened(env, checkpoint, &error);
+    }
     free(text);
-    return opened(env, checkpoint, &error);
+    return value_of(checkpoint);
 }
 
 JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openMemory(JNIEnv *env, jclass class, jlong address, jlong size,
@@ -124,8 +148,13 @@ JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openMemory(JNIEnv *env, jcla
 {
     (void)class;
     st_error error;
-    st_open_options options = options_of(env, packed);
-    return opened(env, st_open_memory(pointer_of(address), (size_t)size, &options, &error), &error);
+    opening how;
+    if (!opening_read(env, &how, packed)) {
+        return 0;
+    }
+    st_checkpoint *checkpoint = st_open_memory(pointer_of(address), (size_t)size, &how.options, &error);
+    opening_free(env, &how, packed);
+    return opened(env, checkpoint, &error);
 }
 
 JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openSource(JNIEnv *env, jclass class, jobject source,
@@ -134,11 +163,14 @@ JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openSource(JNIEnv *env, jcla
     (void)class;
     st_error error;
     st_io io = ST_IO_INIT;
-    st_open_options options = options_of(env, packed);
-    if (!io_of(env, source, &io)) {
+    opening how;
+    if (!opening_read(env, &how, packed)) {
         return 0;
     }
-    return opened(env, st_open_io(&io, &options, &error), &error);
+    bool good = io_of(env, source, &io);
+    st_checkpoint *checkpoint = good ? st_open_io(&io, &how.options, &error) : NULL;
+    opening_free(env, &how, packed);
+    return good ? opened(env, checkpoint, &error) : 0;
 }
 
 JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openResolved(JNIEnv *env, jclass class, jobject resolver,
@@ -150,14 +182,19 @@ JNIEXPORT jlong JNICALL Java_org_safetensors_Native_openResolved(JNIEnv *env, jc
     // Called on this thread and within this call only: the local reference does.
     through.open = resolver_open;
     through.user_data = resolver;
-    st_open_options options = options_of(env, packed);
+    opening how;
+    st_checkpoint *checkpoint = NULL;
     char *text = text_of(env, name);
     if (text == NULL) {
         return 0;
     }
-    st_checkpoint *checkpoint = st_open_resolved(&through, text, &options, &error);
+    if (opening_read(env, &how, packed)) {
+        checkpoint = st_open_resolved(&through, text, &how.options, &error);
+        opening_free(env, &how, packed);
+        opened(env, checkpoint, &error);
+    }
     free(text);
-    return opened(env, checkpoint, &error);
+    return value_of(checkpoint);
 }
 
 JNIEXPORT void JNICALL Java_org_safetensors_Native_retain(JNIEnv *env, jclass class, jlong checkpoint)
@@ -348,13 +385,17 @@ JNIEXPORT void JNICALL Java_org_safetensors_Native_validate(JNIEnv *env, jclass 
 {
     (void)class;
     st_error error;
-    st_open_options options = options_of(env, packed);
+    opening how;
     report to = {env, bridge_object};
+    st_status status = ST_OK;
     char *text = text_of(env, path);
     if (text == NULL) {
         return;
     }
-    st_status status = st_validate(text, &options, report_problem, &to, &error);
+    if (opening_read(env, &how, packed)) {
+        status = st_validate(text, &how.options, report_problem, &to, &error);
+        opening_free(env, &how, packed);
+    }
     free(text);
     if (status != ST_OK) {
         throw_error(env, &error);

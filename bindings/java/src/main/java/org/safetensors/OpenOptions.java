@@ -4,7 +4,8 @@ package org.safetensors;
 import java.util.Objects;
 
 /**
- * How to open. A new one is all defaults; each method changes it and returns it. Limits hold for each file by itself.
+ * How to open. A new one is all defaults; each method changes it and returns it. Limits hold for each file by itself, but for
+ * {@link #maxSetBytes}.
  */
 public final class OpenOptions {
     /** Reading ahead at opening. */
@@ -25,6 +26,8 @@ public final class OpenOptions {
     private long maxTensors;
     private long maxRank;
     private long maxNameLength;
+    private long maxSetBytes;
+    private byte[] variant = {};
 
     /** All defaults. */
     public OpenOptions() {}
@@ -120,13 +123,34 @@ public final class OpenOptions {
         return this;
     }
 
-    /** For the shim, in the order of {@code st_open_options}. */
+    /**
+     * Most bytes of headers and index of all files together.
+     *
+     * @param bytes their number; 0: 1,000,000,000
+     * @return this
+     */
+    public OpenOptions maxSetBytes(long bytes) {
+        maxSetBytes = Check.notNegative(bytes, "maxSetBytes");
+        return this;
+    }
+
+    /**
+     * Which files of a folder.
+     *
+     * @param variant as "fp16", for {@code model.fp16.safetensors}; empty: those of none
+     * @return this
+     */
+    public OpenOptions variant(String variant) {
+        this.variant = Text.utf8WithoutNul(variant, "variant");
+        return this;
+    }
+
+    /** For the shim, in the order of {@code st_open_options}, with the text at the end. */
     long[] packed() {
         int tolerate = (trailingBytes ? 1 : 0) | (unknownDtypes ? 2 : 0);
         // Without a limit is all that 64 bits can say, which a long can't.
         long headerSize = maxHeaderSize == Long.MAX_VALUE ? -1 : maxHeaderSize;
-        return new long[] {
-            access.number(), tolerate, prefetch.ordinal(), headerSize, maxTensors, maxRank, maxNameLength
-        };
+        return new Packer().put(access.number()).put(tolerate).put(prefetch.ordinal()).put(headerSize).put(maxTensors)
+                .put(maxRank).put(maxNameLength).put(maxSetBytes).put(variant).words();
     }
 }

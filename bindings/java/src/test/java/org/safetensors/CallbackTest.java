@@ -17,11 +17,14 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.concurrent.locks.LockSupport;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
@@ -134,6 +137,64 @@ class CallbackTest {
                 int most = asked.stream().mapToInt(n -> n).max().orElse(0);
                 assertTrue(most <= preferred && most > preferred / 2, preferred + ": " + asked);
             }
+        }
+    }
+
+    /** Nothing new is read once the thread is interrupted, although no callback of the load's is called meanwhile. */
+    @Test
+    void anInterruptEndsALoadWithTheReadsUnderWay() throws Exception {
+        CountDownLatch reading = new CountDownLatch(1);
+        CountDownLatch gate = new CountDownLatch(1);
+        AtomicBoolean open = new AtomicBoolean();
+        AtomicInteger late = new AtomicInteger();
+        ArraySource source = new ArraySource(FILE) {
+            @Override
+            public int readAt(long offset, ByteBuffer dst) {
+                if (open.get()) {
+                    if (gate.getCount() == 0) {
+                        late.incrementAndGet();
+                    }
+                    reading.countDown();
+                    boolean interrupted = false;
+                    while (gate.getCount() > 0) {
+                        interrupted |= Thread.interrupted();
+                        LockSupport.parkNanos(1_000_000);
+                    }
+                    if (interrupted) {
+                        Thread.currentThread().interrupt();
+                    }
+                }
+                return super.readAt(offset, dst);
+            }
+
+            @Override
+            public long preferredRead() {
+                return 64 << 10;
+            }
+        };
+        try (Checkpoint checkpoint = Checkpoint.open(source)) {
+            open.set(true);
+            AtomicReference<Throwable> thrown = new AtomicReference<>();
+            AtomicBoolean stays = new AtomicBoolean();
+            Thread loading = new Thread(() -> {
+                try {
+                    checkpoint.load(List.of(LoadItem.of(checkpoint.get("w"), ByteBuffer.allocateDirect(SIZE))),
+                            new LoadOptions().threads(2));
+                } catch (Throwable e) {
+                    thrown.set(e);
+                }
+                stays.set(Thread.currentThread().isInterrupted());
+            });
+            loading.start();
+            reading.await();
+            loading.interrupt();
+            // Seen within 20 ms, or later where the machine is busy.
+            Thread.sleep(1000);
+            gate.countDown();
+            loading.join();
+            assertEquals(Status.CANCELLED, ((SafetensorsException) thrown.get()).status());
+            assertTrue(stays.get());
+            assertEquals(0, late.get(), "reads begun");
         }
     }
 

@@ -79,6 +79,8 @@ class CorpusTest {
                 case "max_tensors" -> options.maxTensors(Long.parseLong(parts[1]));
                 case "max_rank" -> options.maxRank(Long.parseLong(parts[1]));
                 case "max_name_length" -> options.maxNameLength(Long.parseLong(parts[1]));
+                case "max_set_bytes" -> options.maxSetBytes(Long.parseLong(parts[1]));
+                case "variant" -> options.variant(parts[1]);
                 default -> throw new AssertionError("no such option: " + option);
             }
         }
