@@ -19,8 +19,8 @@ final class Scarce {
     /** Mappings of files, half of what a process may have. */
     static final Scarce MAPPINGS = new Scarce(Native.mappingLimit() / 2);
 
-    /** Native memory, as much as the JVM's own direct buffers may have by default. */
-    static final Scarce BYTES = new Scarce(Runtime.getRuntime().maxMemory());
+    /** Native memory, which has no end that could be known: of what is in use, half as much may come on top. */
+    static final Scarce BYTES = new Scarce(Runtime.getRuntime().maxMemory() / 4);
 
     private static final int ENOMEM = 12;
     private static final int ENFILE = 23;
@@ -57,7 +57,7 @@ final class Scarce {
     /** What is held now is in use, and no reason to collect again: half of the rest may come on top of it. */
     private void settle() {
         long now = held.get();
-        limit = now + Math.max((most - now) / 2, most / 32 + 1);
+        limit = now + (this == BYTES ? Math.max(most, now) / 2 : Math.max((most - now) / 2, most / 32 + 1));
     }
 
     /** Called before anything native is made. */
