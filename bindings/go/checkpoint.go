@@ -126,7 +126,7 @@ const (
 type OpenOptions struct {
 	Access                Access // of no effect on memory and readers
 	Prefetch              Prefetch
-	TolerateTrailingBytes bool // allow bytes behind the last tensor
+	TolerateTrailingBytes bool // allow bytes after the last tensor
 	TolerateUnknownDType  bool // keep tensors of unknown dtypes, as opaque bytes
 
 	// Variant is that of the files to open in a folder: "fp16" for

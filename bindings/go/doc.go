@@ -3,7 +3,7 @@
 // Package safetensors reads and writes safetensors checkpoints, through the C
 // library libsafetensors.
 //
-// A checkpoint is a .safetensors file, a sharded model behind its
+// A checkpoint is a .safetensors file, a sharded model with its
 // .safetensors.index.json, or a folder that holds either:
 //
 //	model, err := safetensors.Open("model.safetensors")

@@ -40,7 +40,7 @@ type LoadOptions struct {
 	IO           IO     // how files are read
 	StagingBytes uint64 // most memory for staging, at least 65536; 0: 16 MiB
 	DropCache    bool   // what was read through the page cache is dropped from it
-	// Progress is told how many bytes are in their destinations, and how many
+	// Progress hears how many bytes are in their destinations, and how many
 	// will be; a finished load has told done == total. It runs on the goroutine
 	// that called Load.
 	Progress func(done, total uint64)

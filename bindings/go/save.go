@@ -49,7 +49,7 @@ type SaveOptions struct {
 	Overwrite    Overwrite
 	// HeaderReserve: spare bytes in the header, for a later SetMetadata.
 	HeaderReserve uint64
-	// Progress is told how many of the tensors' bytes are written, and at the end
+	// Progress hears how many of the tensors' bytes are written, and at the end
 	// that all are. Not for NewWriter.
 	Progress func(done, total uint64)
 }

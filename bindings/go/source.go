@@ -14,7 +14,7 @@ import (
 	"github.com/libsafetensors/libsafetensors/bindings/go/internal/cst"
 )
 
-// A Source is a file that lies behind code of the caller's: HTTP, object
+// A Source is a file that is read by code of the caller's: HTTP, object
 // stores, asset packs.
 type Source struct {
 	// ReaderAt reads. It is called on goroutines of its own, several at once.

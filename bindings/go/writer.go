@@ -107,7 +107,7 @@ var (
 	_ io.WriterAt = (*TensorWriter)(nil)
 )
 
-// Write writes behind what the last Write wrote.
+// Write writes after what the last Write wrote.
 func (t *TensorWriter) Write(data []byte) (int, error) {
 	if err := t.writer.Write(t.tensor, t.offset, data); err != nil {
 		return 0, err

@@ -247,7 +247,7 @@ inline std::optional<Dtype> dtype_from_name(const std::string &name)
 // nothing and can't fail.
 class SAFETENSORS_EXPORTED Error : public std::exception {
 public:
-    // One of your own, for a callback to throw or return. Text behind the 503rd
+    // One of your own, for a callback to throw or return. Text after the 503rd
     // byte is cut off.
     explicit Error(Status code, std::string_view message, int os_errno = 0) noexcept
     {
@@ -1493,7 +1493,7 @@ private:
 // ==== Checkpoint ====
 
 // One opened set of named tensors: a file, an index with its shards, a folder,
-// memory, or what lies behind callbacks.
+// memory, or what is read through callbacks.
 class Checkpoint {
 public:
     Checkpoint() noexcept = default;

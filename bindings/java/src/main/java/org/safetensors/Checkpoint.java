@@ -14,7 +14,7 @@ import java.util.Optional;
 import java.util.function.Supplier;
 
 /**
- * One opened set of named tensors: a single {@code .safetensors} file, a sharded model behind its
+ * One opened set of named tensors: a single {@code .safetensors} file, a sharded model with its
  * {@code .safetensors.index.json}, or a folder that holds either. Everything that a header says has been checked when
  * {@code open} returns.
  *
@@ -131,7 +131,7 @@ public final class Checkpoint implements AutoCloseable {
     }
 
     /**
-     * Opens one file behind a source, with all defaults.
+     * Opens one file through a source, with all defaults.
      *
      * @param source its bytes; closed by the library, also if this throws
      * @return the checkpoint, to be closed
@@ -141,7 +141,7 @@ public final class Checkpoint implements AutoCloseable {
     }
 
     /**
-     * Opens one file behind a source.
+     * Opens one file through a source.
      *
      * @param source its bytes; closed by the library, also if this throws
      * @param options how; {@link OpenOptions#access} is of no effect
@@ -156,7 +156,7 @@ public final class Checkpoint implements AutoCloseable {
     }
 
     /**
-     * Opens a file, or an index with its shards, behind sources, with all defaults.
+     * Opens a file, or an index with its shards, through sources, with all defaults.
      *
      * @param resolver finds them
      * @param name the file, or the index: a name that ends in {@code .index.json}
@@ -167,7 +167,7 @@ public final class Checkpoint implements AutoCloseable {
     }
 
     /**
-     * Opens a file, or an index with its shards, behind sources. Shards' headers are read concurrently.
+     * Opens a file, or an index with its shards, through sources. Shards' headers are read concurrently.
      *
      * @param resolver finds them
      * @param name the file, or the index: a name that ends in {@code .index.json}
@@ -372,7 +372,7 @@ public final class Checkpoint implements AutoCloseable {
         return use(() -> {}, 0, call);
     }
 
-    /** The same for a call that reads so many bytes. */
+    /** The same for a call that reads that many bytes. */
     <T> T use(long bytes, Call<T> call) {
         return use(() -> {}, bytes, call);
     }

@@ -73,7 +73,7 @@ public final class LoadOptions {
     }
 
     /**
-     * Who is told how far it has come, on the thread that called {@code load}.
+     * Who hears how far it has come, on the thread that called {@code load}.
      *
      * @param progress who; null: nobody
      * @return this

@@ -47,7 +47,7 @@ final class Native {
     /** Ranges are flat: start, stop, step of each. */
     static native void readSlice(long checkpoint, int tensor, long[] ranges, long address, long size);
 
-    /** The shape, and behind it the size in bytes. */
+    /** The shape, and after it the size in bytes. */
     static native long[] sliceShape(long checkpoint, int tensor, long[] ranges);
 
     /** Items and options are as LoadItem and LoadOptions pack them. */

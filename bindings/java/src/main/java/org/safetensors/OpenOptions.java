@@ -58,7 +58,7 @@ public final class OpenOptions {
     }
 
     /**
-     * Whether bytes behind the last tensor are allowed.
+     * Whether bytes after the last tensor are allowed.
      *
      * @param tolerate true: they are
      * @return this

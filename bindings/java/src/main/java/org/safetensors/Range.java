@@ -8,7 +8,7 @@ package org.safetensors;
  * stop; start equal to stop picks nothing. What breaks that is refused when the range is used.
  *
  * @param start first element; negative: from the end
- * @param stop the element behind the last; negative: from the end; {@link #END}: the end
+ * @param stop the element after the last; negative: from the end; {@link #END}: the end
  * @param step distance from one to the next, at least 1
  */
 public record Range(long start, long stop, long step) {
@@ -22,7 +22,7 @@ public record Range(long start, long stop, long step) {
      * A range with the step 1.
      *
      * @param start first element
-     * @param stop the element behind the last
+     * @param stop the element after the last
      * @return the range
      */
     public static Range of(long start, long stop) {
@@ -33,7 +33,7 @@ public record Range(long start, long stop, long step) {
      * A range with a step.
      *
      * @param start first element
-     * @param stop the element behind the last
+     * @param stop the element after the last
      * @param step distance from one to the next
      * @return the range
      */

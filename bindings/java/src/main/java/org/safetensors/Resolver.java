@@ -3,7 +3,7 @@ package org.safetensors;
 
 import java.io.IOException;
 
-/** Finds the files of a sharded checkpoint that lies behind {@link Source}s. */
+/** Finds the files of a sharded checkpoint that is read through {@link Source}s. */
 @FunctionalInterface
 public interface Resolver {
     /**

@@ -92,7 +92,7 @@ public final class SaveOptions {
     }
 
     /**
-     * Who is told how far it has come; maybe on another thread, one at a time. Not for {@link Writer}.
+     * Who hears how far it has come; maybe on another thread, one at a time. Not for {@link Writer}.
      *
      * @param progress who; null: nobody
      * @return this
