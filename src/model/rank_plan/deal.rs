@@ -59,8 +59,8 @@ pub(super) struct Deal<'p> {
     values: Values<'p>,
     /// One for each axis of the plan.
     ranks: Vec<Rank>,
-    /// Names and sizes of axes that are not the plan's too.
-    sizes: Map<&'p str, u64>,
+    /// Rules whose `unless` holds: they leave tensors whole.
+    off: Vec<bool>,
     shown: Shown,
     states: Vec<State>,
     groups: Vec<Groups>,
@@ -97,7 +97,9 @@ impl<'p> Deal<'p> {
                 None => {}
             }
         }
-        let mut values = Values::new(&plan.symbols, sizes.clone());
+        let many = |axis: &str| sizes.get(axis).is_some_and(|size| *size > 1);
+        let off = plan.rules.rules.iter().map(|rule| rule.unless.as_deref().is_some_and(many)).collect();
+        let mut values = Values::new(&plan.symbols, sizes);
         let shown = Shown::new(&plan.rules, &plan.names, listing, &mut values)?;
         Ok(Self {
             plan,
@@ -106,7 +108,7 @@ impl<'p> Deal<'p> {
             names: &plan.names,
             values,
             ranks,
-            sizes: sizes.into_iter().collect(),
+            off,
             shown,
             states: vec![State::default(); plan.rules.rules.len()],
             groups: Vec::new(),
@@ -134,13 +136,9 @@ impl<'p> Deal<'p> {
         Ok(self.parts)
     }
 
-    fn size_of(&self, axis: &str) -> u64 {
-        self.sizes.get(axis).copied().unwrap_or(1)
-    }
-
-    /// A rule whose `unless` holds leaves tensors whole.
-    fn is_off(&self, rule: &Rule) -> bool {
-        rule.unless.as_ref().is_some_and(|axis| self.size_of(axis) > 1)
+    /// Whether a rule leaves tensors whole, whatever it does else.
+    fn is_off(&self, rule: usize) -> bool {
+        self.off.get(rule).copied().unwrap_or(false)
     }
 
     /// Rules that are considered must match something.
@@ -151,7 +149,7 @@ impl<'p> Deal<'p> {
                 continue;
             }
             let used = match &rule.action {
-                Action::Pick(pick) if !self.is_off(rule) => match (&pick.of, touched.numbers) {
+                Action::Pick(pick) if !self.is_off(number) => match (&pick.of, touched.numbers) {
                     (_, None) => false,
                     (None, Some(_)) => true,
                     (Some(of), Some((least, _))) => {
@@ -192,10 +190,9 @@ impl<'p> Deal<'p> {
 
     /// Whether a candidate, which matches by its pattern, matches.
     fn is_match(&self, logical: usize, candidate: super::listing::Candidate) -> bool {
-        let Some(rule) = self.rules.rules.get(candidate.rule) else { return false };
         let absent = self.names.touched.get(candidate.rule).is_some_and(|touched| touched.absent);
         let below = self.states.get(candidate.rule).and_then(|state| state.below).unwrap_or(NO_NUMBER);
-        !absent && (self.is_off(rule) || candidate.slot.is_none_or(|slot| self.names.number(logical, slot) < below))
+        !absent && (self.is_off(candidate.rule) || candidate.slot.is_none_or(|slot| self.names.number(logical, slot) < below))
     }
 
     fn groups_of(&self, set: &Set) -> Groups {
@@ -239,9 +236,9 @@ impl<'p> Deal<'p> {
             }
         }
         let rules = &self.rules.rules;
-        let nowhere = |rule: &usize| {
-            let rule = rules.get(*rule)?;
-            matches!(&rule.action, Action::On(ranks) if ranks.is_empty() && !self.is_off(rule)).then_some(())
+        let nowhere = |number: &usize| {
+            let rule = rules.get(*number)?;
+            matches!(&rule.action, Action::On(ranks) if ranks.is_empty() && !self.is_off(*number)).then_some(())
         };
         if room.chosen.iter().filter_map(|(_, rule)| rule.as_ref()).any(|rule| nowhere(rule).is_some()) {
             return Ok(());
@@ -282,7 +279,7 @@ impl<'p> Deal<'p> {
     ) -> Result<bool> {
         let Some(rule) = self.rules.rules.get(number) else { return Ok(true) };
         let rank = self.ranks.get(axis).copied().unwrap_or(Rank { rank: 0, size: 1 });
-        if self.is_off(rule) {
+        if self.is_off(number) {
             return Ok(true);
         }
         match &rule.action {

@@ -181,19 +181,29 @@ impl Names {
         for set in &found.sets {
             self.sets.push(self::Set::new(set, &owners, rules, &mut self.touched));
         }
+        let mut stars = Vec::with_capacity(patterns.len());
+        for (pattern, owner) in patterns.iter().zip(&owners) {
+            let rule = match owner {
+                Owner::Rule(rule) => rules.get(*rule),
+                Owner::Absent(_) => None,
+            };
+            stars.push(match rule.map(|rule| &rule.action) {
+                Some(Action::Pick(pick)) => pattern.star(pick.star),
+                _ => None,
+            });
+        }
+        let mut dots = Vec::new();
         self.first_number = memory::vec_with_capacity(logical.len(), "numbers in names")?;
         for (logical, set) in logical.iter().zip(&found.of_name) {
             self.first_number.push(self.numbers.len());
             let Some(set) = self.sets.get(*set).filter(|set| !set.slots.is_empty()) else { continue };
             memory::reserve(&mut self.numbers, set.slots.len(), "numbers in names")?;
             let start = self.numbers.len();
+            let name = logical.name(named);
+            dots.clear();
+            dots.extend(name.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at));
             for pattern in &set.slots {
-                let Some(Owner::Rule(rule)) = owners.get(*pattern) else { continue };
-                let star = match rules.get(*rule).map(|rule| &rule.action) {
-                    Some(Action::Pick(pick)) => pick.star,
-                    _ => 0,
-                };
-                let text = patterns.get(*pattern).and_then(|pattern| pattern.star(star, logical.name(named)));
+                let text = stars.get(*pattern).and_then(|star| star.as_ref()?.text(name, &dots));
                 self.numbers.push(text.and_then(number).unwrap_or(NO_NUMBER));
             }
             let mut last = None;

@@ -214,7 +214,11 @@ pub(super) fn matches<'n>(tree: &Tree, names: impl ExactSizeIterator<Item = &'n 
 /// How many whole parts two names begin with in common, and the bytes of those
 /// with their dots. The last part of a name has no dot and is not counted.
 fn shared_parts(one: &[u8], other: &[u8]) -> Shared {
-    let same = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+    // By eights as far as they go, then one by one.
+    let eights = one.chunks_exact(8).zip(other.chunks_exact(8)).take_while(|(a, b)| a == b).count();
+    let at = eights.saturating_mul(8);
+    let (rest, other) = (one.get(at..).unwrap_or_default(), other.get(at..).unwrap_or_default());
+    let same = at.saturating_add(rest.iter().zip(other).take_while(|(a, b)| a == b).count());
     let same = one.get(..same).unwrap_or_default();
     let parts = same.iter().filter(|byte| **byte == b'.').count();
     let bytes = same.iter().rposition(|byte| *byte == b'.').map_or(0, |dot| dot.saturating_add(1));

@@ -65,64 +65,92 @@ impl Pattern {
         self.parts.contains(&Part::Rest)
     }
 
-    /// The text that the star of this number (from 1) stands for in a name that matches.
-    pub(super) fn star<'n>(&self, number: usize, name: &'n [u8]) -> Option<&'n [u8]> {
-        let mut left = number;
-        let mut found = None;
-        for (at, part) in self.parts.iter().enumerate() {
-            if let Part::Star { before, after } = part {
-                left = left.checked_sub(1)?;
-                if left == 0 {
-                    found = Some((at, before, after));
-                    break;
-                }
-            }
-        }
-        let (at, before, after) = found?;
+    /// Where the star of this number (from 1) is.
+    pub(super) fn star(&self, number: usize) -> Option<Star<'_>> {
+        let stars = self.parts.iter().enumerate().filter_map(|(at, part)| match part {
+            Part::Star { before, after } => Some((at, before.as_bytes(), after.as_bytes())),
+            _ => None,
+        });
+        let (at, before, after) = stars.skip(number.checked_sub(1)?).next()?;
         let rest = self.parts.iter().position(|part| *part == Part::Rest);
-        let part = match rest {
-            Some(rest) if rest < at => {
-                let from_end = self.parts.len().checked_sub(at)?.checked_sub(1)?;
-                name.rsplit(|byte| *byte == b'.').nth(from_end)?
-            }
-            _ => name.split(|byte| *byte == b'.').nth(at)?,
-        };
-        part.strip_prefix(before.as_bytes())?.strip_suffix(after.as_bytes())
+        let from_end = rest.is_some_and(|rest| rest < at).then(|| self.parts.len().saturating_sub(at));
+        Some(Star { at, from_end, before, after })
     }
 
     /// The name that this pattern gives with the texts of `from`'s `*` and `**`
     /// in a name that matches that.
     pub(super) fn rename(&self, from: &Self, name: &[u8]) -> Option<Vec<u8>> {
-        let given: Vec<&[u8]> = name.split(|byte| *byte == b'.').collect();
-        // The `**` of a pattern takes what the other parts leave.
-        let rest = given.len().checked_sub(from.parts.len().checked_sub(usize::from(from.has_rest()))?)?;
         let mut stars = Vec::new();
-        let mut taken: &[&[u8]] = &[];
-        let mut left = given.as_slice();
+        let mut taken = None;
+        let count = name.split(|byte| *byte == b'.').count();
+        // The `**` of a pattern takes what the other parts leave.
+        let rest = count.checked_sub(from.parts.len().checked_sub(usize::from(from.has_rest()))?)?;
+        let mut left = Some(name);
         for part in &from.parts {
-            let (these, after) = left.split_at_checked(if *part == Part::Rest { rest } else { 1 })?;
-            left = after;
             match part {
-                Part::Text(_) => {}
-                Part::Rest => taken = these,
+                Part::Text(_) => left = split_parts(left?, 1)?.1,
+                Part::Rest if rest == 0 => {}
+                Part::Rest => (taken, left) = split_parts(left?, rest).map(|(text, left)| (Some(text), left))?,
                 Part::Star { before, after } => {
-                    let text = these.first()?.strip_prefix(before.as_bytes())?;
-                    stars.push(text.strip_suffix(after.as_bytes())?);
+                    let (text, after_it) = split_parts(left?, 1)?;
+                    left = after_it;
+                    stars.push(text.strip_prefix(before.as_bytes())?.strip_suffix(after.as_bytes())?);
                 }
             }
         }
         let mut stars = stars.into_iter();
-        let mut out: Vec<Vec<u8>> = Vec::new();
+        let mut out = Vec::with_capacity(name.len().saturating_add(8));
+        let mut dot: &[u8] = b"";
         for part in &self.parts {
+            if *part == Part::Rest && taken.is_none() {
+                continue;
+            }
+            out.extend_from_slice(dot);
+            dot = b".";
             match part {
-                Part::Text(text) => out.push(text.as_bytes().to_vec()),
-                Part::Rest => out.extend(taken.iter().map(|text| text.to_vec())),
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Rest => out.extend_from_slice(taken?),
                 Part::Star { before, after } => {
-                    out.push([before.as_bytes(), stars.next()?, after.as_bytes()].concat());
+                    [before.as_bytes(), stars.next()?, after.as_bytes()].iter().for_each(|t| out.extend_from_slice(t));
                 }
             }
         }
-        Some(out.join(&b'.'))
+        Some(out)
+    }
+}
+
+/// Where the text that a star stands for is in a name that matches.
+pub(super) struct Star<'p> {
+    /// In which part, from the front.
+    at: usize,
+    /// From the end, from 1, where a `**` comes before it.
+    from_end: Option<usize>,
+    before: &'p [u8],
+    after: &'p [u8],
+}
+
+impl Star<'_> {
+    /// The text, in a name with its dots at these places.
+    pub(super) fn text<'n>(&self, name: &'n [u8], dots: &[usize]) -> Option<&'n [u8]> {
+        let at = match self.from_end {
+            None => self.at,
+            Some(from_end) => dots.len().checked_add(1)?.checked_sub(from_end)?,
+        };
+        let start = match at.checked_sub(1) {
+            None => 0,
+            Some(before) => dots.get(before)?.checked_add(1)?,
+        };
+        let part = name.get(start..dots.get(at).copied().unwrap_or(name.len()))?;
+        part.strip_prefix(self.before)?.strip_suffix(self.after)
+    }
+}
+
+/// The first parts of a name, and what comes after the next dot.
+fn split_parts(name: &[u8], parts: usize) -> Option<(&[u8], Option<&[u8]>)> {
+    let mut dots = name.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
+    match dots.nth(parts.checked_sub(1)?) {
+        None => Some((name, None)),
+        Some(dot) => Some((name.get(..dot)?, Some(name.get(dot.checked_add(1)?..)?))),
     }
 }
 

@@ -2,7 +2,7 @@
 //! Stored tensors and the logical ones they show, for given sizes of axes.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::expression::LARGEST;
 use super::fault::Fault;
@@ -10,6 +10,7 @@ use super::listing::{Listing, Logical, Names};
 use super::pieces::Scale;
 use super::rule::{How, Rules};
 use super::values::Values;
+use crate::base::memory;
 use crate::error::{quoted, Result};
 
 /// What a stored dimension shows: a logical one, at a scale.
@@ -34,7 +35,7 @@ pub(super) struct Shown {
     /// One for each entry; none where the entry is not used.
     entries: Vec<Option<Vec<Option<Shows>>>>,
     /// Of logical tensors that an entry names.
-    sizes: HashMap<usize, BTreeMap<u64, Told>>,
+    sizes: Vec<Option<BTreeMap<u64, Told>>>,
 }
 
 impl Shown {
@@ -49,12 +50,16 @@ impl Shown {
             return Ok(this);
         }
         this.entries.resize_with(rules.stored.len(), || None);
+        this.sizes = memory::vec_with_capacity(names.logical.len(), "logical tensors")?;
+        this.sizes.resize_with(names.logical.len(), || None);
         for (place, (number, entry)) in names.order.iter().zip(&names.entries).enumerate() {
             let Some(entry) = *entry else { continue };
             this.check_entry(entry, listing.tensor(*number).shape.len(), rules, values, &|| {
                 label(names, listing, place)
             })?;
-            this.sizes.entry(names.logical_of(place)).or_default();
+            if let Some(sizes) = this.sizes.get_mut(names.logical_of(place)) {
+                sizes.get_or_insert_default();
+            }
         }
         for place in 0..names.order.len() {
             this.tell_sizes(place, names, listing, rules)?;
@@ -116,7 +121,7 @@ impl Shown {
     fn tell_sizes(&mut self, place: usize, names: &Names, listing: &dyn Listing, rules: &Rules) -> Result<()> {
         let logical = names.logical_of(place);
         let Some(tensor) = names.order.get(place).map(|number| listing.tensor(*number)) else { return Ok(()) };
-        let Some(mut sizes) = self.sizes.remove(&logical) else { return Ok(()) };
+        let Some(mut sizes) = self.sizes.get_mut(logical).and_then(Option::take) else { return Ok(()) };
         for (dim, stored) in tensor.shape.iter().enumerate() {
             let Some(Shows { dim: shown, scale }) = self.shows(place, dim, names) else { continue };
             if scale.how != How::Pack {
@@ -138,13 +143,15 @@ impl Shown {
                 )));
             }
         }
-        self.sizes.insert(logical, sizes);
+        if let Some(slot) = self.sizes.get_mut(logical) {
+            *slot = Some(sizes);
+        }
         Ok(())
     }
 
     /// Whether blocks are as many as the logical size needs.
     fn check_blocks(&self, place: usize, names: &Names, listing: &dyn Listing, rules: &Rules) -> Result<()> {
-        let Some(sizes) = self.sizes.get(&names.logical_of(place)) else { return Ok(()) };
+        let Some(Some(sizes)) = self.sizes.get(names.logical_of(place)) else { return Ok(()) };
         let Some(tensor) = names.order.get(place).map(|number| listing.tensor(*number)) else { return Ok(()) };
         for (dim, stored) in tensor.shape.iter().enumerate() {
             let Some(Shows { dim: shown, scale }) = self.shows(place, dim, names) else { continue };
@@ -166,9 +173,9 @@ impl Shown {
 
     /// The size of a logical dimension, if anything tells it.
     pub(super) fn size(&self, place: usize, dim: u64, names: &Names, shape: &[i64]) -> Option<u64> {
-        let size = match self.sizes.get(&names.logical_of(place)) {
-            Some(sizes) => sizes.get(&dim)?.size,
-            None => *shape.get(usize::try_from(dim).ok()?)?,
+        let size = match self.sizes.get(names.logical_of(place)) {
+            Some(Some(sizes)) => sizes.get(&dim)?.size,
+            _ => *shape.get(usize::try_from(dim).ok()?)?,
         };
         u64::try_from(size).ok()
     }

@@ -3,5 +3,6 @@
 
 mod cases;
 mod checkpoint;
+mod errors;
 mod plan;
 mod sha256;
