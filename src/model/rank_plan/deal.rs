@@ -192,7 +192,9 @@ impl<'p> Deal<'p> {
     fn is_match(&self, logical: usize, candidate: super::listing::Candidate) -> bool {
         let absent = self.names.touched.get(candidate.rule).is_some_and(|touched| touched.absent);
         let below = self.states.get(candidate.rule).and_then(|state| state.below).unwrap_or(NO_NUMBER);
-        !absent && (self.is_off(candidate.rule) || candidate.slot.is_none_or(|slot| self.names.number(logical, slot) < below))
+        !absent
+            && (self.is_off(candidate.rule)
+                || candidate.slot.is_none_or(|slot| self.names.number(logical, slot) < below))
     }
 
     fn groups_of(&self, set: &Set) -> Groups {

@@ -103,7 +103,8 @@ fn every_error_names_its_facts() {
     let counts = r#""cut": 0, "split": {"counts": [5, 6]}"#;
     rule(TP2, &format!(r#"{weight}, {counts}"#), &["SPLIT", "a.weight", "11", "12"]);
     rule(TP5, &format!(r#"{weight}, {counts}"#), &["SPLIT", "a.weight", "2 counts", "5 ranks"]);
-    for (lists, fact) in [("[[0, 1], [2, 3, 9]]", "9"), ("[[0, 1, 0], [2, 3]]", "0 twice"), ("[[0, 1], [3]]", "2 of 4")] {
+    for (lists, fact) in [("[[0, 1], [2, 3, 9]]", "9"), ("[[0, 1, 0], [2, 3]]", "0 twice"), ("[[0, 1], [3]]", "2 of 4")]
+    {
         let lists = format!(r#""cut": 1, "split": {{"lists": {lists}}}"#);
         rule(TP2, &format!("{weight}, {lists}"), &["SPLIT", "a.weight", fact, "4 units"]);
     }
@@ -116,7 +117,9 @@ fn every_error_names_its_facts() {
     bench.fails(&format!(r#"{weight}, "stored": [{codes}]"#), &[("tp", 3, 4)], &["PACKED", "q.codes", "12", "8"]);
     let three = r#"{"match": "q.codes", "as": "q.weight", "dims": [null, null, {"dim": 1}]}"#;
     bench.fails(&format!(r#"{weight}, "stored": [{three}]"#), TP2, &["STORED", "stored 0", "q.codes", "2", "3"]);
-    let scales = |how: &str| format!(r#"{{"match": "q.scales", "as": "q.weight", "dims": [{{"dim": 0}}, {{"dim": 1, {how}}}]}}"#);
+    let scales = |how: &str| {
+        format!(r#"{{"match": "q.scales", "as": "q.weight", "dims": [{{"dim": 0}}, {{"dim": 1, {how}}}]}}"#)
+    };
     let both = |how: &str| format!(r#"{weight}, "stored": [{codes}, {}]"#, scales(how));
     bench.fails(&both(r#""pack": 8"#), TP2, &["STORED", "q.scales", "q.weight", "dimension 1", "24", "48"]);
     bench.fails(&both(r#""block": 32"#), TP2, &["STORED", "q.scales", "q.weight", "dimension 1", "3", "48", "2"]);
@@ -129,9 +132,11 @@ fn every_error_names_its_facts() {
     let strict = r#""strict": ["tp"], "rules": [{"match": "a.*", "axis": "tp", "whole": true}]"#;
     bench.fails(strict, &[], &["UNMATCHED", "m.0.w", "\"tp\""]);
     let circle = r#""symbols": {"x": "2 * y", "y": "z", "z": "x"}"#;
-    bench.fails(&format!(r#"{circle}, {}"#, r#""rules": [{"match": "m.*.w", "axis": "tp", "cut": 0, "unit": "x"}]"#), TP2, &[
-        "SYMBOL", "circle", "x", "rule 0",
-    ]);
+    bench.fails(
+        &format!(r#"{circle}, {}"#, r#""rules": [{"match": "m.*.w", "axis": "tp", "cut": 0, "unit": "x"}]"#),
+        TP2,
+        &["SYMBOL", "circle", "x", "rule 0"],
+    );
 }
 
 #[test]
@@ -216,9 +221,15 @@ fn sizes_that_no_machine_has_take_no_time() {
         assert!(ask(r#""cut": 0"#, size).unwrap_err().message.starts_with("INDIVISIBLE: "));
     }
     for rule in [r#""cut": 0, "split": "robin""#, r#""cut": 0, "segments": 4611686018427387903"#] {
-        assert_eq!(ask(rule, 2).unwrap_err().status(), if rule.contains("robin") { "ST_ERROR_UNSUPPORTED" } else { "ST_ERROR_PLAN" });
+        assert_eq!(
+            ask(rule, 2).unwrap_err().status(),
+            if rule.contains("robin") { "ST_ERROR_UNSUPPORTED" } else { "ST_ERROR_PLAN" }
+        );
     }
-    assert_eq!(ask(r#""cut": 0, "split": "ceil", "segments": 4611686018427387903"#, 2).unwrap_err().status(), "ST_ERROR_UNSUPPORTED");
+    assert_eq!(
+        ask(r#""cut": 0, "split": "ceil", "segments": 4611686018427387903"#, 2).unwrap_err().status(),
+        "ST_ERROR_UNSUPPORTED"
+    );
     let parts = ask(r#""cut": 1, "segments": 4611686018427387903"#, 2).unwrap();
     assert_eq!((parts[1].size, parts[1].pieces[1].as_ref()), (0, None));
 }

@@ -5,4 +5,5 @@ mod cases;
 mod checkpoint;
 mod errors;
 mod plan;
+mod reads;
 mod sha256;

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::{ptr, slice};
 
 use safetensors::ffi::{
-    st_axis, st_checkpoint, st_free, st_open, st_rank_plan, st_rank_plan_builtin, st_rank_plan_free, st_rank_plan_open,
-    st_rank_plan_options, st_rank_plan_parts, st_symbol, st_text,
+    st_axis, st_checkpoint, st_free, st_load, st_load_item, st_open, st_open_io, st_rank_plan, st_rank_plan_builtin,
+    st_rank_plan_free, st_rank_plan_open, st_rank_plan_options, st_rank_plan_parts, st_symbol, st_text,
 };
 use safetensors::part::{st_interval, st_part};
 
+use crate::support::callbacks::Reader;
 use crate::support::handle::{ErrorSlot, Failure};
 
 /// What a plan is made with.
@@ -38,6 +39,36 @@ impl Opened {
         let opened = unsafe { st_open(path.as_ptr(), error.as_mut()) };
         assert!(!opened.is_null(), "{:?}", error.failure());
         Self(opened)
+    }
+
+    /// A file whose reads are counted.
+    pub(crate) fn reader(reader: &Reader) -> Self {
+        let mut error = ErrorSlot::default();
+        let opened = unsafe { st_open_io(&raw const *Box::leak(Box::new(reader.io())), ptr::null(), error.as_mut()) };
+        assert!(!opened.is_null(), "{:?}", error.failure());
+        Self(opened)
+    }
+}
+
+/// Loads the parts of a rank.
+pub(crate) fn load(checkpoint: &Opened, parts: &[st_part]) -> Result<Vec<Vec<u8>>, Failure> {
+    load_records(checkpoint, &parts.iter().collect::<Vec<_>>())
+}
+
+/// Loads parts together. What is not written stays 0xAA.
+pub(crate) fn load_records(checkpoint: &Opened, parts: &[&st_part]) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut results: Vec<Vec<u8>> = parts.iter().map(|part| vec![0xAA; part.size as usize]).collect();
+    let item = |(part, result): (&&st_part, &mut Vec<u8>)| {
+        // SAFETY: zero is a value of every field.
+        let zero: st_load_item = unsafe { std::mem::zeroed() };
+        st_load_item { part: *part, dst: result.as_mut_ptr().cast(), dst_size: result.len(), ..zero }
+    };
+    let items: Vec<_> = parts.iter().zip(&mut results).map(item).collect();
+    let mut error = ErrorSlot::default();
+    let status = unsafe { st_load(checkpoint.0, items.as_ptr(), items.len(), ptr::null(), error.as_mut()) };
+    match status {
+        0 => Ok(results),
+        _ => Err(error.failure()),
     }
 }
 
@@ -122,7 +153,7 @@ impl Drop for Plan {
 }
 
 impl Part {
-    fn new(part: &st_part) -> Self {
+    pub(crate) fn new(part: &st_part) -> Self {
         assert!(part.group.is_null() && part.reserved == [0; 4]);
         unsafe {
             let shape = slice::from_raw_parts(part.shape, part.rank);
