@@ -6,10 +6,8 @@
 //! Rust face is what the C functions, the tests and the benches stand on; it
 //! may change in any release.
 //!
-//! Bytes flow one way, and the modules stand in that order: `source` → `format`
-//! → `checkpoint` → `load` (with `convert`) → `ffi`; and for writing tensors →
-//! layout → file within `writer`. All stand on `base` and on the words that the
-//! files beside this one define.
+//! Bytes flow one way through the modules; CONTRIBUTING.md draws it, and
+//! `tests/house.rs` holds it.
 
 pub mod dtype;
 pub mod error;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reading single tensors of a checkpoint, by name or by record.
 
+#![forbid(unsafe_code)]
+
 use super::host::Host;
 use super::plan::WINDOW;
 use super::reader::TWO_BLOCKS;

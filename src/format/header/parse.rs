@@ -5,6 +5,8 @@
 //! reported, wherever in the text it is. A fault of the JSON ends the pass; what
 //! breaks a later rule waits in `pending` until the text is known to be JSON.
 
+#![forbid(unsafe_code)]
+
 use crate::base::memory::{self, Filler, ShapeArena};
 use crate::base::sort;
 use crate::dtype::Dtype;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Codes to values: a row's codes, group by group. What `scalar` says is what
 //! every path must say.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 use super::codes;
 use super::parameters::Runs;

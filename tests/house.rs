@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The plan of the house, as CONTRIBUTING.md draws it: a file uses its own room
+//! and earlier ones, and unsafe code is where it is expected.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms from upstream to downstream. A file beside lib.rs is a word, a room of its own.
+const ROOMS: &[&str] = &[
+    "error",
+    "dtype",
+    "options",
+    "record",
+    "group",
+    "part",
+    "base",
+    "convert",
+    "source",
+    "format",
+    "checkpoint",
+    "load",
+    "model",
+    "writer",
+    "ffi",
+];
+
+/// What may have unsafe code, a file or a folder, and for what.
+const UNSAFE: &[(&str, &str)] = &[
+    ("base/memory.rs", "blocks that are pages, huge pages"),
+    ("base/parallel.rs", "threads with small stacks"),
+    ("record.rs", "records with pointers, as C sees them"),
+    ("part.rs", "records with pointers"),
+    ("group.rs", "records with pointers"),
+    ("source/direct.rs", "reads past the page cache"),
+    ("source/file.rs", "mapping"),
+    ("source/filesystem.rs", "statfs"),
+    ("source/share.rs", "descriptors of others"),
+    ("format/lookup.rs", "names by address"),
+    ("checkpoint/loaded.rs", "bytes that records point to"),
+    ("checkpoint/mod.rs", "records whose data comes later"),
+    ("convert/level.rs", "which kernels this processor has"),
+    ("convert/scalar.rs", "memory that is not written yet"),
+    ("convert/x86.rs", "SIMD"),
+    ("load/target.rs", "the caller's memory, from several threads"),
+    ("model/groups/decode/x86.rs", "SIMD"),
+    ("model/groups/record.rs", "records with pointers"),
+    ("writer/system.rs", "system calls that std does not have"),
+    ("ffi", "C"),
+];
+
+/// The files of the library, by their path below src.
+fn files() -> BTreeMap<PathBuf, String> {
+    fn walk(folder: &Path, root: &Path, found: &mut BTreeMap<PathBuf, String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, root, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.insert(path.strip_prefix(root).unwrap().to_owned(), fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let (root, mut found) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), BTreeMap::new());
+    walk(&root, &root, &mut found);
+    found
+}
+
+/// The room that a file is in.
+fn room(path: &Path) -> String {
+    let first = path.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The code of a file: without comments, and without the tests at its end.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// The rooms that code names after `crate::`, in a path or in braces.
+fn used(code: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => found.push(word(rest)),
+            Some(list) => {
+                let mut depth = 0;
+                let mut start = true;
+                for (at, c) in list.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => start = true,
+                        c if start && !c.is_whitespace() => {
+                            found.push(word(&list[at..]));
+                            start = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The room of what lib.rs exports under this name of a type.
+fn exported_from(name: &str, lib: &str) -> Option<String> {
+    let mut exports = lib.lines().filter_map(|line| line.strip_prefix("pub use "));
+    let export = exports.find(|line| line.split(|c: char| !c.is_alphanumeric()).any(|word| word == name))?;
+    export.split("::").next().map(str::to_owned)
+}
+
+#[test]
+fn a_file_uses_its_own_room_and_earlier_ones() {
+    let place = |room: &str| ROOMS.iter().position(|known| *known == room);
+    let files = files();
+    let lib = &files[Path::new("lib.rs")];
+    let mut wrong = Vec::new();
+    for (path, text) in &files {
+        let room = room(path);
+        if room == "lib" || path.ends_with("tests.rs") {
+            continue;
+        }
+        let own = place(&room).unwrap_or_else(|| panic!("{}: a room that is not in the plan", path.display()));
+        for other in used(&code(text)) {
+            match place(&other).or_else(|| place(&exported_from(&other, lib)?)) {
+                Some(other) if other <= own => {}
+                Some(_) => wrong.push(format!("{} looks downstream, at crate::{other}", path.display())),
+                None => wrong.push(format!("{}: crate::{other} is not a room", path.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A mod.rs can't forbid what a file below it has.
+#[test]
+fn unsafe_code_is_where_it_is_expected() {
+    let files = files();
+    for (known, _) in UNSAFE {
+        let some = files.iter().any(|(path, text)| path.starts_with(known) && code(text).contains("unsafe "));
+        assert!(some, "{known} has no unsafe code (any more): take it off the list");
+    }
+    let mut wrong = Vec::new();
+    for (path, text) in files.iter().filter(|(path, _)| !path.ends_with("tests.rs")) {
+        if UNSAFE.iter().any(|(known, _)| path.starts_with(known)) {
+            continue;
+        }
+        let above = path.ends_with("mod.rs") || path.ends_with("lib.rs");
+        let above = above && UNSAFE.iter().any(|(known, _)| Path::new(known).starts_with(path.parent().unwrap()));
+        if code(text).replace("unsafe_code", "").contains("unsafe") {
+            wrong.push(format!("{} has unsafe code", path.display()));
+        } else if !above && !text.contains("#![forbid(unsafe_code)]") {
+            wrong.push(format!("{} does not say forbid(unsafe_code)", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn what_a_file_uses_is_found_in_paths_and_in_braces() {
+    let code =
+        "use crate::error::Error;\nuse crate::{base::{memory, sort}, record::Tensor};\nlet x = crate::load::read();";
+    assert_eq!(used(code), ["error", "base", "record", "load"]);
+}
