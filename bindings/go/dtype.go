@@ -53,11 +53,11 @@ func DTypes() []DType {
 }
 
 // String returns the spelling in files, as "F32"; "UNKNOWN" for UnknownDType
-// and "?" for a number that is no dtype.
+// and "?" for a number that is not a dtype.
 func (d DType) String() string { return cst.DTypeName(int32(d)) }
 
 // Bits returns the bits of one element: 4, 6, 8, 16, 32 or 64; 0 for
-// UnknownDType and for a number that is no dtype.
+// UnknownDType and for a number that is not a dtype.
 func (d DType) Bits() int { return int(cst.DTypeBits(int32(d))) }
 
 // ParseDType returns the dtype that files spell so; case matters, as in files.

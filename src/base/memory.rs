@@ -39,8 +39,8 @@ pub(crate) fn collect<T>(items: impl Iterator<Item = Result<T>>, count: usize, w
     Ok(vec)
 }
 
-/// Gives back room that is not needed. Where even that takes memory which is
-/// not to be had, the vector stays as it is; `Vec::shrink_to_fit` would abort.
+/// Gives back room that is not needed. Where even that takes memory that
+/// is not there, the vector stays as it is; `Vec::shrink_to_fit` would abort.
 pub(crate) fn shrink<T>(vec: &mut Vec<T>) {
     let (len, capacity) = (vec.len(), vec.capacity());
     let sizes = (Layout::array::<T>(capacity), Layout::array::<T>(len));

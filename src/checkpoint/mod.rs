@@ -163,7 +163,7 @@ impl Checkpoint {
     }
 }
 
-/// The names in several files. `twice` is told of a tensor that has the name of
+/// The names in several files. `twice` is called with a tensor that has the name of
 /// one before it.
 pub(crate) fn names_of(tensors: &[Tensor], twice: &mut dyn FnMut(&Tensor, &Tensor) -> Result<()>) -> Result<Lookup> {
     let hasher = Hasher::default();

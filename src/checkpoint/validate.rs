@@ -131,7 +131,7 @@ impl Inspector<'_> {
         let count = headers.own.iter().flatten().map(|header| header.tensors.len()).sum();
         let mut tensors = memory::vec_with_capacity(count, "tensors")?;
         for header in headers.own.iter().flatten() {
-            // Of equal names in one file, which have been told of, the first.
+            // Of equal names in one file, which have been reported, the first.
             let first = |(number, tensor): &(usize, &Tensor)| {
                 header.names.find(&header.tensors, tensor.name()) == Some(*number)
             };
@@ -177,7 +177,7 @@ impl Inspector<'_> {
         Ok(paths)
     }
 
-    /// The files' headers; what can't be opened is told of first, as by opening.
+    /// The files' headers; what can't be opened is reported first, as by opening.
     fn headers(&mut self, paths: &[Vec<u8>], budget: &Budget, whole: &str) -> Result<Headers> {
         let mut identities = memory::vec_with_capacity(paths.len(), "shards")?;
         let mut counted = false;
@@ -305,7 +305,7 @@ impl Inspector<'_> {
             let path = folder.join(OsStr::from_bytes(name));
             let path = path.as_os_str().as_bytes();
             if opened.binary_search_by_key(&path, |(opened, _)| *opened).is_err() {
-                self.note(path, 0, None, "lies beside what is opened, and is no part of it".into())?;
+                self.note(path, 0, None, "is beside what is opened, and not a part of it".into())?;
             }
         }
         Ok(())

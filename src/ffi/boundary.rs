@@ -88,7 +88,7 @@ pub(super) unsafe fn check_tail<T: CallerStruct>(pointer: *const T) -> Result<()
         slice::from_raw_parts(pointer.cast::<u8>().wrapping_add(known), size.saturating_sub(known))
     };
     if tail.iter().any(|byte| *byte != 0) {
-        let text = format!("{} has fields set behind the {known} bytes that this version knows", T::NAME);
+        let text = format!("{} has fields set beyond the {known} bytes that this version knows", T::NAME);
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
     Ok(())

@@ -68,7 +68,7 @@ pub unsafe extern "C" fn st_convert(
 }
 
 fn dtype(number: st_dtype, what: &str) -> Result<Dtype> {
-    Dtype::from_number(number).ok_or_else(|| invalid(format!("{what} is {number}, which is no dtype")))
+    Dtype::from_number(number).ok_or_else(|| invalid(format!("{what} is {number}, which is not an ST_DTYPE_ constant")))
 }
 
 fn byte_size(dtype: Dtype, elements: usize) -> Result<usize> {

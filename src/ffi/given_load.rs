@@ -136,7 +136,7 @@ impl<'a> GivenItem<'a> {
         let dtype = match item.dtype {
             0 => None,
             number => Some(Dtype::from_number(number).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidArgument, format!("dtype is {number}, which is no dtype"))
+                Error::new(ErrorKind::InvalidArgument, format!("dtype is {number}, which is not an ST_DTYPE_ constant"))
             })?),
         };
         // SAFETY: the caller's promise.

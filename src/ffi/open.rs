@@ -123,7 +123,7 @@ pub unsafe extern "C" fn st_open_fd(
         open(error, || {
             let options = open_options(options)?;
             if fd < 0 {
-                let text = format!("fd is {fd}, which is no descriptor");
+                let text = format!("fd is {fd}, which is not a descriptor");
                 return Err(Error::new(ErrorKind::InvalidArgument, text));
             }
             Checkpoint::open_fd(BorrowedFd::borrow_raw(fd), offset, size, &options)

@@ -72,7 +72,7 @@ impl Index {
         let name = |entry: usize| entries.get(entry).map_or(&[][..], |entry| entry.tensor.of(&text));
         let names = Lookup::of_names(hasher.clone(), &hashes, name, &mut |_, again| {
             let again = name(again);
-            let error = Error::tensor(ErrorKind::DuplicateKey, again, "stands twice in the weight_map");
+            let error = Error::tensor(ErrorKind::DuplicateKey, again, "appears twice in the weight_map");
             sink(Finding::new(error, place_in(&text, again), Some(again)))
         })?;
         let mut this = Self { text, entries, names, hasher, shards: shards.distinct, metadata };
@@ -349,7 +349,7 @@ impl Parser<'_, '_> {
         if self.cursor.at_end() {
             Ok(())
         } else {
-            Err(self.cursor.fault("nothing behind the object but white space"))
+            Err(self.cursor.fault("nothing but white space after the object"))
         }
     }
 
@@ -369,7 +369,7 @@ impl Parser<'_, '_> {
         let mut weights = Weights { entries: Vec::new(), hashes: Vec::new(), shards: Shards::default() };
         if self.cursor.peek() != b'{' {
             self.weights = Some(weights);
-            return self.passed("weight_map is no object");
+            return self.passed("weight_map is not an object");
         }
         self.object("an object that maps tensors to shards", |this, tensor| {
             if !this.cursor.take(b'"') {
@@ -397,7 +397,7 @@ impl Parser<'_, '_> {
             return Ok(());
         }
         if self.cursor.peek() != b'{' {
-            return self.passed("metadata is no object");
+            return self.passed("metadata is not an object");
         }
         let mut entries = Vec::new();
         self.object("an object of metadata", |this, key| {
@@ -432,14 +432,14 @@ impl Parser<'_, '_> {
             self.cursor.expect(b'"', "a key in quotes")?;
             let key = self.cursor.string()?;
             self.cursor.skip_space();
-            self.cursor.expect(b':', "a colon behind the key")?;
+            self.cursor.expect(b':', "a colon after the key")?;
             self.cursor.skip_space();
             value(self, key)?;
             self.cursor.skip_space();
             if self.cursor.take(b'}') {
                 return Ok(());
             }
-            self.cursor.expect(b',', "a comma or } behind the value")?;
+            self.cursor.expect(b',', "a comma or } after the value")?;
         }
     }
 }

@@ -64,7 +64,7 @@ unsafe impl Sync for Lookup {}
 
 impl Lookup {
     /// The table of these records, whose hashes have been computed already.
-    /// `twice` is told of two with equal names; the table keeps the first.
+    /// `twice` is called with two of equal names; the table keeps the first.
     pub(crate) fn build(
         hasher: Hasher,
         tensors: &[Tensor],

@@ -159,7 +159,7 @@ fn ends(tensors: &[NewTensor<'_>]) -> Result<Vec<u64>> {
 }
 
 fn too_large(tensor: &NewTensor<'_>) -> Error {
-    Error::tensor(ErrorKind::Shape, tensor.name.as_bytes(), "no file holds so many bytes")
+    Error::tensor(ErrorKind::Shape, tensor.name.as_bytes(), "no file can hold that many bytes")
 }
 
 fn checked_alignment(given: u64) -> Result<u64> {

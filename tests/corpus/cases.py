@@ -105,7 +105,7 @@ for name, raw, shows in [
     ("ignored", b'{"w":' + ten(more=',"x":"').encode() + b'\xff"}}', "in an ignored field"),
     ("dtype", b'{"w":{"dtype":"F32\xff","shape":[1],"data_offsets":[0,4]}}', "in a dtype"),
     ("outside", b"{" + W.encode() + b"\xff}", "outside of any string"),
-    ("behind-object", b"{" + W.encode() + b"} \xff", "behind the object"),
+    ("behind-object", b"{" + W.encode() + b"} \xff", "after the object"),
     ("behind-syntax-error", b'{"w":nonsense,"\xff":1}', "behind a syntax error, which ranks later"),
     ("behind-duplicate", b"{" + W.encode() + b"," + W.encode() + b',"\xff":1}', "behind an equal name"),
 ]:
@@ -117,9 +117,9 @@ for name, text, shows in [
     ("leading-comma", "{," + W + "}", "a comma before the first entry"),
     ("no-comma", "{" + W + W.replace("w", "v") + "}", "no comma between entries"),
     ("comment", "{" + W + "/* x */}", "a comment"),
-    ("text-behind", "{" + W + "}x", "text behind the object"),
+    ("text-behind", "{" + W + "}x", "text after the object"),
     ("object-behind", "{" + W + "}{}", "a second object"),
-    ("comma-behind", "{" + W + "},", "a comma behind the object"),
+    ("comma-behind", "{" + W + "},", "a comma after the object"),
     ("nul-behind", "{" + W + "}\0\0\0", "padding of NUL instead of spaces"),
     ("unclosed", "{" + W, "no closing bracket"),
     ("unclosed-entry", '{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]', "ends within an entry"),
@@ -129,7 +129,7 @@ for name, text, shows in [
     ("single-quotes", "{" + W.replace('"', "'") + "}", "single quotes"),
     ("bare-name", "{w:" + ten() + "}", "a name without quotes"),
     ("number-name", "{1:" + ten() + "}", "a number for a name"),
-    ("no-colon", '{"w" ' + ten() + "}", "no colon behind a name"),
+    ("no-colon", '{"w" ' + ten() + "}", "no colon after a name"),
     ("two-colons", '{"w"::' + ten() + "}", "two colons"),
     ("no-value", '{"w"}', "a name without a value"),
     ("raw-newline", '{"w\n":' + ten() + "}", "a raw newline in a name"),
@@ -175,7 +175,7 @@ for name, text, shows in [
     ("no-offsets", '{"w":{"dtype":"F32","shape":[1]}}', "data_offsets are missing"),
     ("field-case", '{"w":{"Dtype":"F32","shape":[1],"data_offsets":[0,4]}}', "a field's case matters"),
     ("field-space", '{"w":{"dtype ":"F32","shape":[1],"data_offsets":[0,4]}}', "a space in a field's name"),
-    ("twice-and-missing", '{"w":{"dtype":"F32","dtype":"F32","shape":[1]}}', "a missing field ranks before one that stands twice"),
+    ("twice-and-missing", '{"w":{"dtype":"F32","dtype":"F32","shape":[1]}}', "a missing field ranks before one that appears twice"),
     ("nesting-128", '{"w":' + ten(more=',"x":' + "[" * 126 + "]" * 126) + "}", "128 levels, in an ignored field"),
     ("nesting-128-objects", '{"w":' + ten(more=',"x":' + '{"":' * 126 + "0" + "}" * 126) + "}", "128 levels of objects"),
     ("nesting-128-metadata", '{"__metadata__":' + "[" * 127 + "]" * 127 + "}", "128 levels, in metadata"),
@@ -188,26 +188,26 @@ case("json-length-into-data", st("{" + W + "}", D4, length=len(W) + 3), JSON,
 
 # ---- Keys differ ----
 for name, text, shows in [
-    ("name", "{" + W + "," + W + "}", "a name stands twice"),
-    ("name-escaped", "{" + W + ',"\\u0077":' + ten() + "}", "a name stands twice, once escaped"),
+    ("name", "{" + W + "," + W + "}", "a name appears twice"),
+    ("name-escaped", "{" + W + ',"\\u0077":' + ten() + "}", "a name appears twice, once escaped"),
     ("name-tiles", '{"w":' + ten(offsets="[0,2]", dtype='"F16"') + ',"w":' + ten(offsets="[2,4]", dtype='"F16"') + "}",
-     "a name stands twice, and the two would tile"),
+     "a name appears twice, and the two would tile"),
     ("name-surrogates", '{"\\ud83d\\ude00":' + ten() + ',"\U0001f600":' + ten() + "}", "a surrogate pair and its character"),
     ("name-slash", '{"a/b":' + ten() + ',"a\\/b":' + ten() + "}", "an escaped slash"),
-    ("name-empty", '{"":' + ten(shape="[0]", offsets="[0,0]") + ',"":' + ten() + "}", "the empty name stands twice"),
+    ("name-empty", '{"":' + ten(shape="[0]", offsets="[0,0]") + ',"":' + ten() + "}", "the empty name appears twice"),
     ("name-far", "{" + W + "".join(f',"{i}":' + ten(shape="[0]", offsets="[4,4]") for i in range(20)) + "," + W + "}",
-     "a name stands twice, far apart"),
+     "a name appears twice, far apart"),
     ("name-then-fault", "{" + W + ',"w":' + ten('"NOPE"') + "}", "the second entry breaks a later rule"),
-    ("metadata", '{"__metadata__":{"k":"a","k":"b"},' + W + "}", "a metadata key stands twice"),
+    ("metadata", '{"__metadata__":{"k":"a","k":"b"},' + W + "}", "a metadata key appears twice"),
     ("metadata-escaped", '{"__metadata__":{"k":"a","\\u006b":"a"},' + W + "}", "a metadata key, once escaped"),
     ("metadata-not-string", '{"__metadata__":{"k":1,"k":"b"},' + W + "}", "an equal key ranks before a wrong value"),
-    ("section", '{"__metadata__":{},"__metadata__":{},' + W + "}", "__metadata__ stands twice"),
-    ("section-null", '{"__metadata__":null,"__metadata__":{},' + W + "}", "__metadata__ stands twice, once null"),
-    ("section-escaped", '{"__metadata__":{},"\\u005f_metadata__":{},' + W + "}", "__metadata__ stands twice, once escaped"),
-    ("dtype", '{"w":' + ten(more=',"dtype":"F32"') + "}", "dtype stands twice"),
-    ("shape", '{"w":' + ten(more=',"shape":[1]') + "}", "shape stands twice"),
-    ("offsets", '{"w":' + ten(more=',"data_offsets":[0,4]') + "}", "data_offsets stand twice"),
-    ("dtype-escaped", '{"w":' + ten(more=',"\\u0064type":"F32"') + "}", "dtype stands twice, once escaped"),
+    ("section", '{"__metadata__":{},"__metadata__":{},' + W + "}", "__metadata__ appears twice"),
+    ("section-null", '{"__metadata__":null,"__metadata__":{},' + W + "}", "__metadata__ appears twice, once null"),
+    ("section-escaped", '{"__metadata__":{},"\\u005f_metadata__":{},' + W + "}", "__metadata__ appears twice, once escaped"),
+    ("dtype", '{"w":' + ten(more=',"dtype":"F32"') + "}", "dtype appears twice"),
+    ("shape", '{"w":' + ten(more=',"shape":[1]') + "}", "shape appears twice"),
+    ("offsets", '{"w":' + ten(more=',"data_offsets":[0,4]') + "}", "data_offsets appear twice"),
+    ("dtype-escaped", '{"w":' + ten(more=',"\\u0064type":"F32"') + "}", "dtype appears twice, once escaped"),
     ("shape-three", '{"w":' + ten(more=',"shape":[2],"shape":[3,3]') + "}", "shape stands three times"),
 ]:
     case(f"duplicate-{name}", st(text, D4), DUP, shows)
@@ -329,7 +329,7 @@ case("space-everywhere", st(SPACED, D4), OK, "white space wherever JSON has it")
 case("space-empty", st('{ "__metadata__":{ } , "w":{"dtype":"U8","shape":[ 0 , 0 ],"data_offsets":[0,0]} , "s":'
                        '{"dtype":"U8","shape":[ ],"data_offsets":[0,1]} }', b"x"), OK, "white space in what is empty")
 case("space-before", st("        {" + W + "}", D4), OK, "eight spaces before the object")
-case("space-behind", st("{" + W + "}" + " " * 61, D4), OK, "padding behind the object")
+case("space-behind", st("{" + W + "}" + " " * 61, D4), OK, "padding after the object")
 case("space-page", st("{" + W + "}" + "\n" * (1024 - 8 - len(W) - 2), D4), OK, "padded until the data is aligned")
 case("space-both", st("\n\n{}\t\t"), OK, "white space around no tensors")
 
@@ -387,7 +387,7 @@ for name, value in [
 ]:
     one(f"field-{name}", ten(more=f',"x":{value}'), OK, "an unknown field is ignored")
 one("field-first", '{"x":1,' + ten()[1:], OK, "an unknown field before the others")
-one("field-twice", ten(more=',"x":1,"x":2,"":0'), OK, "an unknown field may stand twice")
+one("field-twice", ten(more=',"x":1,"x":2,"":0'), OK, "an unknown field may appear twice")
 for name, value in [("null", "null"), ("empty", "{}"), ("one", '{"format":"pt"}'), ("odd", '{"":"","\\u0000":"\\u0000x","\u4e2d":"\\ud83d\\ude00"}'),
                     ("json", '{"config":"{\\"a\\": [1, 2]}"}'), ("like-tensor", '{"dtype":"F32","shape":"[1]","w":"w"}')]:
     case(f"metadata-is-{name}", st('{"__metadata__":' + value + "," + W + "}", D4), OK, f"metadata is {name}")

@@ -127,7 +127,7 @@ const FAULTS: &[(&str, &str, bool)] = &[
 proptest! {
     #![proptest_config(config(1500))]
 
-    /// Each fault is told of, once, and nothing else.
+    /// Each fault is reported, once, and nothing else.
     #[test]
     fn every_fault_of_many_is_told_of(
         faults in vec(prop::option::of(0..FAULTS.len()), 1..12), metadata: bool, trailing: bool, spaces in 0_usize..3,
@@ -312,7 +312,7 @@ fn a_sharded_model_is_judged_file_by_file() {
     let told: Vec<_> = problems.iter().map(|problem| (problem.code, problem.text.as_str())).collect();
     let again = |first: &str, name: &str| format!("tensor \"x\": is in \"{first}\" and again in \"{name}\"");
     let (b, c) = (again(&a, &b), again(&a, &c));
-    let twice = "tensor \"x\": the name stands twice in the header";
+    let twice = "tensor \"x\": the name appears twice in the header";
     let code = "ST_ERROR_DUPLICATE_KEY";
     assert_eq!(told, [(code, twice), (code, &b), (code, &c)]);
 }

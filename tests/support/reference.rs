@@ -39,8 +39,8 @@ pub(crate) const POLICY: &[(&str, ErrorKind, fn(&[(String, Node)]) -> bool)] = &
     ("a tensor's entry is a JSON array of its fields", ErrorKind::HeaderJson, |entries| {
         tensors(entries).any(|entry| matches!(entry, Node::Array(_)))
     }),
-    ("a tensor's name stands twice; the last one wins there", ErrorKind::DuplicateKey, |entries| equal_keys(entries)),
-    ("a metadata key stands twice; the last one wins there", ErrorKind::DuplicateKey, |entries| {
+    ("a tensor's name appears twice; the last one wins there", ErrorKind::DuplicateKey, |entries| equal_keys(entries)),
+    ("a metadata key appears twice; the last one wins there", ErrorKind::DuplicateKey, |entries| {
         entries
             .iter()
             .any(|(name, value)| name == "__metadata__" && matches!(value, Node::Object(pairs) if equal_keys(pairs)))

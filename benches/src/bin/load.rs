@@ -306,7 +306,7 @@ fn own_memory(path: &Path, rounds: usize) {
     // Nothing is written to it: each contender brings its own.
     let mut unused = MmapMut::map_anon(size).unwrap();
     compare(
-        "warm, into memory that has to be had first",
+        "warm, into memory that is allocated first",
         rounds,
         1,
         &mut unused,

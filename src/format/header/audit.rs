@@ -79,7 +79,7 @@ impl Judge for Every<'_, '_> {
             let mut tensors = Vec::new();
             let mut sink = |finding: Finding<'_>| if replaced { Ok(()) } else { (self.sink)(finding) };
             let mut audit = Audit::new(Some(*rank), &mut sink);
-            // A fault of the JSON has been told of, and ends this pass where it ended the first.
+            // A fault of the JSON has been reported, and ends this pass where it ended the first.
             let again = pass(&mut text, &mut tensors, context, &mut audit);
             audit.result?;
             match again {

@@ -63,7 +63,7 @@ pub(super) fn check(
     // Where entries are unreadable, what they would have covered looks like a hole.
     let mut complete = !judge.met(Rank::Entry, Rank::Entry)?;
     let names = Lookup::build(context.hasher.clone(), &tensors, &hashes, &mut |_, second| {
-        let error = Error::tensor(ErrorKind::DuplicateKey, second.name(), "the name stands twice in the header");
+        let error = Error::tensor(ErrorKind::DuplicateKey, second.name(), "the name appears twice in the header");
         judge.tell(Finding::new(error, arena.place(second), Some(second.name())))
     })?;
     judge.met(Rank::Duplicate, Rank::Shape)?;
@@ -117,7 +117,7 @@ fn check_tiling(
         let begin = relative(tensor.offset, context);
         // No overflow: the header gave begin and this sum as two u64.
         let next = begin.wrapping_add(tensor.size);
-        // Those that end before they begin have been told of.
+        // Those that end before they begin have been reported.
         if next >= begin {
             if begin < end || begin > end && complete {
                 let (what, gap) = (if begin > end { "a hole" } else { "an overlap" }, begin.abs_diff(end));
@@ -145,7 +145,7 @@ fn check_end(end: u64, file_size: u64, complete: bool, context: &Context<'_>, ju
         ),
         _ => return Ok(()),
     };
-    let text = format!("tensors take {end} bytes, but behind the header the file holds {data}{rest}");
+    let text = format!("tensors take {end} bytes, but after the header the file holds {data}{rest}");
     let error = Error::new(kind, text);
     judge.tell(Finding { error, position, tensor: None, tolerable: kind == ErrorKind::DataNotCovered })
 }

@@ -29,7 +29,7 @@ const FIELD_DEPTH: u32 = 2;
 const ENTRY_DEPTH: u32 = 1;
 
 /// Stands for data_offsets that are not two integers; like all that end before
-/// they begin, it is told of once, and not measured.
+/// they begin, it is reported once, and not measured.
 const UNREADABLE: (u64, u64) = (1, 0);
 
 /// What the parser has to know besides the text.
@@ -199,7 +199,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
                 self.cursor.expect(b'"', "a name in quotes")?;
                 let name = self.cursor.string()?;
                 self.cursor.skip_space();
-                self.cursor.expect(b':', "a colon behind the name")?;
+                self.cursor.expect(b':', "a colon after the name")?;
                 self.cursor.skip_space();
                 if self.cursor.get(name) == b"__metadata__" {
                     self.metadata()?;
@@ -213,7 +213,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
                         return Ok(());
                     }
                 } else {
-                    self.cursor.expect(b'}', "a comma or } behind the entry")?;
+                    self.cursor.expect(b'}', "a comma or } after the entry")?;
                     break;
                 }
             }
@@ -222,7 +222,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         if self.cursor.at_end() {
             Ok(())
         } else {
-            Err(self.cursor.fault("nothing behind the object but white space"))
+            Err(self.cursor.fault("nothing but white space after the object"))
         }
     }
 
@@ -230,7 +230,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     fn metadata(&mut self) -> Result<(), Fault> {
         let start = self.cursor.position();
         if self.found.seen_metadata {
-            self.pend(Rank::Duplicate, ErrorKind::DuplicateKey, start, |_| "__metadata__ stands twice".into());
+            self.pend(Rank::Duplicate, ErrorKind::DuplicateKey, start, |_| "__metadata__ appears twice".into());
         }
         self.found.seen_metadata = true;
         if self.cursor.take_literal(b"null") {
@@ -251,7 +251,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
                 self.cursor.expect(b'"', "a metadata key in quotes")?;
                 let key = self.cursor.string()?;
                 self.cursor.skip_space();
-                self.cursor.expect(b':', "a colon behind the key")?;
+                self.cursor.expect(b':', "a colon after the key")?;
                 self.cursor.skip_space();
                 let value = if self.cursor.take(b'"') {
                     self.cursor.string()?
@@ -278,7 +278,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
                 if self.cursor.take(b'}') {
                     break;
                 }
-                self.cursor.expect(b',', "a comma or } behind the metadata entry")?;
+                self.cursor.expect(b',', "a comma or } after the metadata entry")?;
             }
         }
         self.equal_keys(&entries)?;
@@ -291,7 +291,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         for (key, _) in sort::repeated(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?) {
             let at = key.as_ptr().addr().saturating_sub(self.origin.addr()).saturating_sub(1);
             self.pend(Rank::Duplicate, ErrorKind::DuplicateKey, at, |_| {
-                format!("__metadata__ key {} stands twice", quoted(key))
+                format!("__metadata__ key {} appears twice", quoted(key))
             });
         }
         Ok(())
@@ -331,7 +331,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
                 if self.cursor.take(b'}') {
                     break;
                 }
-                self.cursor.expect(b',', "a comma or } behind the field")?;
+                self.cursor.expect(b',', "a comma or } after the field")?;
                 self.cursor.skip_space();
             }
         }
@@ -366,7 +366,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         self.cursor.expect(b'"', "a field name in quotes")?;
         let key = self.cursor.string()?;
         self.cursor.skip_space();
-        self.cursor.expect(b':', "a colon behind the field name")?;
+        self.cursor.expect(b':', "a colon after the field name")?;
         match self.cursor.get(key) {
             b"dtype" => self.dtype(name, fields),
             b"shape" => self.shape(name, fields),
@@ -377,7 +377,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
 
     #[cold]
     fn twice(&mut self, name: Span, field: &str) {
-        self.pend_tensor(Rank::Duplicate, ErrorKind::DuplicateKey, name, |_| format!("the field {field} stands twice"));
+        self.pend_tensor(Rank::Duplicate, ErrorKind::DuplicateKey, name, |_| format!("the field {field} appears twice"));
     }
 
     #[inline]
@@ -587,7 +587,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
             (_, Some(bits)) if bits % 8 != 0 => (Rank::SubByte, ErrorKind::SubByte),
             _ => (Rank::Size, ErrorKind::SizeMismatch),
         };
-        // What can't be read (a shape then has no dimensions) has been told of.
+        // What can't be read (a shape then has no dimensions) has been reported.
         let unreadable = elements.is_none() && self.found.shapes.current().is_empty();
         if unreadable || rank == Rank::Size && end < begin {
             return;

@@ -39,7 +39,7 @@ impl Rank {
 /// Hears of every broken rule while a text is parsed, where opening keeps the
 /// first by itself.
 pub(super) trait Listener {
-    /// Whether it is to be told of breaches of this rank.
+    /// Whether breaches of this rank are reported to it.
     fn wants(&mut self, rank: Rank) -> bool;
 
     /// One of a rank that it wants.
