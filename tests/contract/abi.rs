@@ -14,7 +14,7 @@ use std::mem::{align_of, offset_of, size_of};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use released::{build_program, cargo_target, compilers, exists, library, root, run, scratch};
+use released::{build_program, cargo_target, compilers, exists, released, root, run, scratch};
 use safetensors::ffi::st_error;
 use safetensors::ffi::st_problem;
 use safetensors::ffi::{st_buffer, st_metadata_options, st_output, st_save_options};
@@ -33,7 +33,7 @@ fn read(path: &str) -> String {
 fn the_exports_are_the_functions_of_the_header_and_the_list() {
     let headers = HEADERS.map(|name| Header::read(&format!("include/{name}")));
     let names: BTreeSet<_> = headers.iter().flat_map(Header::functions).collect();
-    let nm = run(Command::new("nm").args(["-D", "--defined-only", "-P"]).arg(library().join("libsafetensors.so")));
+    let nm = run(Command::new("nm").args(["-D", "--defined-only", "-P"]).arg(released().join("libsafetensors.so")));
     let exported: BTreeSet<_> = nm.lines().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(exported, names, "exported, and in the header");
     assert!(exported.iter().all(|name| name.starts_with("st_")), "{exported:?}");
@@ -48,7 +48,7 @@ fn the_exports_are_the_functions_of_the_header_and_the_list() {
 
 #[test]
 fn the_shared_library_has_its_soname_and_needs_the_system_alone() {
-    let file = library().join("libsafetensors.so");
+    let file = released().join("libsafetensors.so");
     let dynamic = run(Command::new("readelf").args(["-d", "-W"]).arg(&file));
     let values = |tag: &str| -> Vec<String> {
         let lines = dynamic.lines().filter(|line| line.contains(tag));
@@ -78,7 +78,7 @@ fn no_function_is_needed_that_an_old_c_library_has_not() {
         "renameat2",
         "statx",
     ];
-    let nm = run(Command::new("nm").args(["-D", "--undefined-only", "-P"]).arg(library().join("libsafetensors.so")));
+    let nm = run(Command::new("nm").args(["-D", "--undefined-only", "-P"]).arg(released().join("libsafetensors.so")));
     let strong = nm.lines().filter(|line| line.split(' ').nth(1) == Some("U"));
     let strong: BTreeSet<_> = strong.filter_map(|line| line.split([' ', '@']).next()).collect();
     assert!(strong.contains("close") && young.iter().all(|name| !strong.contains(name)), "{strong:?}");

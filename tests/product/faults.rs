@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use crate::released::{library, root, run, scratch};
+use crate::released::{released, root, run, scratch};
 
 /// The shim and the programs, built; `None` without a compiler, or where the
 /// C library is not the one that the shim knows.
@@ -27,8 +27,8 @@ fn programs() -> Option<&'static Path> {
         for name in ["driver", "soak"] {
             let mut cc = Command::new("cc");
             cc.args(flags).arg("-I").arg(root().join("include")).arg(source(&format!("{name}.c"))).arg(&shim);
-            cc.arg("-o").arg(out.join(name)).arg("-L").arg(library()).args(["-lsafetensors", "-pthread"]);
-            run(cc.arg(format!("-Wl,-rpath,{}", library().display())));
+            cc.arg("-o").arg(out.join(name)).arg("-L").arg(released()).args(["-lsafetensors", "-pthread"]);
+            run(cc.arg(format!("-Wl,-rpath,{}", released().display())));
         }
         Some(out)
     };

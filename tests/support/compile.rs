@@ -24,7 +24,7 @@ pub(crate) fn scratch() -> PathBuf {
 
 /// The folder of the shared library under the names that linker and loader
 /// look for. Cargo builds it beside this test's binary.
-fn library() -> PathBuf {
+fn under_test() -> PathBuf {
     static LINKED: Once = Once::new();
     let folder = scratch().join("lib");
     LINKED.call_once(|| {
@@ -69,7 +69,7 @@ pub(crate) fn compile_cpp(compiler: &str, program: &str, way: &str, flags: &[&st
 
 /// Has the command make a program linked with the library.
 pub(crate) fn link(command: &mut Command, program: &str, way: &str) -> PathBuf {
-    let folder = library();
+    let folder = under_test();
     let binary = scratch().join(format!("{program}-{way}"));
     command.args(STRICT).arg("-I").arg(root().join("include"));
     command.arg("-L").arg(&folder).args(["-lsafetensors", "-pthread"]).arg(format!("-Wl,-rpath,{}", folder.display()));

@@ -29,7 +29,7 @@ pub(crate) fn cargo_target() -> PathBuf {
 }
 
 /// The folder that holds `libsafetensors.so`, `.so.0` and `.a` as released.
-pub(crate) fn library() -> &'static Path {
+pub(crate) fn released() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         // As cmake/cargo.cmake builds what is installed.
@@ -67,7 +67,7 @@ pub(crate) fn exists(program: &str) -> bool {
 
 /// Compiles C for a program that uses the library, shared, from where it was built.
 pub(crate) fn build_program(sources: &[&Path], include: &Path, program: &Path) {
-    let lib = library();
+    let lib = released();
     run(Command::new(compilers()[0].0)
         .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-I"])
         .arg(include)
