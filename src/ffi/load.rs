@@ -118,7 +118,7 @@ unsafe impl CallerStruct for st_load_options {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_plan {
-    /// Bytes of all results: the total that progress is told.
+    /// Bytes of all results: the total that progress receives.
     pub bytes: u64,
     /// Bytes that will be read from the files. (Past the page cache, up to two
     /// blocks of 4 KiB come on top of each read.)

@@ -159,7 +159,7 @@ pub unsafe extern "C" fn st_open_memory(
 /// Opens one file through your own read_at.
 ///
 /// io: borrowed for the call, its user_data until release is called.
-/// options: borrowed for the call; NULL: all defaults. access is of no effect.
+/// options: borrowed for the call; NULL: all defaults. access has no effect.
 ///
 /// Returns and errors as st_open_with, and whatever read_at returns. Since 0.1.
 #[no_mangle]

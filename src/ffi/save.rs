@@ -131,7 +131,7 @@ pub unsafe extern "C" fn st_save(
 /// The bytes of the file that st_save would write, in memory.
 ///
 /// tensors, metadata, options: as for st_save; max_shard_size must not make
-/// several files of it (ST_ERROR_UNSUPPORTED), and sync and overwrite are of no
+/// several files of it (ST_ERROR_UNSUPPORTED), and sync and overwrite have no
 /// effect. out: receives a block that the caller owns and releases with
 /// st_buffer_free; untouched after an error.
 ///
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn st_save_to(
 /// Begins a file whose tensors' bytes come later, in any order.
 ///
 /// path, tensors, metadata, options: as for st_save, and nothing of them is
-/// kept; the records' data is not looked at, and progress and source are of no
+/// kept; the records' data is not looked at, and progress and source have no
 /// effect. The room that the files take is set aside now where the file system
 /// can: a full disk is an error here.
 ///
@@ -299,7 +299,7 @@ pub unsafe extern "C" fn st_writer_free(writer: *mut st_writer) {
 ///
 /// On file systems that share blocks (xfs, btrfs, bcachefs) a new file takes
 /// over the old one's data at no cost and replaces it, as safely as st_save
-/// does, and room in the header is no question. Elsewhere the header can only
+/// does, and the room in the header does not matter. Elsewhere the header can only
 /// be overwritten where it is, with one write, if it fits (st_save_options has
 /// header_reserve for that) and options->in_place allows it: read there what a
 /// crash in that moment can cost.

@@ -53,12 +53,12 @@ pub struct st_problem {
 /// and of tensors only what says how a quantised group is stored.
 ///
 /// path, options: as for st_open_with, and what they mean is the same; access
-/// and prefetch are of no effect, and tolerate is for the result alone.
+/// and prefetch have no effect, and tolerate affects the result alone.
 /// report: called for one problem after the other, on the calling thread, file
 /// by file and within a file in the order in which st_open checks the rules.
 /// A result other than 0 ends the call. user_data: passed to report.
 ///
-/// Also told, as not fatal: tensors that are in a shard and not in its index, an
+/// Also reported, as not fatal: tensors that are in a shard and not in its index, an
 /// index without entries beside files, a total_size that is wrong, and files that a
 /// folder has beside what is opened. And, once all can be opened: quantised groups that
 /// are broken or can be read in several ways, their scales and zero points without codes,

@@ -557,7 +557,7 @@ typedef struct st_load_options {
 
 // What a load would do. As filled in by st_load_plan.
 typedef struct st_plan {
-    // Bytes of all results: the total that progress is told.
+    // Bytes of all results: the total that progress receives.
     uint64_t bytes;
     // Bytes that will be read from the files. (Past the page cache, up to two
     // blocks of 4 KiB come on top of each read.)
@@ -936,7 +936,7 @@ struct st_checkpoint *st_open_memory(const void *data,
 // Opens one file through your own read_at.
 //
 // io: borrowed for the call, its user_data until release is called.
-// options: borrowed for the call; NULL: all defaults. access is of no effect.
+// options: borrowed for the call; NULL: all defaults. access has no effect.
 //
 // Returns and errors as st_open_with, and whatever read_at returns. Since 0.1.
 ST_API
@@ -972,7 +972,8 @@ ST_API void st_free(struct st_checkpoint *checkpoint);
 
 /* --------------------------------------------------------------- Inspect
  *
- * What is in a checkpoint. None of these does I/O, and none fails: NULL means that there is none.
+ * What is in a checkpoint. None of these does I/O or fails: NULL means that there is
+ * no such thing.
  */
 
 // All tensors, by shard and offset.
@@ -1328,7 +1329,7 @@ st_status st_save(const char *path,
 // The bytes of the file that st_save would write, in memory.
 //
 // tensors, metadata, options: as for st_save; max_shard_size must not make
-// several files of it (ST_ERROR_UNSUPPORTED), and sync and overwrite are of no
+// several files of it (ST_ERROR_UNSUPPORTED), and sync and overwrite have no
 // effect. out: receives a block that the caller owns and releases with
 // st_buffer_free; untouched after an error.
 //
@@ -1363,7 +1364,7 @@ st_status st_save_to(const struct st_output *output,
 // Begins a file whose tensors' bytes come later, in any order.
 //
 // path, tensors, metadata, options: as for st_save, and nothing of them is
-// kept; the records' data is not looked at, and progress and source are of no
+// kept; the records' data is not looked at, and progress and source have no
 // effect. The room that the files take is set aside now where the file system
 // can: a full disk is an error here.
 //
@@ -1414,7 +1415,7 @@ ST_API void st_writer_free(struct st_writer *writer);
 //
 // On file systems that share blocks (xfs, btrfs, bcachefs) a new file takes
 // over the old one's data at no cost and replaces it, as safely as st_save
-// does, and room in the header is no question. Elsewhere the header can only
+// does, and the room in the header does not matter. Elsewhere the header can only
 // be overwritten where it is, with one write, if it fits (st_save_options has
 // header_reserve for that) and options->in_place allows it: read there what a
 // crash in that moment can cost.
@@ -1459,12 +1460,12 @@ ST_API void st_buffer_free(struct st_buffer *buffer);
 // and of tensors only what says how a quantised group is stored.
 //
 // path, options: as for st_open_with, and what they mean is the same; access
-// and prefetch are of no effect, and tolerate is for the result alone.
+// and prefetch have no effect, and tolerate affects the result alone.
 // report: called for one problem after the other, on the calling thread, file
 // by file and within a file in the order in which st_open checks the rules.
 // A result other than 0 ends the call. user_data: passed to report.
 //
-// Also told, as not fatal: tensors that are in a shard and not in its index, an
+// Also reported, as not fatal: tensors that are in a shard and not in its index, an
 // index without entries beside files, a total_size that is wrong, and files that a
 // folder has beside what is opened. And, once all can be opened: quantised groups that
 // are broken or can be read in several ways, their scales and zero points without codes,
