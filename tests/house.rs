@@ -44,6 +44,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("convert/x86.rs", "SIMD"),
     ("load/target.rs", "the caller's memory, from several threads"),
     ("model/groups/decode/x86.rs", "SIMD"),
+    ("model/groups/assembly.rs", "records that come back from C"),
     ("model/groups/record.rs", "records with pointers"),
     ("writer/system.rs", "system calls that std does not have"),
     ("ffi", "C"),

@@ -377,7 +377,9 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
 
     #[cold]
     fn twice(&mut self, name: Span, field: &str) {
-        self.pend_tensor(Rank::Duplicate, ErrorKind::DuplicateKey, name, |_| format!("the field {field} appears twice"));
+        self.pend_tensor(Rank::Duplicate, ErrorKind::DuplicateKey, name, |_| {
+            format!("the field {field} appears twice")
+        });
     }
 
     #[inline]
