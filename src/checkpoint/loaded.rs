@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tensors that were read on request, and stay for the checkpoint's life.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 
 use crate::base::memory::{self, Aligned};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +31,16 @@ type LoadedSlot = Mutex<Option<Box<Loaded>>>;
 
 impl LoadedTensors {
     /// The record of number `index` of `count`.
-    pub(super) fn get(&self, index: usize, count: usize, load: impl FnOnce() -> Result<Loaded>) -> Result<&Tensor> {
+    ///
+    /// `inside`: the thread is within a read of the record's own source, which may
+    /// be what the record's lock is held for.
+    pub(super) fn get(
+        &self,
+        index: usize,
+        count: usize,
+        inside: bool,
+        load: impl FnOnce() -> Result<Loaded>,
+    ) -> Result<&Tensor> {
         let slots = match self.0.get() {
             Some(slots) => slots,
             None => {
@@ -41,7 +50,14 @@ impl LoadedTensors {
             }
         };
         let slot = slots.get(index).ok_or_else(|| Error::new(ErrorKind::Internal, "a record has no slot"))?;
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = match slot.try_lock() {
+            Ok(slot) => slot,
+            Err(TryLockError::WouldBlock) if inside => {
+                let text = "read_at called the library for a tensor that is being read";
+                return Err(Error::new(ErrorKind::InvalidArgument, text));
+            }
+            Err(_) => slot.lock().unwrap_or_else(PoisonError::into_inner),
+        };
         let loaded = match &mut *slot {
             Some(loaded) => loaded,
             none => none.insert(Box::new(load()?)),

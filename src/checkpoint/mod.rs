@@ -92,7 +92,9 @@ impl Checkpoint {
 
     /// The record number `index` with bytes that `load` reads, once for all callers.
     pub(crate) fn loaded(&self, index: usize, load: impl FnOnce() -> Result<Loaded>) -> Result<&Tensor> {
-        self.loaded.get(index, self.tensors.len(), load)
+        let shard = self.tensors.get(index).map_or(usize::MAX, Tensor::shard);
+        let inside = self.sources.get(shard).is_some_and(Source::is_inside);
+        self.loaded.get(index, self.tensors.len(), inside, load)
     }
 
     /// Bytes of a shard's file; `name` is the tensor that an error names.

@@ -3,12 +3,12 @@
 
 use std::ffi::c_void;
 
-use super::arguments::{array_at, null, required, st_checkpoint};
+use super::arguments::{null, required, st_checkpoint};
 use super::boundary::{guard, CallerStruct};
 use super::callbacks::{st_sink, st_transform};
 use super::given_load::GivenLoad;
+use super::load_helpers::records;
 use super::status::{st_error, st_status, ST_OK};
-use crate::base::memory;
 use crate::group::st_group;
 use crate::load::{self, SinkBuffers};
 use crate::part::st_part;
@@ -247,17 +247,9 @@ pub unsafe extern "C" fn st_prefetch(
     let prefetch = || {
         // SAFETY: arguments are as the header's rules say.
         let checkpoint = unsafe { required(checkpoint, "checkpoint")? };
-        if tensors.is_null() && count == 0 {
-            return load::prefetch(&checkpoint.0, None);
-        }
         // SAFETY: as above.
-        let given = unsafe { array_at(tensors, count, "tensors")? };
-        let mut all = memory::vec_with_capacity(given.len(), "tensors")?;
-        for (number, tensor) in given.iter().enumerate() {
-            // SAFETY: as above.
-            all.push(unsafe { required(*tensor, &format!("tensors[{number}]"))? });
-        }
-        load::prefetch(&checkpoint.0, Some(&all))
+        let tensors = unsafe { records(tensors, count)? };
+        load::prefetch(&checkpoint.0, tensors.as_deref())
     };
     // SAFETY: as above.
     unsafe { guard(error, |kind| kind as st_status, || prefetch().map(|()| ST_OK)) }

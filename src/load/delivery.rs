@@ -115,6 +115,7 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
                 Some(laying) => laying,
                 None => {
                     let buffer = self.shared.acquire(&mut self.host)?;
+                    self.shared.hold();
                     self.laying.insert(Laying { buffer, used: 0, bytes: 0, pieces: Vec::new() })
                 }
             };
@@ -162,7 +163,10 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
     /// A buffer that was being filled goes to the sink as it is.
     pub(super) fn flush(&mut self) {
         if let Some(Laying { buffer, bytes, pieces, .. }) = self.laying.take() {
-            self.shared.submit(Full { buffer, bytes, holds: Holds::Pieces(pieces) });
+            if !pieces.is_empty() {
+                self.shared.submit(Full { buffer, bytes, holds: Holds::Pieces(pieces) });
+            }
+            self.shared.let_go();
         }
     }
 
@@ -204,6 +208,15 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Delivery<'_, '_, '_> {
+    /// What a failed load had in a buffer is nobody's.
+    fn drop(&mut self) {
+        if self.laying.take().is_some() {
+            self.shared.let_go();
+        }
     }
 }
 

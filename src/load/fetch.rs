@@ -17,7 +17,7 @@ use crate::record::Tensor;
 
 fn read(
     tensor: &Tensor,
-    reader: &mut Reader<'_>,
+    reader: &mut Reader<'_, '_>,
     delivery: &mut Delivery<'_, '_, '_>,
     start: u64,
     mut out: &mut [u8],
@@ -37,7 +37,7 @@ fn read(
 
 fn stage<'r>(
     tensor: &Tensor,
-    reader: &'r mut Reader<'_>,
+    reader: &'r mut Reader<'_, '_>,
     delivery: &mut Delivery<'_, '_, '_>,
     start: u64,
     len: usize,
@@ -60,7 +60,7 @@ impl Member {
 /// The bytes of a tensor.
 pub(super) struct TensorBytes<'t, 'w, 'a, 's, 'h> {
     tensor: &'t Tensor,
-    reader: &'w mut Reader<'a>,
+    reader: &'w mut Reader<'a, 's>,
     delivery: &'w mut Delivery<'a, 's, 'h>,
     limits: (u64, u64),
 }
@@ -68,7 +68,7 @@ pub(super) struct TensorBytes<'t, 'w, 'a, 's, 'h> {
 impl<'t, 'w, 'a, 's, 'h> TensorBytes<'t, 'w, 'a, 's, 'h> {
     pub(super) fn new(
         tensor: &'t Tensor,
-        reader: &'w mut Reader<'a>,
+        reader: &'w mut Reader<'a, 's>,
         delivery: &'w mut Delivery<'a, 's, 'h>,
         (max_gap, window): (u64, u64),
     ) -> Result<Self> {
@@ -94,11 +94,11 @@ impl Fetch for TensorBytes<'_, '_, '_, '_, '_> {
 }
 
 /// Reads what a box of a group needs.
-pub(super) fn members<'a>(
+pub(super) fn members<'a, 's>(
     checkpoint: &Checkpoint,
     wanted: &[MemberBox<'_>],
-    reader: &mut Reader<'a>,
-    delivery: &mut Delivery<'a, '_, '_>,
+    reader: &mut Reader<'a, 's>,
+    delivery: &mut Delivery<'a, 's, '_>,
     (max_gap, window): (u64, u64),
 ) -> Result<Vec<Member>> {
     let mut found = memory::vec_with_capacity(wanted.len(), "the members of a group")?;

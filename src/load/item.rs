@@ -37,6 +37,16 @@ pub enum Origin<'a> {
     GroupLists(&'a dyn Assembly, &'a [Option<&'a [Interval]>]),
 }
 
+impl<'a> Origin<'a> {
+    /// The record whose place in the files orders the item.
+    pub(super) fn tensor(&self) -> &'a Tensor {
+        match *self {
+            Origin::Ranges(tensor, _) | Origin::Lists(tensor, _) => tensor,
+            Origin::Group(group, _) | Origin::GroupLists(group, _) => group.anchor(),
+        }
+    }
+}
+
 /// The caller's last step, on elements that are already of the item's dtype.
 #[derive(Clone, Copy)]
 pub struct Transform<'a> {

@@ -9,6 +9,7 @@
 //! quantised group by `boxes` and its `assembly`.
 #![deny(unsafe_code)]
 
+mod arrange;
 mod assembly;
 mod boxes;
 mod delivery;
@@ -27,9 +28,10 @@ mod target;
 mod task;
 mod work;
 
+pub use self::arrange::{arrange, size_of, Alignment, Arrangement};
 pub use self::assembly::{Assembly, MemberBox, Rows, Span};
 pub use self::item::{Item, Origin, Step, Transform};
-pub use self::prefetch::prefetch;
+pub use self::prefetch::{evict, prefetch};
 pub use self::target::Memory;
 
 use std::sync::atomic::AtomicI32;
@@ -38,7 +40,7 @@ use self::host::{Attended, Host};
 use self::plan::{Plan, Request, Sizes, What};
 use self::reader::{Reader, Way};
 use self::shared::Shared;
-use self::task::{Picks, Task};
+use self::task::{Goes, Picks, Task};
 use self::work::Worker;
 use crate::base::{memory, parallel, sort};
 use crate::checkpoint::Checkpoint;
@@ -167,8 +169,6 @@ const STRAIGHT: u64 = 8 << 20;
 const SEVERAL_THREADS: u64 = 8 << 20;
 /// Smaller buffers of a sink are refused: each is a call there and back.
 const LEAST_BUFFER: usize = 4096;
-/// Half of a processor's cache of the second level.
-const LEAST_TILE: u64 = 64 << 10;
 /// Where bytes are put together, more does not help.
 const MOST_DESK: u64 = 1 << 20;
 /// A thread costs some 20 us, in which this much is read.
@@ -222,7 +222,7 @@ pub fn load<'h>(
 ) -> Result<()> {
     let Caller { progress, item_done, sink, cancel } = caller;
     let (sink, buffers) = sink.map_or((None, None), |given| (Some(given.sink), Some(given.buffers)));
-    let tasks = task::all(checkpoint, items, sink.is_some())?;
+    let tasks = task::all(checkpoint, items, Goes::of(sink.is_some()))?;
     let load = Load::new(checkpoint, &tasks, options, buffers)?;
     let item_done = if sink.is_some() { None } else { item_done };
     load.run(Host::new(progress, item_done, sink), buffers.map_or(&[], |buffers| buffers.memory), cancel)
@@ -238,16 +238,8 @@ pub fn summary(
     options: &LoadOptions,
     buffers: Option<Buffers<'_>>,
 ) -> Result<Summary> {
-    let tasks = task::all(checkpoint, items, buffers.is_some())?;
+    let tasks = task::all(checkpoint, items, Goes::of(buffers.is_some()))?;
     Load::new(checkpoint, &tasks, options, buffers)?.summary()
-}
-
-/// Bytes of an item's result.
-///
-/// # Errors
-/// As for [`load`], but for its destination.
-pub fn size_of(checkpoint: &Checkpoint, item: &Item<'_>) -> Result<u64> {
-    Ok(Task::new(checkpoint, item, true)?.result)
 }
 
 impl<'a> Load<'a> {
@@ -265,6 +257,7 @@ impl<'a> Load<'a> {
                 None => return refuse("the items hold more bytes than 64 bits can count".to_owned()),
             };
         }
+        overlap::check_sources(checkpoint, tasks, buffers.map_or(&[], |buffers| buffers.memory))?;
         let chunk = match buffers {
             None => {
                 overlap::check(tasks)?;
@@ -274,7 +267,13 @@ impl<'a> Load<'a> {
         };
         let mut preferred = None;
         for task in tasks.iter().filter(|task| task.picked != 0) {
-            preferred = preferred.max(checkpoint.source(task.tensor.shard())?.preferred_request());
+            let source = checkpoint.source(task.tensor.shard())?;
+            if source.is_inside() && options.threads != 1 && source.is_limited() {
+                // Its threads would wait for the read that waits for them.
+                let text = "read_at called the library for a load of its own source, which has a max_parallel";
+                return refuse(text.to_owned());
+            }
+            preferred = preferred.max(source.preferred_request());
         }
         let journeys = preferred.is_some();
         let threads = threads(checkpoint, tasks, options.threads, total, journeys)?;
@@ -329,7 +328,7 @@ impl<'a> Load<'a> {
             Sizes {
                 window,
                 chunk: self.budget.chunk,
-                tile: (self.budget.desk as u64).max(LEAST_TILE),
+                tile: (self.budget.desk as u64).max(BLOCK),
                 max_gap: self.options.max_gap,
                 mapped: self.options.io == Io::Mapped,
                 uncut: self.budget.straight == u64::MAX,
@@ -337,8 +336,8 @@ impl<'a> Load<'a> {
         )
     }
 
-    fn reader(&self) -> Reader<'a> {
-        Reader::new(self.checkpoint, self.options.io, self.options.drop_cache, self.budget.window)
+    fn reader<'s>(&self, shared: Option<&'s Shared<'a>>) -> Reader<'a, 's> {
+        Reader::new(self.checkpoint, self.options.io, self.options.drop_cache, self.budget.window, shared)
     }
 
     /// Works on this thread and others until all is done or something failed.
@@ -378,7 +377,7 @@ impl<'a> Load<'a> {
         if !self.options.drop_cache {
             return;
         }
-        let mut reader = self.reader();
+        let mut reader = self.reader(None);
         let count = self.checkpoint.shards().len();
         // Without room for this list they stay: it is a hint.
         let Ok(mut read) = memory::vec_with_capacity::<Option<(u64, u64)>>(count, "shards") else { return };
@@ -425,7 +424,7 @@ impl<'a> Load<'a> {
     fn reads_of(&self, task: usize, shard: usize, len: u64) -> Result<u64> {
         let source = self.checkpoint.source(shard)?;
         let plain = self.tasks.get(task).is_none_or(Task::is_plain);
-        let step = if plain { self.budget.straight } else { self.reader().step(Way::of(source)) }.max(1);
+        let step = if plain { self.budget.straight } else { self.reader(None).step(Way::of(source)) }.max(1);
         let whole = len.checked_div(step).unwrap_or_default().saturating_mul(source.reads(step));
         Ok(whole.saturating_add(source.reads(len.checked_rem(step).unwrap_or_default())))
     }

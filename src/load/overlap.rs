@@ -9,10 +9,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::target::Layout;
+use super::target::{Layout, Memory};
 use super::task::Task;
-use crate::base::memory;
-use crate::base::sort;
+use crate::base::{memory, sort};
+use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
 
 /// Refuses tasks whose destinations overlap.
@@ -36,12 +36,113 @@ pub(super) fn check(tasks: &[Task<'_>]) -> Result<()> {
         });
         let count = reached.count().saturating_add(1);
         let (group, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
-        if group.len() > 1 {
+        if group.len() > 1 && !apart_by_stride(tasks, group)? {
             check_runs(tasks, group)?;
         }
         rest = later;
     }
     Ok(())
+}
+
+/// Refuses results that go where a source's own bytes are, in memory or mapped.
+pub(super) fn check_sources(checkpoint: &Checkpoint, tasks: &[Task<'_>], buffers: &[Memory<'_>]) -> Result<()> {
+    let mut sources = memory::vec_with_capacity(checkpoint.shards().len(), "the sources of a load")?;
+    for shard in 0..checkpoint.shards().len() {
+        if let Some(bytes) = checkpoint.source(shard)?.mapped().filter(|bytes| !bytes.is_empty()) {
+            let start = bytes.as_ptr().addr() as u64;
+            sources.push([start, start.saturating_add(bytes.len() as u64), shard as u64]);
+        }
+    }
+    sort::rows(&mut sources);
+    let within = |start: u64, end: u64| {
+        // They are apart, so their ends are in order too.
+        let first = sources.partition_point(|[_, ends, _]| *ends <= start);
+        start < end && sources.get(first).is_some_and(|[begins, ..]| *begins < end)
+    };
+    for (number, task) in tasks.iter().enumerate() {
+        let start = task.place.start() as u64;
+        if within(start, start.saturating_add(task.needed())) {
+            let text = format!(
+                "item {number} (tensor {}): its destination is memory that the checkpoint reads from",
+                quoted(task.name())
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        }
+    }
+    for (number, buffer) in buffers.iter().enumerate() {
+        let start = buffer.start() as u64;
+        if within(start, start.saturating_add(buffer.len() as u64)) {
+            let text = format!("the sink's buffer {number} is memory that the checkpoint reads from");
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        }
+    }
+    Ok(())
+}
+
+/// A destination, as far as it repeats: its first byte within a turn of the loops
+/// that were looked at, and the number of loops that were not, innermost first.
+#[derive(Clone, Copy)]
+struct Repeated {
+    start: u64,
+    loops: usize,
+    member: usize,
+}
+
+/// Whether destinations that reach into one another are found apart without
+/// looking at each run: in loops of the same stride, they lie in different places of a turn.
+/// `false`: not found.
+fn apart_by_stride(tasks: &[Task<'_>], group: &[[u64; 3]]) -> Result<bool> {
+    let mut layouts = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
+    let mut all = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
+    for (member, [start, _, number]) in group.iter().enumerate() {
+        let task = usize::try_from(*number).ok().and_then(|number| tasks.get(number));
+        let Some(layout) = task.and_then(|task| task.layout.as_deref()) else { return Ok(false) };
+        let layout = layout.by_address();
+        all.push(Repeated { start: *start, loops: layout.loops().len(), member });
+        layouts.push(layout);
+    }
+    are_apart(&layouts, all)
+}
+
+/// The same for destinations that overlap as wholes. Goes down a loop at each
+/// step, of which there are fewer than 64.
+fn are_apart(layouts: &[Layout], mut all: Vec<Repeated>) -> Result<bool> {
+    let outermost = |of: &Repeated| {
+        let loops = layouts.get(of.member)?.loops();
+        loops.get(of.loops.checked_sub(1)?).map(|outer| outer.stride)
+    };
+    let Some(stride) = all.first().and_then(outermost) else { return Ok(false) };
+    if all.iter().any(|of| outermost(of) != Some(stride)) {
+        return Ok(false);
+    }
+    for of in &mut all {
+        of.start = of.start.checked_rem(stride).unwrap_or_default();
+        of.loops = of.loops.saturating_sub(1);
+    }
+    let mut rows = memory::vec_with_capacity(all.len(), "the destinations of a load")?;
+    rows.extend(all.iter().zip(0_u64..).map(|(of, place)| [of.start, place, 0]));
+    sort::rows(&mut rows);
+    let inside = |of: &Repeated| layouts.get(of.member).map_or(u64::MAX, |layout| layout.extent_of(of.loops));
+    let mut cluster: Vec<Repeated> = Vec::new();
+    let (mut end, mut first) = (0_u64, None);
+    for [start, place, _] in rows {
+        let Some(of) = usize::try_from(place).ok().and_then(|place| all.get(place)) else { return Ok(false) };
+        if start >= end && cluster.len() > 1 && !are_apart(layouts, std::mem::take(&mut cluster))? {
+            return Ok(false);
+        }
+        if start >= end {
+            cluster.clear();
+        }
+        first = first.or(Some(start));
+        end = end.max(start.saturating_add(inside(of)));
+        memory::reserve(&mut cluster, 1, "the destinations of a load")?;
+        cluster.push(*of);
+    }
+    // What goes on in the next turn must end before the first of that begins.
+    if first.is_none_or(|first| end > first.saturating_add(stride)) {
+        return Ok(false);
+    }
+    Ok(cluster.len() < 2 || are_apart(layouts, cluster)?)
 }
 
 /// Compares the runs of destinations that reach into one another, by address.

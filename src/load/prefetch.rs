@@ -20,6 +20,31 @@ const PIECE: u64 = 32 << 20;
 /// `InvalidArgument` for a record that is not this checkpoint's, `Io` where a
 /// mapped file can't be read.
 pub fn prefetch(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<()> {
+    let pieces = pieces(ranges(checkpoint, tensors)?)?;
+    parallel::map(pieces.len(), parallel::cores(), |piece| {
+        let Some([shard, start, end]) = pieces.get(piece).copied() else { return Ok(()) };
+        let shard = usize::try_from(shard).unwrap_or(usize::MAX);
+        let found = checkpoint.source(shard)?.populate(start, end.saturating_sub(start));
+        found.map_err(|error| error.in_file(&checkpoint.label_of(shard)))
+    })?;
+    Ok(())
+}
+
+/// The other half of [`prefetch`]: pages of the mapping are let go, and the page
+/// cache is told that these tensors, `None` for all, are not needed.
+///
+/// # Errors
+/// `InvalidArgument` for a record that is not this checkpoint's.
+pub fn evict(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<()> {
+    for [shard, start, end] in pieces(ranges(checkpoint, tensors)?)? {
+        let shard = usize::try_from(shard).unwrap_or(usize::MAX);
+        checkpoint.source(shard)?.evict(start, end.saturating_sub(start));
+    }
+    Ok(())
+}
+
+/// Shard, start and end of each tensor.
+fn ranges(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<Vec<[u64; 3]>> {
     let count = tensors.map_or(checkpoint.tensors().len(), <[_]>::len);
     let mut ranges = memory::vec_with_capacity(count, "ranges")?;
     let range = |tensor: &Tensor| {
@@ -34,14 +59,7 @@ pub fn prefetch(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<
             }
         }
     }
-    let pieces = pieces(ranges)?;
-    parallel::map(pieces.len(), parallel::cores(), |piece| {
-        let Some([shard, start, end]) = pieces.get(piece).copied() else { return Ok(()) };
-        let shard = usize::try_from(shard).unwrap_or(usize::MAX);
-        let found = checkpoint.source(shard)?.populate(start, end.saturating_sub(start));
-        found.map_err(|error| error.in_file(&checkpoint.label_of(shard)))
-    })?;
-    Ok(())
+    Ok(ranges)
 }
 
 /// Shard, start and end: what touches in one, and that cut up.

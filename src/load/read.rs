@@ -7,7 +7,7 @@ use super::host::Host;
 use super::plan::WINDOW;
 use super::reader::TWO_BLOCKS;
 use super::shared::Shared;
-use super::task::Task;
+use super::task::{Goes, Task};
 use super::work::Worker;
 use super::{blocks, Io, Item, Load, LoadOptions, Memory, Origin, BLOCK, DEFAULT_STAGING, SEVERAL_THREADS};
 use crate::base::memory::Aligned;
@@ -77,7 +77,7 @@ fn read_whole(checkpoint: &Checkpoint, tensor: &Tensor, buffer: &mut [u8]) -> Re
     if tensor.size() < SEVERAL_THREADS {
         return checkpoint.read_bytes(tensor.shard(), tensor.offset(), tensor.name(), buffer);
     }
-    let tasks = [Task::new(checkpoint, &item(tensor, &[], buffer), false)?];
+    let tasks = [Task::new(checkpoint, &item(tensor, &[], buffer), Goes::ToPlace)?];
     let mut load = Load::new(checkpoint, &tasks, &LoadOptions::default(), None)?;
     load.numbered = false;
     load.run(Host::new(None, None, None), &[], None)
@@ -87,7 +87,7 @@ fn read_whole(checkpoint: &Checkpoint, tensor: &Tensor, buffer: &mut [u8]) -> Re
 fn read_slice(checkpoint: &Checkpoint, tensor: &Tensor, ranges: &[Range], buffer: &mut [u8]) -> Result<()> {
     // Also where there are no ranges: what can't be cut is refused.
     let task = Selection::of_ranges(checkpoint.own(tensor)?, ranges)
-        .and_then(|_| Task::new(checkpoint, &item(tensor, ranges, buffer), false));
+        .and_then(|_| Task::new(checkpoint, &item(tensor, ranges, buffer), Goes::ToPlace));
     let task = [task.map_err(|error| error.in_file(&checkpoint.label_of(tensor.shard())))?];
     let options = LoadOptions { threads: 1, io: Io::Cached, ..LoadOptions::default() };
     let mut load = Load::new(checkpoint, &task, &options, None)?;

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 
+use super::shared::{stopped, Shared};
 use super::target::scratch;
 use super::{Io, STRAIGHT};
 use crate::base::memory::Aligned;
@@ -22,24 +23,27 @@ const FILE_BLOCK: u64 = BLOCK as u64;
 /// Reads below this size are not worth going past the page cache.
 const DIRECT_FROM: u64 = 64 << 10;
 
-pub(super) struct Reader<'a> {
+pub(super) struct Reader<'a, 's> {
     checkpoint: &'a Checkpoint,
     io: Io,
     drop_cache: bool,
-    open: Option<Open<'a>>,
+    open: Option<Open<'a, 's>>,
     /// What is read into where bytes do not go straight to their place.
     pub(super) stage: Option<Aligned>,
     window: usize,
+    /// The load that it reads for, which may end at any time.
+    shared: Option<&'s Shared<'a>>,
 }
 
 /// The shard at hand.
-struct Open<'a> {
+struct Open<'a, 's> {
     shard: usize,
     source: &'a Source,
     file: Option<FileRef<'a>>,
     /// Each made once it is wanted; the inner `None`: it can't be.
     direct: Option<Option<File>>,
     probe: Option<Option<Probe>>,
+    shared: Option<&'s Shared<'a>>,
 }
 
 /// How the bytes of a request are read.
@@ -63,18 +67,25 @@ impl Way {
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a, 's> Reader<'a, 's> {
     /// `window`: bytes of the staging buffer; for files whole blocks.
-    pub(super) fn new(checkpoint: &'a Checkpoint, io: Io, drop_cache: bool, window: usize) -> Self {
-        Self { checkpoint, io, drop_cache, open: None, stage: None, window }
+    pub(super) fn new(
+        checkpoint: &'a Checkpoint,
+        io: Io,
+        drop_cache: bool,
+        window: usize,
+        shared: Option<&'s Shared<'a>>,
+    ) -> Self {
+        Self { checkpoint, io, drop_cache, open: None, stage: None, window, shared }
     }
 
-    fn open(&mut self, shard: usize) -> Result<&mut Open<'a>> {
+    fn open(&mut self, shard: usize) -> Result<&mut Open<'a, 's>> {
         let open = match self.open.take().filter(|open| open.shard == shard) {
             Some(open) => open,
             None => {
                 let source = self.checkpoint.source(shard)?;
-                Open { shard, source, file: source.as_file()?, direct: None, probe: None }
+                let shared = self.shared;
+                Open { shard, source, file: source.as_file()?, direct: None, probe: None, shared }
             }
         };
         Ok(self.open.insert(open))
@@ -197,11 +208,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Open<'_> {
+impl Open<'_, '_> {
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         match &self.file {
             Some(file) => source::read_exact(file, offset, out),
-            None => self.source.read_exact_at(offset, out),
+            None => self.source.read_while(offset, out, &|| match self.shared {
+                Some(shared) if shared.stopped() => Err(stopped()),
+                _ => Ok(()),
+            }),
         }
     }
 

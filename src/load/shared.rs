@@ -269,6 +269,19 @@ impl<'a> Shared<'a> {
         self.wake(&state);
     }
 
+    /// Whoever fills a buffer over several requests is at work from one to the next.
+    pub(super) fn hold(&self) {
+        let mut state = lock(&self.state);
+        state.busy = state.busy.saturating_add(1);
+    }
+
+    /// The end of that.
+    pub(super) fn let_go(&self) {
+        let mut state = lock(&self.state);
+        state.busy = state.busy.saturating_sub(1);
+        self.wake(&state);
+    }
+
     /// Leaves a request to the caller's thread, once that is not too far behind.
     pub(super) fn hand_over(&self, taken: Taken<'_, 'a>) {
         let mut state = lock(&self.state);

@@ -223,6 +223,17 @@ impl Layout {
         self.run
     }
 
+    pub(super) fn loops(&self) -> &[Loop] {
+        &self.loops
+    }
+
+    /// From the first byte to after the last of what the first `count` loops hold.
+    pub(super) fn extent_of(&self, count: usize) -> u64 {
+        let loops = self.loops.iter().take(count);
+        let far = |Loop { count, stride }: &Loop| count.saturating_sub(1).saturating_mul(*stride);
+        loops.map(far).fold(self.run, u64::saturating_add)
+    }
+
     /// From the result's byte `at` on.
     pub(super) fn walk(&self, at: u64) -> Option<Walk<'_>> {
         let mut turn = at.checked_div(self.run)?;

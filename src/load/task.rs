@@ -40,6 +40,24 @@ pub(super) struct Task<'a> {
     pub(super) grain: u64,
 }
 
+/// Where a result goes, and so what of its place is checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goes {
+    ToPlace,
+    ToSink,
+    /// To a place that it does not have yet.
+    Nowhere,
+}
+
+impl Goes {
+    pub(super) fn of(sink: bool) -> Self {
+        match sink {
+            true => Self::ToSink,
+            false => Self::ToPlace,
+        }
+    }
+}
+
 /// What is picked.
 pub(super) enum Picks<'a> {
     /// One piece of the file, from the task's start to its end.
@@ -49,13 +67,13 @@ pub(super) enum Picks<'a> {
 }
 
 impl<'a> Task<'a> {
-    /// Checks one item. With a sink there is no destination to check.
-    pub(super) fn new(checkpoint: &'a Checkpoint, item: &Item<'a>, sink: bool) -> Result<Self> {
-        let given = match item.of {
-            Origin::Ranges(tensor, _) | Origin::Lists(tensor, _) => tensor,
-            Origin::Group(group, _) | Origin::GroupLists(group, _) => group.anchor(),
-        };
-        let tensor = checkpoint.own(given)?;
+    /// Checks one item.
+    pub(super) fn new(checkpoint: &'a Checkpoint, item: &Item<'a>, goes: Goes) -> Result<Self> {
+        Self::of(checkpoint.own(item.of.tensor())?, item, goes)
+    }
+
+    /// The same for a record of which is not asked whose it is.
+    pub(super) fn of(tensor: &'a Tensor, item: &Item<'a>, goes: Goes) -> Result<Self> {
         let mut task = Self {
             tensor,
             picks: Picks::Piece,
@@ -92,12 +110,12 @@ impl<'a> Task<'a> {
                 task.picks = Picks::Several(Arc::new(selection));
             }
         }
-        task.settle(item, sink)?;
+        task.settle(item, goes)?;
         Ok(task)
     }
 
     /// The result: its size, and where it goes.
-    fn settle(&mut self, item: &Item<'a>, sink: bool) -> Result<()> {
+    fn settle(&mut self, item: &Item<'a>, goes: Goes) -> Result<()> {
         self.grain = match self.transform {
             None => u64::from(self.from.bits()).max(1),
             Some(transform) => self.unit_grain(transform)?,
@@ -109,6 +127,7 @@ impl<'a> Task<'a> {
         };
         self.result = result;
         if let Some(strides) = item.strides {
+            let sink = goes == Goes::ToSink;
             let with = if sink { "a sink" } else { "a transform" };
             if sink || self.transform.is_some() {
                 return Err(self.refuse(ErrorKind::InvalidArgument, format!("dst_strides are not for {with}")));
@@ -117,8 +136,8 @@ impl<'a> Task<'a> {
                 self.layout = self.layout_of(item, strides)?.map(Box::new);
             }
         }
-        if !sink {
-            let needed = self.layout.as_ref().map_or(result, |layout| layout.extent());
+        if goes == Goes::ToPlace {
+            let needed = self.needed();
             let room = self.place.len() as u64;
             if needed != 0 && self.place.start() == 0 {
                 return Err(self.refuse(ErrorKind::InvalidArgument, "dst is NULL".to_owned()));
@@ -129,6 +148,11 @@ impl<'a> Task<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Bytes from the first of its place to after the last.
+    pub(super) fn needed(&self) -> u64 {
+        self.layout.as_ref().map_or(self.result, |layout| layout.extent())
     }
 
     fn refuse(&self, kind: ErrorKind, text: String) -> Error {
@@ -274,20 +298,16 @@ impl<'a> Task<'a> {
 }
 
 /// Checks all items; nothing has been read when one is refused.
-pub(super) fn all<'a>(checkpoint: &'a Checkpoint, items: &[Item<'a>], sink: bool) -> Result<Vec<Task<'a>>> {
+pub(super) fn all<'a>(checkpoint: &'a Checkpoint, items: &[Item<'a>], goes: Goes) -> Result<Vec<Task<'a>>> {
     let mut tasks = memory::vec_with_capacity(items.len(), "the items of a load")?;
     for (number, item) in items.iter().enumerate() {
-        tasks.push(Task::new(checkpoint, item, sink).map_err(|error| in_item(checkpoint, number, item, &error))?);
+        tasks.push(Task::new(checkpoint, item, goes).map_err(|error| in_item(checkpoint, number, item, &error))?);
     }
     Ok(tasks)
 }
 
 fn in_item(checkpoint: &Checkpoint, number: usize, item: &Item<'_>, error: &Error) -> Error {
-    let tensor = match item.of {
-        Origin::Ranges(tensor, _) | Origin::Lists(tensor, _) => tensor,
-        Origin::Group(group, _) | Origin::GroupLists(group, _) => group.anchor(),
-    };
-    let shard = checkpoint.own(tensor).map_or(0, Tensor::shard);
+    let shard = checkpoint.own(item.of.tensor()).map_or(0, Tensor::shard);
     let named = Error::new(error.kind(), format!("item {number}: {}", error.message(usize::MAX)));
     named.with_errno(error.os_errno()).in_file(&checkpoint.label_of(shard))
 }

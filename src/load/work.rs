@@ -21,7 +21,7 @@ pub(super) struct Worker<'a, 's, 'h> {
     budget: Budget,
     numbered: bool,
     max_gap: u64,
-    reader: Reader<'a>,
+    reader: Reader<'a, 's>,
     delivery: Delivery<'a, 's, 'h>,
 }
 
@@ -32,7 +32,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             budget: load.budget,
             numbered: load.numbered,
             max_gap: load.options.max_gap,
-            reader: load.reader(),
+            reader: load.reader(Some(shared)),
             delivery: Delivery::new(load.tasks, load.budget, shared, host),
         }
     }
@@ -220,8 +220,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         let task = self.task(number)?;
         let Picks::Several(selection) = &task.picks else { return Err(fault()) };
         let mut gathered = self.delivery.desk.gathered.take();
-        let most = self.budget.desk.max(count(picked)?);
-        let result = scratch(&mut gathered, most).and_then(|room| {
+        let result = scratch(&mut gathered, self.budget.desk).and_then(|room| {
             let room = room.get_mut(..count(picked)?).ok_or_else(fault)?;
             let Self { reader, delivery, max_gap, budget, .. } = self;
             let mut bytes = TensorBytes::new(task.tensor, reader, delivery, (*max_gap, budget.window as u64))?;

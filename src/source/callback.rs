@@ -2,6 +2,7 @@
 //! Bytes that somebody else fetches: HTTP, object stores, asset packs.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::ended;
@@ -76,7 +77,13 @@ impl Callback {
         }
     }
 
-    pub(super) fn read_exact_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+    /// Reads while `goes_on` says so, which is asked before each call.
+    pub(super) fn read_exact_at(
+        &self,
+        mut offset: u64,
+        mut buffer: &mut [u8],
+        goes_on: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let end = offset.checked_add(buffer.len() as u64);
         if end.is_none_or(|end| end > self.size) {
             return Err(ended(offset, buffer.len(), self.size));
@@ -86,9 +93,11 @@ impl Callback {
             let left = buffer.len() as u64;
             let share = left.div_ceil(left.div_ceil(self.largest_read()).max(1));
             let wanted = usize::try_from(share).unwrap_or(usize::MAX).min(buffer.len());
-            let place = self.place();
+            let place = self.place()?;
+            goes_on()?;
+            let inside = Inside::new(self.address());
             let done = self.reader.read_at(offset, buffer.get_mut(..wanted).unwrap_or_default())?;
-            drop(place);
+            drop((inside, place));
             if done == 0 || done > wanted {
                 let text =
                     format!("read_at gave {done} of {wanted} bytes at {offset}, where the end is at {}", self.size);
@@ -100,15 +109,59 @@ impl Callback {
         Ok(())
     }
 
+    fn address(&self) -> usize {
+        std::ptr::from_ref(&*self.reader).addr()
+    }
+
+    /// Whether this thread is within a read of it, and has been called back.
+    pub(super) fn is_inside(&self) -> bool {
+        let address = self.address();
+        INSIDE.with(|inside| inside.borrow().contains(&address))
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.reader.max_parallel() != 0
+    }
+
     /// Waits until one more read may be under way.
-    fn place(&self) -> Option<Place<'_>> {
-        if self.reader.max_parallel() == 0 {
-            return None;
+    fn place(&self) -> Result<Option<Place<'_>>> {
+        let most = self.reader.max_parallel();
+        if most == 0 {
+            return Ok(None);
+        }
+        if self.is_inside() {
+            let text = format!(
+                "read_at called the library for bytes of its own source, of which max_parallel {most} reads may be \
+                 under way"
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free = free.saturating_sub(1);
-        Some(Place(self))
+        Ok(Some(Place(self)))
+    }
+}
+
+thread_local! {
+    /// The readers that this thread is within a read of. One that calls back for
+    /// more of itself would wait for its own end.
+    static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A read that this thread is within.
+struct Inside;
+
+impl Inside {
+    fn new(address: usize) -> Self {
+        INSIDE.with(|inside| inside.borrow_mut().push(address));
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.with(|inside| inside.borrow_mut().pop());
     }
 }
 

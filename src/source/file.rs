@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use memmap2::{Mmap, MmapOptions};
 
 use super::share::{Manner, Share};
-use super::{ended, filesystem};
+use super::{drop_cached, ended, filesystem};
 use crate::base::memory;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::options::Access;
@@ -196,6 +196,20 @@ impl MappableFile {
     pub(super) fn advise(&self, offset: u64, len: u64) {
         if let Ok(file) = self.file() {
             read_ahead(&file, self.base.saturating_add(offset), len);
+        }
+    }
+
+    /// Lets go of the mapping's pages, then of the page cache's, which keeps those
+    /// that anybody has mapped.
+    pub(super) fn evict(&self, offset: u64, len: u64) {
+        #[cfg(target_os = "linux")]
+        if let (Some((map, _)), Ok(start), Ok(size)) = (&self.map, usize::try_from(offset), usize::try_from(len)) {
+            // SAFETY: the mapping is of a file and only read: what is touched again
+            // comes from there again.
+            drop(unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, size) });
+        }
+        if let Ok(file) = self.file() {
+            drop_cached(&file, self.base.saturating_add(offset), len);
         }
     }
 

@@ -173,6 +173,21 @@ impl Source {
     /// Fills `buffer` from `offset` on. Never through the mapping: a file that
     /// has become shorter is an error here.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.read_while(offset, buffer, &|| Ok(()))
+    }
+
+    /// Whether the thread is within a callback's read of it.
+    pub(crate) fn is_inside(&self) -> bool {
+        matches!(&self.kind, Kind::Callback(callback) if callback.is_inside())
+    }
+
+    /// Whether only so many reads of it may be under way.
+    pub(crate) fn is_limited(&self) -> bool {
+        matches!(&self.kind, Kind::Callback(callback) if callback.is_limited())
+    }
+
+    /// [`Source::read_exact_at`], asking before each of a callback's reads whether it goes on.
+    pub(crate) fn read_while(&self, offset: u64, buffer: &mut [u8], goes_on: &dyn Fn() -> Result<()>) -> Result<()> {
         match &self.kind {
             Kind::File(file) => file.read_exact_at(offset, buffer),
             Kind::Memory(bytes) => {
@@ -181,7 +196,7 @@ impl Source {
                 buffer.copy_from_slice(from.ok_or_else(|| ended(offset, buffer.len(), bytes.len() as u64))?);
                 Ok(())
             }
-            Kind::Callback(callback) => callback.read_exact_at(offset, buffer),
+            Kind::Callback(callback) => callback.read_exact_at(offset, buffer, goes_on),
         }
     }
 
@@ -208,6 +223,13 @@ impl Source {
     fn advise(&self, offset: u64, len: u64) {
         if let Kind::File(file) = &self.kind {
             file.advise(offset, len);
+        }
+    }
+
+    /// These bytes are not needed in memory for now; a hint.
+    pub(crate) fn evict(&self, offset: u64, len: u64) {
+        if let Kind::File(file) = &self.kind {
+            file.evict(offset, len);
         }
     }
 

@@ -27,6 +27,7 @@ const HEADERS: &[Header] = &[
             "ffi/read.rs",
             "ffi/slice.rs",
             "ffi/load.rs",
+            "ffi/load_helpers.rs",
             "ffi/convert.rs",
             "ffi/given.rs",
             "ffi/save.rs",

@@ -7,3 +7,4 @@ mod support;
 mod items;
 mod refusals;
 mod sink;
+mod steps;

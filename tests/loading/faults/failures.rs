@@ -296,6 +296,8 @@ unsafe extern "C" fn uneven(
             }
             thread::sleep(Duration::from_millis(20));
         }
+        // Short, so that a request takes several reads.
+        let len = len.min(1000);
         dst.cast::<u8>().copy_from_nonoverlapping(this.bytes[offset as usize..][..len].as_ptr(), len);
         done.write(len);
     }
@@ -323,7 +325,8 @@ fn load_unevenly(both: bool) -> Vec<(String, usize)> {
         size: reader.bytes.len() as u64,
         read_at: Some(uneven),
         user_data: (&raw const reader).cast_mut().cast(),
-        preferred_read: 1000,
+        // One request for each tensor: with more it would be of both.
+        preferred_read: EACH,
         ..init_io()
     };
     let from = open_io(&io, &init_options()).unwrap();
@@ -331,7 +334,6 @@ fn load_unevenly(both: bool) -> Vec<(String, usize)> {
     let (one, other) = memory.split_at_mut(EACH * 4);
     let mut items = [item_into(&from.tensors()[1], one), item_into(&from.tensors()[2], other)];
     items.iter_mut().for_each(|item| item.dtype = ST_DTYPE_F32);
-    // So little staging that a request takes several reads.
     let options = st_load_options { threads: 2, staging_bytes: 131_072, ..init_load() };
     let each = (0..3).map(|_| {
         reader.failed.store(false, SeqCst);

@@ -33,6 +33,74 @@ static void check_rank_plans(const st_checkpoint *checkpoint)
     st_rank_plan_free(plan);
 }
 
+static st_status halve(void *user_data, size_t item, uint64_t element, size_t count, const void *src, void *dst,
+                       st_error *error)
+{
+    (void)user_data, (void)item, (void)element, (void)error;
+    for (size_t i = 0; i < count; i++)
+        ((unsigned char *)dst)[i] = (unsigned char)(((const unsigned char *)src)[i] / 2);
+    return ST_OK;
+}
+
+static void note(void *user_data, size_t item)
+{
+    *(size_t *)user_data += 1 + item;
+}
+
+static st_status pieces(void *user_data, size_t buffer, const st_piece *all, size_t count, st_error *error)
+{
+    (void)buffer, (void)error;
+    CHECK(count == 1 && all[0].item == 0 && all[0].item_offset == 0 && all[0].buffer_offset == 0);
+    *(size_t *)user_data += all[0].size;
+    return ST_OK;
+}
+
+static void check_loading(const st_checkpoint *checkpoint)
+{
+    static unsigned char room[4096];
+    st_error error;
+    const int64_t shape[1] = {-1};
+    const st_tensor *x = st_require(checkpoint, "x", ST_DTYPE_AS_STORED, shape, 1, &error);
+    CHECK(x != NULL && x == st_find_tensor(checkpoint, "x"));
+    CHECK(st_require(checkpoint, "x", ST_DTYPE_F64, NULL, SIZE_MAX, &error) == NULL);
+    CHECK(error.code == ST_ERROR_DTYPE && strstr(error.message, "expected F64 any, found ") != NULL);
+    CHECK(st_can_convert(ST_DTYPE_BF16, ST_DTYPE_F32) == 1 && st_can_convert(ST_DTYPE_F32, ST_DTYPE_I8) == 0);
+
+    st_transform transform = ST_TRANSFORM_INIT;
+    transform.unit = transform.unit_size = 1;
+    transform.run = halve;
+    st_load_item item = ST_LOAD_ITEM_INIT;
+    item.tensor = x;
+    item.transform = &transform;
+    uint64_t size = 0, total = 0;
+    CHECK(st_load_size(&item, &size, &error) == ST_OK && size == x->size);
+    CHECK(st_arrange(&item, 1, NULL, 0, 0, &total, &error) == ST_OK && total == x->offset % 64 + size);
+    CHECK(st_arrange(&item, 1, room, sizeof room, 16, &total, &error) == ST_OK);
+    CHECK((uintptr_t)item.dst % 16 == 0 && item.dst_size == size);
+
+    st_load_options options = ST_LOAD_OPTIONS_INIT;
+    const int32_t cancel = 0;
+    size_t done = 0;
+    options.io = ST_IO_MAPPED;
+    options.item_done = note;
+    options.user_data = &done;
+    options.cancel = &cancel;
+    options.max_gap = 1;
+    CHECK(st_load(checkpoint, &item, 1, &options, &error) == ST_OK && done == 1);
+    CHECK(*(unsigned char *)item.dst == *(const unsigned char *)x->data / 2);
+
+    const st_buffer buffer = {room, sizeof room};
+    st_sink sink = ST_SINK_INIT;
+    sink.buffers = &buffer;
+    sink.buffer_count = 1;
+    sink.pieces = pieces;
+    done = 0;
+    sink.user_data = &done;
+    options.sink = &sink;
+    CHECK(st_load(checkpoint, &item, 1, &options, &error) == ST_OK && done == size);
+    CHECK(st_evict(checkpoint, &x, 1, &error) == ST_OK);
+}
+
 static void check_opening(const char *path)
 {
     st_error error;
@@ -95,6 +163,7 @@ int main(int argc, char **argv)
     st_checkpoint *checkpoint = st_open_memory(file, file_size, NULL, NULL);
     CHECK(checkpoint != NULL && argc > 1);
     check_opening(argv[1]);
+    check_loading(checkpoint);
     check_rank_plans(checkpoint);
     check_groups(checkpoint);
     check_saving(checkpoint);

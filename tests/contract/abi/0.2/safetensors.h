@@ -13,7 +13,8 @@
  *                    st_get_metadata st_shards
  *   Read             st_get_tensor st_get_tensor_n st_read_tensor
  *   Slice            st_read_slice st_slice_shape
- *   Load             st_load st_load_plan st_prefetch
+ *   Load             st_load st_load_plan st_prefetch st_load_size st_arrange
+ *                    st_can_convert st_require st_evict
  *   Convert          st_convert
  *   Write            st_save st_serialize st_save_to st_writer_open st_writer_write
  *                    st_writer_finish st_writer_free st_set_metadata st_buffer_free
@@ -1224,6 +1225,77 @@ st_status st_prefetch(const struct st_checkpoint *checkpoint,
                       const struct st_tensor *const *tensors,
                       size_t count,
                       struct st_error *error);
+
+// How many bytes an item's result has, once converted and transformed. Its
+// destination is not looked at.
+//
+// item: borrowed for the call. size: receives the bytes, on success only.
+//
+// Returns ST_OK, or what st_load says of such an item. Since 0.2.
+ST_API
+st_status st_load_size(const struct st_load_item *item,
+                       uint64_t *size,
+                       struct st_error *error);
+
+// Places the results of items one after the other in one block of memory: sets
+// dst and dst_size of each.
+//
+// items: item_count of them; only dst and dst_size are written, and on success
+// only. base: the block, of base_size bytes; NULL: nothing is placed, and total says how
+// much it takes from an address on that is a multiple of the alignment (of 64,
+// for 0). alignment: a power of two, which each address is a multiple of; 0:
+// each address equals the place in the file modulo 64, which the kernel copies
+// fastest. total: receives the end of the last result, in bytes from base; may
+// be NULL.
+//
+// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE where the
+// results do not fit into base_size, or what st_load says of such items. Since 0.2.
+ST_API
+st_status st_arrange(struct st_load_item *items,
+                     size_t count,
+                     void *base,
+                     size_t base_size,
+                     size_t alignment,
+                     uint64_t *total,
+                     struct st_error *error);
+
+// Whether elements of one dtype can be converted to another, by st_convert and
+// on the way of a load. Every dtype but ST_DTYPE_UNKNOWN to itself can.
+//
+// Returns 1 or 0; 0 too for numbers that are no dtypes. Since 0.2.
+ST_API int32_t st_can_convert(st_dtype from, st_dtype to);
+
+// Finds a tensor that has to be of a dtype and a shape, and says what differs.
+// No I/O.
+//
+// name: NUL-terminated UTF-8, borrowed for the call. dtype: ST_DTYPE_AS_STORED
+// accepts any. shape: rank sizes, borrowed for the call; -1 accepts any size. rank:
+// SIZE_MAX accepts any shape.
+//
+// Returns a record owned by the checkpoint, valid until st_free, or NULL:
+// ST_ERROR_NOT_FOUND, ST_ERROR_DTYPE, ST_ERROR_SHAPE or
+// ST_ERROR_INVALID_ARGUMENT. Since 0.2.
+ST_API
+const struct st_tensor *st_require(const struct st_checkpoint *checkpoint,
+                                   const char *name,
+                                   st_dtype dtype,
+                                   const int64_t *shape,
+                                   size_t rank,
+                                   struct st_error *error);
+
+// The other half of st_prefetch: pages of the mapping are let go, and the page
+// cache is told that these tensors are not needed. They are read again by who
+// touches them. It is a hint: what the system declines is no error.
+//
+// tensors: count pointers to records of this checkpoint or copies, borrowed
+// for the call; NULL with a count of 0: everything.
+//
+// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT or ST_ERROR_OUT_OF_MEMORY. Since 0.2.
+ST_API
+st_status st_evict(const struct st_checkpoint *checkpoint,
+                   const struct st_tensor *const *tensors,
+                   size_t count,
+                   struct st_error *error);
 
 /* --------------------------------------------------------------- Convert
  *
