@@ -24,6 +24,9 @@ var member = regexp.MustCompile(`^(.*)-(\d+)-of-(\d+)\.safetensors$`)
 // openFolder opens what a folder of a file system holds, as [OpenWith] does on
 // a disk. Variants ("model.fp16.safetensors") are to be opened by their names.
 func openFolder(fsys fs.FS, folder string, open func(string) (Source, error), options *OpenOptions) (*Checkpoint, error) {
+	if options != nil && options.Variant != "" {
+		return nil, invalid("OpenFS knows no variants of a folder: give the name of the file or index of %+q", options.Variant)
+	}
 	entries, err := fs.ReadDir(fsys, folder)
 	if err != nil {
 		return nil, &Error{Code: ErrIO, Message: err.Error(), causes: []error{err}}
