@@ -17,7 +17,7 @@ import (
 type reading struct {
 	ctx   context.Context
 	parts map[int]extent // by shard
-	core  *core          // whose shards they are; nil: an opening, which can ask for anything
+	core  *core          // whose shards they are; nil: it can ask for anything
 }
 
 // An extent is a part of a file.
@@ -50,8 +50,8 @@ func (c *core) reads(ctx context.Context, parts func() map[int]extent) (returned
 	return c.callbacks.note(&reading{ctx, parts(), c})
 }
 
-// opens notes an opening.
-func (c *callbacks) opens(ctx context.Context) (returned func()) {
+// anywhere notes a call that can ask for anything: an opening, or a save.
+func (c *callbacks) anywhere(ctx context.Context) (returned func()) {
 	return c.note(&reading{ctx: ctx})
 }
 

@@ -121,6 +121,9 @@ func write(ctx context.Context, tensors []*Tensor, options *SaveOptions,
 	o := options.c()
 	if first := sources.first(); first != nil {
 		o.Source = first.handle
+		if first.callbacks != nil {
+			defer first.callbacks.anywhere(ctx)()
+		}
 	}
 	if ctx.Done() == nil && (options == nil || options.Progress == nil) {
 		return failed(call(given, o), sources.failures())

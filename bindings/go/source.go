@@ -60,7 +60,7 @@ func OpenSourceContext(ctx context.Context, source Source, options *OpenOptions)
 	if err != nil {
 		return nil, err
 	}
-	defer c.opens(ctx)()
+	defer c.anywhere(ctx)()
 	handle, failure := cst.OpenSource(given, options.c())
 	if failure != nil {
 		return nil, ended(ctx, failure, c.failures())
@@ -93,7 +93,7 @@ func OpenResolvedContext(ctx context.Context, open func(name string) (Source, er
 		return nil, invalid("open is nil")
 	}
 	c := &callbacks{}
-	defer c.opens(ctx)()
+	defer c.anywhere(ctx)()
 	handle, failure := cst.OpenResolved(&resolver{open, c}, name, options.c())
 	if failure != nil {
 		return nil, ended(ctx, failure, c.failures())

@@ -33,6 +33,7 @@ final class Interrupts {
         if (watcher == null) {
             watcher = new Thread(null, Interrupts::look, "safetensors-interrupts", 0, false);
             watcher.setDaemon(true);
+            watcher.setContextClassLoader(null); // which it would keep from being unloaded
             watcher.start();
         }
         asleep = false;

@@ -25,6 +25,7 @@ final class Platform {
     private static final ExecutorService THREADS = Executors.newCachedThreadPool(work -> {
         Thread thread = new Thread(null, work, "safetensors-call", 0, false);
         thread.setDaemon(true);
+        thread.setContextClassLoader(null); // which it would keep from being unloaded
         return thread;
     });
 
