@@ -63,7 +63,10 @@ function(safetensors_target_of_compiler result)
 endfunction()
 
 set(safetensors_target "${SAFETENSORS_RUST_TARGET}")
-if(NOT safetensors_target AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+if(NOT safetensors_target AND CMAKE_CROSSCOMPILING AND NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  message(FATAL_ERROR "Name the Rust target for ${CMAKE_SYSTEM_NAME} with -DSAFETENSORS_RUST_TARGET=...; "
+    "rustc --print target-list has them all.")
+elseif(NOT safetensors_target AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
   safetensors_target_of_compiler(safetensors_target)
   # Distributions that build Rust themselves name their own vendor.
   string(REPLACE "-unknown-" "-[a-z0-9_]+-" pattern "${safetensors_target}")
