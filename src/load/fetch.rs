@@ -48,13 +48,10 @@ fn stage<'r>(
     reader.window(tensor.shard(), offset, len, way)
 }
 
-/// A member's box in memory.
-pub(super) struct Member(Aligned, usize);
-
-impl Member {
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.0.as_slice().get(..self.1).unwrap_or_default()
-    }
+/// A member's box: in memory of the worker's, or where it lies.
+enum Member<'a> {
+    Read(usize),
+    Lying(&'a [u8]),
 }
 
 /// The bytes of a tensor.
@@ -93,32 +90,49 @@ impl Fetch for TensorBytes<'_, '_, '_, '_, '_> {
     }
 }
 
-/// Reads what a box of a group needs.
-pub(super) fn members<'a, 's>(
+/// Reads what a box of a group needs, into memory that stays from one box to the next.
+pub(super) fn members<'m, 'a: 'm, 's>(
     checkpoint: &Checkpoint,
     wanted: &[MemberBox<'_>],
     reader: &mut Reader<'a, 's>,
     delivery: &mut Delivery<'a, 's, '_>,
     (max_gap, window): (u64, u64),
-) -> Result<Vec<Member>> {
+    rooms: &'m mut Vec<Aligned>,
+) -> Result<Vec<&'m [u8]>> {
     let mut found = memory::vec_with_capacity(wanted.len(), "the members of a group")?;
-    for MemberBox { tensor, ranges } in wanted {
+    for (number, MemberBox { tensor, ranges }) in wanted.iter().enumerate() {
         let tensor = checkpoint.own(tensor)?;
-        let mut bytes = TensorBytes::new(tensor, &mut *reader, &mut *delivery, (max_gap, window))?;
-        if ranges.is_empty() {
-            let size = count(tensor.size())?;
-            let mut room = Aligned::zeroed(size, "a member of a group")?;
-            bytes.straight(0, room.as_mut().get_mut(..size).ok_or_else(fault)?)?;
-            found.push(Member(room, size));
-            continue;
-        }
         let selection = Arc::new(Selection::of_ranges(tensor, ranges)?);
         let size = count(selection.size())?;
-        let mut room = Aligned::zeroed(size, "a member of a group")?;
+        if selection.is_one_piece() {
+            delivery.go_on()?;
+            let offset = tensor.offset().saturating_add(selection.first());
+            if let Some(bytes) = reader.lying(tensor.shard(), offset, size)? {
+                found.push(Member::Lying(bytes));
+                continue;
+            }
+        }
+        while rooms.len() <= number {
+            memory::reserve(rooms, 1, "the members of a group")?;
+            rooms.push(Aligned::zeroed(0, "a member of a group")?);
+        }
+        let room = rooms.get_mut(number).ok_or_else(fault)?;
+        if room.as_mut().len() < size {
+            *room = Aligned::zeroed(size, "a member of a group")?;
+        }
+        let mut bytes = TensorBytes::new(tensor, &mut *reader, &mut *delivery, (max_gap, window))?;
         selection.fetch(0, room.as_mut().get_mut(..size).ok_or_else(fault)?, &mut bytes)?;
-        found.push(Member(room, size));
+        found.push(Member::Read(size));
     }
-    Ok(found)
+    // Members that lie elsewhere have no room, or one that is not used.
+    let mut slices = memory::vec_with_capacity(found.len(), "the members of a group")?;
+    for (number, member) in found.iter().enumerate() {
+        slices.push(match member {
+            Member::Lying(bytes) => *bytes,
+            Member::Read(size) => rooms.get(number).and_then(|room| room.as_slice().get(..*size)).ok_or_else(fault)?,
+        });
+    }
+    Ok(slices)
 }
 
 /// Rows of a dense result in the caller's memory.

@@ -184,6 +184,16 @@ impl<'a, 's> Reader<'a, 's> {
         }
     }
 
+    /// Bytes where they lie in memory, if they do and may be touched there.
+    pub(super) fn lying(&mut self, shard: usize, offset: u64, len: usize) -> Result<Option<&'a [u8]>> {
+        let io = self.io;
+        let source = self.open(shard)?.source;
+        let memory = if io == Io::Mapped { source.mapped() } else { source.callers_memory() };
+        let Some(memory) = memory else { return Ok(None) };
+        let there = usize::try_from(offset).ok().and_then(|start| memory.get(start..));
+        there.and_then(|there| there.get(..len)).map(Some).ok_or_else(fault)
+    }
+
     /// The widest gap that is read over, and the most that a request has.
     pub(super) fn gap_and_window(&mut self, shard: usize) -> Result<(u64, u64)> {
         let io = self.io;

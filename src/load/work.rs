@@ -4,7 +4,7 @@
 
 use super::boxes::{Boxes, Rect};
 use super::delivery::{count, size, Delivery, Feed};
-use super::fetch::{members, Dense, Direct, Member, TensorBytes};
+use super::fetch::{members, Dense, Direct, TensorBytes};
 use super::host::Host;
 use super::plan::{Request, What};
 use super::reader::{fault, Reader, Way};
@@ -12,6 +12,7 @@ use super::shared::{Shared, Taken};
 use super::target::{scratch, Staging};
 use super::task::{Picks, Task};
 use super::{Budget, Load};
+use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +22,8 @@ pub(super) struct Worker<'a, 's, 'h> {
     budget: Budget,
     numbered: bool,
     max_gap: u64,
+    /// What groups' members are read into.
+    rooms: Vec<Aligned>,
     reader: Reader<'a, 's>,
     delivery: Delivery<'a, 's, 'h>,
 }
@@ -32,6 +35,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             budget: load.budget,
             numbered: load.numbered,
             max_gap: load.options.max_gap,
+            rooms: Vec::new(),
             reader: load.reader(Some(shared)),
             delivery: Delivery::new(load.tasks, load.budget, shared, host),
         }
@@ -252,12 +256,11 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     }
 
     fn decode(&mut self, boxes: &Boxes<'a>, rect: Rect, rows: &mut dyn super::assembly::Rows) -> Result<()> {
-        let Self { checkpoint, reader, delivery, max_gap, budget, .. } = self;
+        let Self { checkpoint, reader, delivery, max_gap, budget, rooms, .. } = self;
         boxes.fill(rect, rows, &mut |spans, rows| {
             let wanted = boxes.group.boxes(spans)?;
             let window = budget.window as u64;
-            let bytes = members(checkpoint, &wanted, reader, delivery, (*max_gap, window))?;
-            let bytes: Vec<&[u8]> = bytes.iter().map(Member::bytes).collect();
+            let bytes = members(checkpoint, &wanted, reader, delivery, (*max_gap, window), rooms)?;
             boxes.group.decode(spans, &bytes, boxes.to, rows)
         })
     }

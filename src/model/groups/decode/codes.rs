@@ -16,17 +16,26 @@ pub(super) const AWQ: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
 /// Rows that are turned at once: their words fill a cache line of the store.
 pub(super) const STRIP: usize = 16;
-/// Words of each.
+/// Words of each; of AWQ's lines, which have words of eight rows, more.
 const WORDS: usize = 64;
-/// With one more, so that rows do not fall on the same cache lines.
-const LINE: usize = WORDS + 4;
+const AWQ_WORDS: usize = 512;
+/// Bytes of a line: a word more, in which a part of a period may end, and so
+/// many that lines do not fall on the same sets of the cache.
+const LINE: usize = (WORDS + 4) * 4;
 
-/// Words of some rows, after being turned.
-pub(super) struct Strip(Box<[[u32; LINE]; STRIP]>);
+/// Words of some rows, after being turned: lines of bytes.
+pub(super) struct Strip {
+    bytes: Vec<u8>,
+    line: usize,
+}
 
 impl Strip {
     pub(super) fn new() -> Self {
-        Self(Box::new([[0; LINE]; STRIP]))
+        Self { bytes: vec![0; (LINE * STRIP).max(AWQ_WORDS * 4 * 3)], line: LINE }
+    }
+
+    fn line(&self, number: usize) -> Option<&[u8]> {
+        self.bytes.get(number * self.line..(number + 1) * self.line)
     }
 }
 
@@ -102,17 +111,15 @@ impl<'a> Codes<'a> {
         let across = self.view.count(0);
         let column = self.columns.start + at as u64;
         if self.packing == Packing::AwqColumns {
-            let most = most.min(WORDS);
+            let most = most.min(AWQ_WORDS);
+            strip.line = AWQ_WORDS * 4;
             // The words' columns of the strip: two, or three where the box begins within one.
             let row = self.rows.start + first as u64;
             let (from, to) = (row / 8, (row + count as u64).div_ceil(8));
-            for (line, word) in (from..to).enumerate() {
-                let word = usize::try_from(word - self.view.start(0)).ok()?;
-                let line = strip.0.get_mut(line)?.get_mut(..most)?;
-                for (place, number) in line.iter_mut().zip(at..) {
-                    *place = self.view.word(number * across + word)?;
-                }
-            }
+            let start = usize::try_from(from - self.view.start(0)).ok()?;
+            let words = usize::try_from(to - from).ok()?;
+            let bytes = self.view.bytes.get((at * across + start) * 4..)?;
+            kernel::turn(bytes, across, most, words, strip.line, &mut strip.bytes)?;
             return Some(most);
         }
         let bits = u64::from(self.bits);
@@ -124,7 +131,8 @@ impl<'a> Codes<'a> {
         let start = usize::try_from(first_word - self.view.start(1)).ok()?;
         let words = usize::try_from(last_word - first_word).ok()?;
         let bytes = self.view.bytes.get((start * across + first) * 4..)?;
-        kernel::turn(bytes, across, words, count, &mut strip.0)?;
+        strip.line = LINE;
+        kernel::turn(bytes, across, words, count, LINE, &mut strip.bytes)?;
         usize::try_from(codes).ok()
     }
 
@@ -139,17 +147,24 @@ impl<'a> Codes<'a> {
     ) -> Option<()> {
         if self.packing == Packing::AwqColumns {
             let (begin, row) = ((self.rows.start + first as u64) / 8, self.rows.start + row as u64);
-            let line = strip.0.get(usize::try_from(row / 8 - begin).ok()?)?;
+            let line = strip.line(usize::try_from(row / 8 - begin).ok()?)?;
             let shift = 4 * AWQ.get(usize::try_from(row % 8).ok()?)?;
-            for (code, word) in room.iter_mut().zip(line) {
-                *code = (word >> shift) as u8 & 0xf;
+            for (code, word) in room.iter_mut().zip(line.chunks_exact(4)) {
+                *code = (u32::from_le_bytes(word.try_into().ok()?) >> shift) as u8 & 0xf;
             }
             return Some(());
         }
-        let line = strip.0.get(row - first)?;
+        let line = strip.line(row - first)?;
         let bits = u64::from(self.bits);
         let skip = (self.columns.start + at as u64) * bits % 32;
-        kernel::words(line, skip, self.bits, room)
+        match self.bits {
+            8 => {
+                let start = usize::try_from(skip / 8).ok()?;
+                room.copy_from_slice(line.get(start..start + room.len())?);
+                Some(())
+            }
+            _ => stream(line, skip, self.bits, room),
+        }
     }
 }
 

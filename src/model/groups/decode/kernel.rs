@@ -3,7 +3,6 @@
 //! every path must say.
 #![forbid(unsafe_code)]
 
-use super::codes;
 use super::parameters::Runs;
 use super::scalar;
 #[cfg(target_arch = "x86_64")]
@@ -129,41 +128,26 @@ pub(super) fn round(values: &[f32], to: Dtype, out: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// Words of what is stored [lines, rows] to lines of each of `rows` rows; `bytes` begin at the
-/// first, and `across` words lie between lines.
-pub(super) fn turn<const LINE: usize, const ROWS: usize>(
+/// Words of what is stored [lines, rows] to lines of `line` bytes, one for each of `rows` rows;
+/// `bytes` begin at the first, and `across` words lie from one line of the store to the next.
+pub(super) fn turn(
     bytes: &[u8],
     across: usize,
     words: usize,
     rows: usize,
-    lines: &mut [[u32; LINE]; ROWS],
+    line: usize,
+    lines: &mut [u8],
 ) -> Option<()> {
     for word in 0..words {
         let start = word.checked_mul(across)?.checked_mul(4)?;
         let end = start.checked_add(rows.checked_mul(4)?)?;
         let row = bytes.get(start..end)?;
-        for (line, bytes) in lines.iter_mut().zip(row.chunks_exact(4)) {
-            *line.get_mut(word)? = u32::from_le_bytes(bytes.try_into().ok()?);
+        let at = word.checked_mul(4)?;
+        for (line, bytes) in lines.chunks_exact_mut(line).zip(row.chunks_exact(4)) {
+            line.get_mut(at..)?.get_mut(..4)?.copy_from_slice(bytes);
         }
     }
     Some(())
-}
-
-/// The codes of a stream in words, the first of which begins at bit `skip`.
-pub(super) fn words<const LINE: usize>(line: &[u32; LINE], skip: u64, bits: u32, room: &mut [u8]) -> Option<()> {
-    let mut bytes = [[0_u8; 4]; LINE];
-    for (place, word) in bytes.iter_mut().zip(line) {
-        *place = word.to_le_bytes();
-    }
-    let bytes = bytes.as_flattened();
-    match (bits, skip) {
-        (8, _) => {
-            let start = usize::try_from(skip / 8).ok()?;
-            room.copy_from_slice(bytes.get(start..start.checked_add(room.len())?)?);
-            Some(())
-        }
-        _ => codes::stream(bytes, skip, bits, room),
-    }
 }
 
 /// Two codes of each byte, the low one first.

@@ -229,7 +229,6 @@ fn zeros<'a>(
     view: &dyn Fn(Role) -> Option<View<'a>>,
 ) -> Option<Result<Vec<f32>>> {
     let bits = u64::from(group.bits);
-    let mask = (1_u64 << bits) - 1;
     match recipe.zero {
         Zero::None | Zero::Middle => return Some(Ok(Vec::new())),
         Zero::Offset => return Some(view(Role::Offsets)?.floats()),
@@ -252,39 +251,44 @@ fn zeros<'a>(
         Ok(found) => found,
         Err(error) => return Some(Err(error)),
     };
+    let less = u32::from(recipe.zero == Zero::ColumnsLessOne);
+    let mask = (1_u32 << bits) - 1;
+    let first_word =
+        if matches!(recipe.zero, Zero::Rows | Zero::PaddedRows) { stored.start(1) } else { stored.start(0) };
+    // A code's word among those of its stream, and its place in that.
+    let place = |at: u64| -> Option<(usize, u32)> {
+        let (word, shift) = match recipe.zero {
+            Zero::PaddedRows => (at / (32 / bits), at % (32 / bits) * bits),
+            Zero::AwqColumns => (at / 8, u64::from(4 * AWQ.get(usize::try_from(at % 8).ok()?)?)),
+            _ => (at * bits / 32, at * bits % 32),
+        };
+        Some((usize::try_from(word - first_word).ok()?, u32::try_from(shift).ok()?))
+    };
+    let bits = group.bits;
     for matrix in 0..outer {
         let base = matrix * lines * across;
         for row in rows.clone() {
+            if recipe.zero == Zero::Groups {
+                let line = base + usize::try_from(row - stored.start(1)).ok()? * across;
+                for group in 0..groups {
+                    let (word, shift) = place(first_group + group as u64)?;
+                    found.push(((stored.word(line + word)? >> shift) & mask) as f32);
+                }
+                continue;
+            }
+            let (word, shift) = place(row)?;
+            // Words of a stream, and streams of a group, lie so far apart.
+            let (step, apart) = match recipe.zero {
+                Zero::Rows | Zero::PaddedRows => (across, 1),
+                _ => (1, across),
+            };
+            let first = base + word * step;
             for group in 0..groups {
-                // The distance between words of a stream, where it begins, and the place in it.
-                let (step, begin, at) = match recipe.zero {
-                    Zero::Rows | Zero::PaddedRows => (across, base + group, row),
-                    Zero::Groups => {
-                        (1, base + usize::try_from(row - stored.start(1)).ok()? * across, first_group + group as u64)
-                    }
-                    _ => (1, group * across, row),
-                };
-                let along_lines = matches!(recipe.zero, Zero::Rows | Zero::PaddedRows);
-                let first_word = if along_lines { stored.start(1) } else { stored.start(0) };
-                let word = |number: u64| -> Option<u64> {
-                    let number = usize::try_from(number - first_word).ok()?;
-                    stored.word(begin + number * step).map(u64::from)
-                };
-                let zero = match recipe.zero {
-                    Zero::PaddedRows => word(at / (32 / bits))? >> (at % (32 / bits) * bits),
-                    Zero::AwqColumns => word(at / 8)? >> (4 * AWQ.get(usize::try_from(at % 8).ok()?)?),
-                    _ => {
-                        let (number, shift) = (at * bits / 32, at * bits % 32);
-                        let low = word(number)? >> shift;
-                        let crosses = shift + bits > 32;
-                        if crosses {
-                            low | word(number + 1)? << (32 - shift)
-                        } else {
-                            low
-                        }
-                    }
-                };
-                let less = u64::from(recipe.zero == Zero::ColumnsLessOne);
+                let number = first + group * apart;
+                let mut zero = stored.word(number)? >> shift;
+                if shift + bits > 32 {
+                    zero |= stored.word(number + step)? << (32 - shift);
+                }
                 found.push((((zero & mask) + less) & mask) as f32);
             }
         }
