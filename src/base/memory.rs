@@ -15,6 +15,52 @@ const HUGE_FROM: usize = 4 << 20;
 /// What direct I/O wants blocks of memory to begin at: the blocks of any disk.
 const DISK_BLOCK: usize = 4096;
 
+/// How much has to be there before a piece of work begins: what it allocates in
+/// passing (paths, messages) can't say that there is no memory, and would abort.
+const HEADROOM: usize = 64 << 10;
+
+/// Refuses where memory is about to run out.
+pub(crate) fn headroom() -> Result<()> {
+    vec_with_capacity::<u8>(HEADROOM, "work in passing").map(drop)
+}
+
+/// How many threads there is address space for, where that is limited: for their
+/// stacks, and for the C library's arenas, of which each thread reserves 64 MiB, and
+/// twice that while it does.
+pub(crate) fn threads_with_room(stack: usize) -> usize {
+    const ARENA: usize = 128 << 20;
+    const MORE: usize = 1 << 20;
+    let limit = |resource| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: getrlimit fills the struct it is given.
+        let known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
+        (known && limit.rlim_cur != libc::RLIM_INFINITY).then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+    };
+    let (space, data) = (limit(libc::RLIMIT_AS), limit(libc::RLIMIT_DATA));
+    if space.is_none() && data.is_none() {
+        return usize::MAX;
+    }
+    let (mapped, writable) = in_use().unwrap_or((usize::MAX, usize::MAX));
+    let threads = |limit: Option<usize>, used: usize, arena: usize| match limit {
+        // At most half of what is left: there is work to be done.
+        Some(limit) => (limit.saturating_sub(used) / 2).checked_div(stack.saturating_add(arena)).unwrap_or(0),
+        None => usize::MAX,
+    };
+    threads(space, mapped, ARENA).min(threads(data, writable, MORE))
+}
+
+/// This process's address space, and what of it is writable: bytes.
+fn in_use() -> Option<(usize, usize)> {
+    use std::io::Read;
+    let mut text = [0; 256];
+    let len = std::fs::File::open("/proc/self/statm").and_then(|mut file| file.read(&mut text)).ok()?;
+    let mut pages = std::str::from_utf8(text.get(..len)?).ok()?.split(' ').map(|pages| pages.trim().parse::<usize>());
+    let (mapped, writable) = (pages.next()?.ok()?, pages.nth(4)?.ok()?);
+    // SAFETY: a number in, a number out.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    Some((mapped.saturating_mul(page), writable.saturating_mul(page)))
+}
+
 /// A vector with room for just `capacity` items, or an error instead of an
 /// abort. Untouched room costs address space only.
 pub(crate) fn vec_with_capacity<T>(capacity: usize, what: &str) -> Result<Vec<T>> {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Many waits at once: shards' headers are read side by side.
 
+use std::any::Any;
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use crate::base::memory::{self, Filler};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +22,16 @@ pub(crate) const WORTH_A_THREAD: usize = 4000;
 /// error of the lowest number. Where the system gives no thread, the calling
 /// one does the work.
 pub(crate) fn map<T: Send>(count: usize, most: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+    map_on(count, most, Stack::Usual, work)
+}
+
+/// The same on threads of this size.
+pub(crate) fn map_on<T: Send>(
+    count: usize,
+    most: usize,
+    stack: Stack,
+    work: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let mut empty = memory::vec_with_capacity(count, "results")?;
@@ -39,7 +52,7 @@ pub(crate) fn map<T: Send>(count: usize, most: usize, work: impl Fn(usize) -> Re
             }
         }
     };
-    on_threads(count.min(most), &worker);
+    run_on(count.min(most), stack, &worker, &mut || worker());
     // Behind an error there may be places that nobody came to.
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     memory::collect(results.into_iter().flatten(), count, "results")
@@ -96,25 +109,82 @@ pub(crate) fn on_threads(count: usize, work: &(dyn Fn() + Sync)) {
 /// `here` on this thread, and beside it `worker` on others, up to `threads` in
 /// all and fewer where the system gives no more; returns when all have ended.
 /// (Starting threads is 4 kB of code for each closure; so all use this.)
-#[inline(never)]
 pub(crate) fn run(threads: usize, worker: &(dyn Fn() + Sync), here: &mut dyn FnMut()) {
-    thread::scope(|scope| {
-        let mut started = Vec::new();
-        for _ in 1..threads {
-            match thread::Builder::new().name("safetensors".into()).spawn_scoped(scope, worker) {
-                Ok(thread) => started.push(thread),
-                Err(_) => break,
-            }
+    run_on(threads, Stack::Usual, worker, here);
+}
+
+/// How much stack a thread has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stack {
+    /// Enough for this library alone.
+    Small,
+    /// Enough for callbacks, whatever they call.
+    Usual,
+}
+
+impl Stack {
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Small => 512 << 10,
+            Self::Usual => 2 << 20,
         }
-        here();
-        // A scope only waits for the work to end; who unloads the library next
-        // needs the threads to be gone.
-        for thread in started {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
+    }
+}
+
+/// What threads work on.
+struct Job<'a> {
+    worker: &'a (dyn Fn() + Sync),
+    /// The first panic of one of them.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// The system's own threads, as the standard library's allocate on the way into
+/// and out of each, and abort where there is no memory for that.
+#[inline(never)]
+fn run_on(threads: usize, stack: Stack, worker: &(dyn Fn() + Sync), here: &mut dyn FnMut()) {
+    let others = threads.saturating_sub(1);
+    let others = if others == 0 { 0 } else { others.min(memory::threads_with_room(stack.bytes())) };
+    let mut started = Vec::new();
+    let job = Job { worker, panic: Mutex::new(None) };
+    if started.try_reserve_exact(others).is_ok() {
+        started.extend((0..others).map_while(|_| start(&job, stack)));
+    }
+    let result = catch_unwind(AssertUnwindSafe(here));
+    for thread in started {
+        // SAFETY: each was started, and is joined once.
+        unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+    }
+    let panic = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(panic) = result.err().or(panic) {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Starts a thread, which the caller joins before the job goes.
+fn start(job: &Job<'_>, stack: Stack) -> Option<libc::pthread_t> {
+    let (mut attributes, mut thread) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: the attributes are initialised before they are used, and destroyed
+    // once; the thread is there where the call says so. The job outlives it.
+    unsafe {
+        if libc::pthread_attr_init(attributes.as_mut_ptr()) != 0 {
+            return None;
         }
-    });
+        libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack.bytes());
+        let job = std::ptr::from_ref(job).cast_mut().cast();
+        let failed = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), work_on, job);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        (failed == 0).then(|| thread.assume_init())
+    }
+}
+
+/// What a thread does: nothing of it may unwind into the system's code.
+extern "C" fn work_on(job: *mut c_void) -> *mut c_void {
+    // SAFETY: the job outlives the thread, see `run_on`; it is shared.
+    let job = unsafe { &*job.cast::<Job<'_>>() };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(job.worker)) {
+        job.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+    }
+    std::ptr::null_mut()
 }
 
 /// Processors that are at work. The standard library's count also reads the

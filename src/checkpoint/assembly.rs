@@ -47,6 +47,7 @@ impl Checkpoint {
     /// Puts shards together, in their order. An index says which of their
     /// tensors are shown.
     pub(crate) fn assemble(parts: Vec<Part>, index: Option<Index>, label: &str) -> Result<Self> {
+        memory::headroom()?;
         let mut this = Self::empty(parts.len(), label)?;
         let mut metadata: Option<Vec<Metadata>> = None;
         if let Some(entries) = index.as_ref().and_then(Index::metadata) {

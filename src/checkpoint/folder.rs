@@ -48,7 +48,11 @@ impl Listing {
     pub(crate) fn of(folder: &Path) -> Result<Self> {
         let failed = |error| Error::os("listing the folder", &error);
         let (mut this, mut others) = (Self { files: Vec::new(), folders: Vec::new() }, 0_usize);
-        for entry in fs::read_dir(folder).map_err(failed)? {
+        for (number, entry) in fs::read_dir(folder).map_err(failed)?.enumerate() {
+            // As many names of 255 bytes fit into it.
+            if number.is_multiple_of(100) {
+                memory::headroom()?;
+            }
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().into_vec();
             if name.starts_with(b".") {

@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::assembly::{Part, Records};
-use crate::base::{memory, parallel, sort};
+use crate::base::parallel::{self, Stack};
+use crate::base::{memory, sort};
 use crate::error::{escaped, listed, quoted, Error, ErrorKind, Result};
 use crate::format::budget::Budget;
 use crate::format::finding;
@@ -85,7 +86,8 @@ pub(crate) fn open_parts(
     let manner = Manner::of(options.access, paths.len())?;
     // Each holds a descriptor while it looks at its file.
     let most = parallel::WAITING.min(source::descriptors_to_spare().max(1));
-    let opened = parallel::map(paths.len(), most, |number| {
+    let opened = parallel::map_on(paths.len(), most, Stack::Small, |number| {
+        memory::headroom()?;
         let path = paths.get(number).map_or(&[][..], Vec::as_slice);
         let opened = open_file(path, &manner);
         opened.map_err(|error| of_set.blamed(error).in_file(&label(path)))
@@ -97,7 +99,8 @@ pub(crate) fn open_parts(
     };
     let stamps = sources.iter().map(|source| source.stamp().map(|stamp| stamp.identity()));
     let firsts = firsts(stamps)?;
-    let headers = parallel::map(paths.len(), most, |number| {
+    let headers = parallel::map_on(paths.len(), most, Stack::Small, |number| {
+        memory::headroom()?;
         let (Some(source), Some(first)) = (sources.get(number), firsts.get(number)) else { return Err(internal()) };
         if *first != number {
             return Ok(Records::Of(*first));
@@ -173,12 +176,10 @@ pub(super) fn missing(paths: &[Vec<u8>], error: Error) -> Error {
     }
     let listed = listed(names.iter().map(|path| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()));
     let more = if count > names.len() && !listed.ends_with("...") { ", ..." } else { "" };
-    // Where a link leads is known for the first.
-    let first = names.first().and_then(|path| std::fs::read_link(Path::new(OsStr::from_bytes(path))).ok());
-    let link = first.map_or(String::new(), |target| {
-        format!(" (a link to {}, which is not there)", quoted(target.as_os_str().as_bytes()))
-    });
-    let text = format!("{count} of {} shards missing: {listed}{more}{link}", paths.len());
+    let links = names.iter().filter_map(|path| std::fs::read_link(Path::new(OsStr::from_bytes(path))).ok());
+    // They lead to one folder; one of them tells which.
+    let link = links.map(|target| format!("; there is a link to {}", quoted(target.as_os_str().as_bytes()))).next();
+    let text = format!("{count} of {} shards missing: {listed}{more}{}", paths.len(), link.unwrap_or_default());
     Error::new(ErrorKind::Shard, text).with_errno(libc::ENOENT)
 }
 

@@ -82,10 +82,10 @@ pub unsafe extern "C" fn st_validate(
         let report = report.ok_or_else(|| null("report"))?;
         // SAFETY: arguments are as the header's rules say.
         let (path, options) = unsafe { (required_text(path, "path")?, open_options(options)?) };
-        let mut result = Ok(0);
+        let (mut result, mut texts) = (Ok(0), Texts::default());
         let mut tell = |problem: &Problem<'_>| {
             // SAFETY: the caller's function with the caller's data.
-            let told = lend(problem, |problem| unsafe { report(user_data, problem) });
+            let told = texts.lend(problem, |problem| unsafe { report(user_data, problem) });
             let goes_on = matches!(told, Ok(0));
             result = told;
             goes_on
@@ -102,24 +102,50 @@ pub unsafe extern "C" fn st_validate(
     unsafe { guard(error, |kind| kind as st_status, body) }
 }
 
-/// The problem as C sees it, for one call.
-fn lend<T>(problem: &Problem<'_>, call: impl FnOnce(*const st_problem) -> T) -> Result<T> {
-    let file = memory::concat(&[problem.file, b"\0"], "a path")?;
-    let tensor = problem.tensor.map(|name| memory::concat(&[name, b"\0"], "a name")).transpose()?;
-    let text = CString::new(problem.error.message(usize::MAX)).unwrap_or_default();
-    Ok(call(&st_problem {
-        code: problem.error.kind() as st_status,
-        fatal: match problem.fatal {
-            Fatal::Never => 0,
-            Fatal::Strictly => ST_FATAL_STRICT,
-            Fatal::Always => ST_FATAL_STRICT | ST_FATAL_TOLERANT,
-        },
-        position: problem.position,
-        file: file.as_ptr().cast(),
-        file_len: problem.file.len(),
-        tensor: tensor.as_ref().map_or(std::ptr::null(), |name| name.as_ptr().cast()),
-        tensor_len: problem.tensor.map_or(0, <[u8]>::len),
-        text: text.as_ptr(),
-        reserved: [0; 4],
-    }))
+/// Texts of the last problem, for the next one of the same tensor: a name may be as
+/// long as a header, and have as many problems.
+#[derive(Default)]
+struct Texts {
+    file: Vec<u8>,
+    tensor: Vec<u8>,
+    /// Where in the file that tensor is.
+    position: Option<u64>,
+}
+
+impl Texts {
+    fn keep(&mut self, problem: &Problem<'_>) -> Result<()> {
+        let same_file = self.file.strip_suffix(b"\0") == Some(problem.file);
+        if !same_file {
+            self.file = memory::concat(&[problem.file, b"\0"], "a path")?;
+        }
+        // A place in a file has one name.
+        let name = problem.tensor.unwrap_or_default();
+        let same = same_file && self.position == Some(problem.position) && self.tensor.len() == name.len().saturating_add(1);
+        if problem.tensor.is_some() && !same {
+            self.tensor = memory::concat(&[name, b"\0"], "a name")?;
+            self.position = Some(problem.position);
+        }
+        Ok(())
+    }
+
+    /// The problem as C sees it, for one call.
+    fn lend<T>(&mut self, problem: &Problem<'_>, call: impl FnOnce(*const st_problem) -> T) -> Result<T> {
+        self.keep(problem)?;
+        let text = CString::new(problem.error.message(usize::MAX)).unwrap_or_default();
+        Ok(call(&st_problem {
+            code: problem.error.kind() as st_status,
+            fatal: match problem.fatal {
+                Fatal::Never => 0,
+                Fatal::Strictly => ST_FATAL_STRICT,
+                Fatal::Always => ST_FATAL_STRICT | ST_FATAL_TOLERANT,
+            },
+            position: problem.position,
+            file: self.file.as_ptr().cast(),
+            file_len: problem.file.len(),
+            tensor: problem.tensor.map_or(std::ptr::null(), |_| self.tensor.as_ptr().cast()),
+            tensor_len: problem.tensor.map_or(0, <[u8]>::len),
+            text: text.as_ptr(),
+            reserved: [0; 4],
+        }))
+    }
 }

@@ -17,7 +17,7 @@ pub(crate) enum Read {
 
 /// What begins with these bytes.
 const BEGINNINGS: &[(&[u8], &str)] = &[
-    (b"version https://git-lfs", "a Git LFS pointer: the data has not been fetched (git lfs pull)"),
+    (b"version https://git-lfs", "a Git LFS pointer, the data has not been fetched: git lfs pull"),
     (b"GGUF", "a GGUF file"),
     (b"PK\x03\x04", "a zip archive, as PyTorch checkpoints are"),
     (b"PK\x05\x06", "an empty zip archive"),
@@ -38,7 +38,7 @@ const BEGINNINGS: &[(&[u8], &str)] = &[
 /// The same error, which says what the file is if its first bytes tell.
 pub(crate) fn named(error: Error, start: &[u8], read: Read) -> Error {
     match what(start, read) {
-        Some(what) => error.with_text(&format!(": this is {what}")),
+        Some(what) => error.with_text(&format!("; this is {what}")),
         None => error,
     }
 }
