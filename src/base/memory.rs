@@ -76,6 +76,13 @@ pub(crate) fn reserve<T>(vec: &mut Vec<T>, additional: usize, what: &str) -> Res
     vec.try_reserve(additional).map_err(|_| no_room::<T>(what, additional))
 }
 
+/// Room for more items by a quarter of those there are: what a file has most of
+/// is then never twice what it needs.
+pub(crate) fn grow<T>(vec: &mut Vec<T>, what: &str) -> Result<()> {
+    let additional = (vec.len() / 4).max(64);
+    vec.try_reserve_exact(additional).map_err(|_| no_room::<T>(what, vec.len().saturating_add(additional)))
+}
+
 /// The items of an iterator, `count` at most, or the first error among them.
 pub(crate) fn collect<T>(items: impl Iterator<Item = Result<T>>, count: usize, what: &str) -> Result<Vec<T>> {
     let mut vec = vec_with_capacity(count, what)?;
@@ -340,6 +347,10 @@ impl ShapeArena {
     #[cold]
     fn grow(&mut self) -> Result<()> {
         let open = self.current().len();
+        if self.start == 0 && open > 0 {
+            // Nobody points into it yet.
+            return grow(&mut self.chunk, "shapes");
+        }
         let room = self.chunk.capacity().saturating_mul(2).clamp(Self::FIRST_CHUNK, Self::LARGEST_CHUNK);
         let mut chunk = vec_with_capacity(room.max(open.saturating_mul(2)), "shapes")?;
         chunk.extend(self.chunk.drain(self.start..));

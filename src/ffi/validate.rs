@@ -120,7 +120,8 @@ impl Texts {
         }
         // A place in a file has one name.
         let name = problem.tensor.unwrap_or_default();
-        let same = same_file && self.position == Some(problem.position) && self.tensor.len() == name.len().saturating_add(1);
+        let same =
+            same_file && self.position == Some(problem.position) && self.tensor.len() == name.len().saturating_add(1);
         if problem.tensor.is_some() && !same {
             self.tensor = memory::concat(&[name, b"\0"], "a name")?;
             self.position = Some(problem.position);

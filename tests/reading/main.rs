@@ -9,5 +9,6 @@ mod hostile;
 mod large_headers;
 mod limits;
 mod opening;
+mod sets;
 mod slices;
 mod validate;

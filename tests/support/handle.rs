@@ -310,3 +310,15 @@ pub(crate) fn status_name(code: i32) -> &'static str {
     // SAFETY: static text.
     unsafe { CStr::from_ptr(st_status_name(code)) }.to_str().unwrap()
 }
+
+pub(crate) fn open_files(paths: &[&Path], options: &st_open_options) -> Result<Handle, Failure> {
+    let paths: Vec<_> = paths.iter().map(c_path).collect();
+    let pointers: Vec<_> = paths.iter().map(|path| path.as_ptr()).collect();
+    // SAFETY: as the header says.
+    opened(|error| unsafe { st_open_files(pointers.as_ptr(), pointers.len(), options, error) })
+}
+
+pub(crate) fn open_fd(fd: i32, offset: u64, size: u64, options: &st_open_options) -> Result<Handle, Failure> {
+    // SAFETY: as the header says.
+    opened(|error| unsafe { st_open_fd(fd, offset, size, options, error) })
+}

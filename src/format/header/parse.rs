@@ -265,7 +265,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
                     Span { start: key.start, len: 0 }
                 };
                 if entries.len() == entries.capacity() {
-                    memory::reserve(&mut entries, 1, "metadata")?;
+                    memory::grow(&mut entries, "metadata")?;
                 }
                 entries.push(Metadata {
                     key: self.pointer(key).cast(),
