@@ -49,7 +49,7 @@ fn what_read_at_says_is_passed_on() {
         (7, "ST_ERROR_UNSUPPORTED"),
         (14, "ST_ERROR_HEADER_JSON"),
         // What is no status can't be handed on as one.
-        (25, "ST_ERROR_IO"),
+        (99, "ST_ERROR_IO"),
         (-1, "ST_ERROR_IO"),
         (i32::MAX, "ST_ERROR_IO"),
     ] {
