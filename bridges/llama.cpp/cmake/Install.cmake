@@ -8,7 +8,8 @@ if(TARGET st-llama)
 endif()
 install(FILES include/st_gguf.h include/st_llama.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/safetensors-llama)
-configure_package_config_file(cmake/safetensors-llamaConfig.cmake.in safetensors-llamaConfig.cmake INSTALL_DESTINATION ${package})
+configure_package_config_file(cmake/safetensors-llamaConfig.cmake.in safetensors-llamaConfig.cmake
+    INSTALL_DESTINATION ${package} PATH_VARS CMAKE_INSTALL_LIBDIR CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file(safetensors-llamaConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/safetensors-llamaConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/safetensors-llamaConfigVersion.cmake
     cmake/LlamaFromSource.cmake DESTINATION ${package})

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "architecture.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 
 namespace bridge {
 
 static constexpr Architecture architectures[] = {
-    {"LlamaForCausalLM", "llama", Family::llama, RopeSupport::all},
-    {"MistralForCausalLM", "llama", Family::llama, RopeSupport::all},
-    {"MixtralForCausalLM", "llama", Family::mixtral, RopeSupport::all},
-    {"Qwen2ForCausalLM", "qwen2", Family::qwen2, RopeSupport::linear_yarn},
-    {"Qwen3ForCausalLM", "qwen3", Family::qwen3, RopeSupport::linear_yarn},
-    {"Qwen3MoeForCausalLM", "qwen3moe", Family::qwen3_moe, RopeSupport::linear_yarn},
-    {"GemmaForCausalLM", "gemma", Family::gemma, RopeSupport::plain},
-    {"Gemma2ForCausalLM", "gemma2", Family::gemma2, RopeSupport::plain},
-    {"Gemma3ForCausalLM", "gemma3", Family::gemma3, RopeSupport::linear},
-    {"Phi3ForCausalLM", "phi3", Family::phi3, RopeSupport::plain},
-    {"Olmo2ForCausalLM", "olmo2", Family::olmo2, RopeSupport::plain},
-    {"BertModel", "bert", Family::bert, RopeSupport::none},
+    {"LlamaForCausalLM", "llama", Family::llama, RopeSupport::all, 0, 0, 1e-6},
+    {"MistralForCausalLM", "llama", Family::llama, RopeSupport::all, 0, 8, 1e-6},
+    {"MixtralForCausalLM", "llama", Family::mixtral, RopeSupport::all, 0, 8, 1e-5},
+    {"Qwen2ForCausalLM", "qwen2", Family::qwen2, RopeSupport::linear_yarn, 0, 32, 1e-6},
+    {"Qwen3ForCausalLM", "qwen3", Family::qwen3, RopeSupport::linear_yarn, 128, 32, 1e-6},
+    {"Qwen3MoeForCausalLM", "qwen3moe", Family::qwen3_moe, RopeSupport::linear_yarn, 0, 4, 1e-6},
+    {"GemmaForCausalLM", "gemma", Family::gemma, RopeSupport::plain, 256, 16, 1e-6},
+    {"Gemma2ForCausalLM", "gemma2", Family::gemma2, RopeSupport::plain, 256, 4, 1e-6},
+    {"Gemma3ForCausalLM", "gemma3", Family::gemma3, RopeSupport::linear, 256, 4, 1e-6},
+    {"Phi3ForCausalLM", "phi3", Family::phi3, RopeSupport::plain, 0, 0, 1e-5},
+    {"Olmo2ForCausalLM", "olmo2", Family::olmo2, RopeSupport::plain, 0, 0, 1e-5},
+    {"BertModel", "bert", Family::bert, RopeSupport::none, 0, 0, 1e-12},
 };
 
 // llama.cpp's own limits, which it asserts.
@@ -44,7 +46,10 @@ static void check_activation(const Config &config, Family family) {
     bool gemma = family == Family::gemma || family == Family::gemma2 || family == Family::gemma3;
     const char *expected = gemma ? "gelu_pytorch_tanh" : family == Family::bert ? "gelu" : "silu";
     const char *key = gemma && config.has("hidden_activation") ? "hidden_activation" : "hidden_act";
-    if (config.text(key, expected) != expected) config.refuse(key, expected);
+    std::string found = config.text(key, expected);
+    // The first Gemma's files say "gelu" and mean the other one, in transformers too.
+    if (family == Family::gemma && found == "gelu") return;
+    if (found != expected) config.refuse(key, expected);
 }
 
 // Where llama.cpp attends to the whole context, a window shorter than that is a different model.
@@ -138,13 +143,15 @@ static bool heads_fill_hidden(Family family) {
 }
 
 static void read_attention(const Config &config, Hyper &hyper) {
+    const Architecture &arch = *hyper.arch;
     hyper.heads = config.count("num_attention_heads");
-    hyper.kv_heads_given = config.has("num_key_value_heads");
-    hyper.kv_heads = config.count("num_key_value_heads", hyper.heads);
+    int64_t kv_heads = arch.default_kv_heads > 0 && !config.mentions("num_key_value_heads") ? arch.default_kv_heads : hyper.heads;
+    hyper.kv_heads = config.count("num_key_value_heads", kv_heads);
     hyper.head_dim_given = config.has("head_dim");
-    if (!hyper.head_dim_given && hyper.hidden % hyper.heads != 0)
+    const bool by_default = arch.default_head_dim > 0 && !config.mentions("head_dim");
+    if (!hyper.head_dim_given && !by_default && hyper.hidden % hyper.heads != 0)
         config.refuse("num_attention_heads", "a divisor of hidden_size (" + std::to_string(hyper.hidden) + ") where head_dim is not given");
-    hyper.head_dim = config.count("head_dim", hyper.hidden / hyper.heads);
+    hyper.head_dim = config.count("head_dim", by_default ? arch.default_head_dim : std::max<int64_t>(1, hyper.hidden / hyper.heads));
     if (hyper.heads % hyper.kv_heads != 0)
         config.refuse("num_key_value_heads", "a divisor of num_attention_heads (" + std::to_string(hyper.heads) + ")");
     if (hyper.heads > INT32_MAX / hyper.head_dim)
@@ -171,7 +178,7 @@ Hyper read_hyper(const Config &config) {
     read_attention(config, hyper);
 
     const char *epsilon = family == Family::bert ? "layer_norm_eps" : "rms_norm_eps";
-    hyper.norm_epsilon = config.number(epsilon, 1e-30, 0.999999);
+    hyper.norm_epsilon = config.number(epsilon, 1e-30, 0.999999, hyper.arch->default_epsilon);
     check_activation(config, family);
     hyper.tied_given = config.has("tie_word_embeddings");
     hyper.tied = config.flag("tie_word_embeddings", gemma);

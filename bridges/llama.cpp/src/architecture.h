@@ -18,6 +18,10 @@ struct Architecture {
     const char *name;      // general.architecture of GGUF
     Family family;
     RopeSupport rope;
+    // What transformers takes where config.json does not mention a key.
+    int64_t default_head_dim; // 0: hidden_size / heads
+    int64_t default_kv_heads; // 0: as many as heads
+    double default_epsilon;
 };
 
 // All of them, as messages list them.
@@ -28,7 +32,6 @@ enum class RopeKind { plain, linear, yarn, llama3 };
 struct Rope {
     RopeKind kind = RopeKind::plain;
     double base = 10000;
-    bool base_given = false;
     double sliding_base = 0; // Gemma 3's other base; 0: not given
     double rotary_share = 1; // of a head's columns
     double factor = 1;
@@ -45,7 +48,7 @@ struct Hyper {
     int64_t sliding_window = 0;
     double norm_epsilon = 0;
     double attention_cap = 0, final_cap = 0;
-    bool head_dim_given = false, kv_heads_given = false;
+    bool head_dim_given = false;
     bool attention_bias = false, mlp_bias = false;
     bool tied_given = false, tied = false;
     Rope rope;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config.h"
 
+#include <nlohmann/json.hpp>
+
 #include <cmath>
 
 namespace bridge {
@@ -21,6 +23,8 @@ const Json &Config::value(const char *key) const {
     auto found = json.find(key);
     return found == json.end() ? none : *found;
 }
+
+bool Config::mentions(const char *key) const { return json.contains(key); }
 
 bool Config::has(const char *key) const { return !value(key).is_null(); }
 

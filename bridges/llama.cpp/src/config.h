@@ -4,7 +4,7 @@
 
 #include "failure.h"
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include <cstdint>
 #include <limits>
@@ -31,7 +31,7 @@ class Config {
     bool has(const char *key) const;
 
     // Whether the key is there, if only as null.
-    bool mentions(const char *key) const { return json.contains(key); }
+    bool mentions(const char *key) const;
 
     // A count: a whole number from 1 to 2^31 - 1.
     int64_t count(const char *key) const;

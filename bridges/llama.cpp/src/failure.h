@@ -10,15 +10,15 @@
 #include <string>
 #include <string_view>
 
-// A constant of safetensors.h 0.2.
-#ifndef ST_ERROR_CONFIG
-#define ST_ERROR_CONFIG 27
-#endif
-
 namespace bridge {
 
 struct Failure {
     st_error error;
+};
+
+// Why a tokenizer can't be passed on; text for "ids only: ...".
+struct TokenizerProblem {
+    std::string text;
 };
 
 [[noreturn]] void fail(st_status code, const std::string &message);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "folder.h"
 
+#include <nlohmann/json.hpp>
+
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>

@@ -11,7 +11,7 @@ static void write_sizes(const Hyper &hyper, Metadata &out) {
     out.u32(".embedding_length", hyper.hidden);
     out.u32(".feed_forward_length", hyper.inner);
     out.u32(".attention.head_count", hyper.heads);
-    if (hyper.kv_heads_given) out.u32(".attention.head_count_kv", hyper.kv_heads);
+    if (hyper.arch->family != Family::bert) out.u32(".attention.head_count_kv", hyper.kv_heads);
 }
 
 static void write_rope(const Hyper &hyper, Metadata &out) {
@@ -25,8 +25,7 @@ static void write_rope(const Hyper &hyper, Metadata &out) {
         if (rope.beta_fast > 0) out.f32(".rope.scaling.yarn_beta_fast", rope.beta_fast);
         if (rope.beta_slow > 0) out.f32(".rope.scaling.yarn_beta_slow", rope.beta_slow);
     }
-    // 10000 is what llama.cpp takes where there is no key.
-    if (rope.base_given || rope.base != 10000) out.f32(".rope.freq_base", rope.base);
+    out.f32(".rope.freq_base", rope.base);
     if (rope.sliding_base > 0) out.f32(".rope.freq_base_swa", rope.sliding_base);
 }
 
@@ -38,7 +37,8 @@ static void write_general(const Hyper &hyper, const Description &description, Me
         out.u32(".expert_count", hyper.experts);
         out.u32(".expert_used_count", hyper.experts_used);
     }
-    if (hyper.head_dim_given || hyper.arch->family == Family::gemma3) {
+    const Family family = hyper.arch->family;
+    if (hyper.head_dim_given || family == Family::llama || family == Family::qwen3 || family == Family::gemma3) {
         out.u32(".attention.key_length", hyper.head_dim);
         out.u32(".attention.value_length", hyper.head_dim);
     }
@@ -108,7 +108,6 @@ void write_keys(const Hyper &hyper, const Description &description, Metadata &ou
         write_general(hyper, description, out);
         if (hyper.final_cap > 0) out.f32(".final_logit_softcapping", hyper.final_cap);
         out.u32(".attention.sliding_window", hyper.sliding_window);
-        if (!hyper.kv_heads_given) out.u32(".attention.head_count_kv", hyper.kv_heads);
         break;
     case Family::phi3:
         write_phi3(hyper, description, out);

@@ -15,8 +15,8 @@ struct Placed {
 
 class Planner {
   public:
-    Planner(const st_checkpoint *checkpoint, const Hyper &hyper, const ChoiceFor &choice_for)
-        : checkpoint(checkpoint), hyper(hyper), choice_for(choice_for) {
+    Planner(const st_checkpoint *checkpoint, const st_groups *groups, st_dtype decoded, const Hyper &hyper, const ChoiceFor &choice_for)
+        : checkpoint(checkpoint), groups(groups), decoded(decoded), hyper(hyper), choice_for(choice_for) {
         tensors = st_tensors(checkpoint, &count);
         used.assign(count, false);
     }
@@ -24,14 +24,17 @@ class Planner {
     std::vector<Output> run();
 
   private:
-    const st_tensor *take(const std::string &name);
-    void check_shape(const st_tensor &tensor, const Expected &expected) const;
-    void check_dtype(const st_tensor &tensor) const;
+    Source take(const std::string &name);
+    void use(const st_tensor *tensor);
+    void check_shape(const Source &source, const Expected &expected) const;
+    st_dtype dtype_of(const Source &source) const;
     void add(const Expected &expected);
     void add_rope_factors();
     void check_leftovers() const;
 
     const st_checkpoint *checkpoint;
+    const st_groups *groups;
+    const st_dtype decoded;
     const Hyper &hyper;
     const ChoiceFor &choice_for;
     const st_tensor *tensors;
@@ -41,37 +44,52 @@ class Planner {
     std::vector<Placed> placed;
 };
 
-const st_tensor *Planner::take(const std::string &name) {
+void Planner::use(const st_tensor *tensor) {
+    // A group's member may be a copy of the checkpoint's record.
+    const st_tensor *record = st_find_tensor_n(checkpoint, tensor->name, tensor->name_len);
+    if (!record) return;
+    size_t index = size_t(record - tensors);
+    used[index] = true;
+    last_taken = std::max(last_taken, index);
+}
+
+Source Planner::take(const std::string &name) {
+    const st_group *group = groups ? st_find_group(groups, name.c_str()) : nullptr;
+    if (group) {
+        if (group->status != ST_OK) fail(group->status, "quantised tensor " + in_quotes(name) + ": " + group->problem);
+        for (size_t i = 0; i < group->member_count; i++)
+            if (group->members[i].tensor) use(group->members[i].tensor);
+        return {nullptr, group};
+    }
     const st_tensor *tensor = st_find_tensor_n(checkpoint, name.data(), name.size());
     if (!tensor)
         fail(ST_ERROR_NOT_FOUND, "tensor " + in_quotes(name) + " is missing: " + hyper.arch->hub_class + " with num_hidden_layers = " +
                                      std::to_string(hyper.layers) + " needs it");
-    size_t index = size_t(tensor - tensors);
-    used[index] = true;
-    last_taken = std::max(last_taken, index);
-    return tensor;
+    use(tensor);
+    return {tensor, nullptr};
 }
 
-void Planner::check_shape(const st_tensor &tensor, const Expected &expected) const {
+void Planner::check_shape(const Source &source, const Expected &expected) const {
     int64_t shape[2] = {expected.rows, expected.columns};
     const bool vector = expected.rows == 0;
     const int64_t *wanted = vector ? shape + 1 : shape;
     const size_t rank = vector ? 1 : 2;
-    if (tensor.rank == rank && std::equal(wanted, wanted + rank, tensor.shape)) return;
+    if (source.rank() == rank && std::equal(wanted, wanted + rank, source.shape())) return;
     std::string from = vector ? expected.columns_from : std::string(expected.rows_from) + ", " + expected.columns_from;
-    fail(ST_ERROR_SHAPE, "tensor " + in_quotes({tensor.name, tensor.name_len}) + " is " + shape_text(tensor.shape, tensor.rank) +
+    fail(ST_ERROR_SHAPE, "tensor " + in_quotes(source.name()) + " is " + shape_text(source.shape(), source.rank()) +
                              ", and config.json implies " + shape_text(wanted, rank) + " [" + from + "]");
 }
 
-void Planner::check_dtype(const st_tensor &tensor) const {
-    switch (tensor.dtype) {
+st_dtype Planner::dtype_of(const Source &source) const {
+    if (source.group) return decoded;
+    switch (source.tensor->dtype) {
     case ST_DTYPE_F64:
     case ST_DTYPE_F32:
     case ST_DTYPE_F16:
-    case ST_DTYPE_BF16: return;
+    case ST_DTYPE_BF16: return source.tensor->dtype;
     default:
-        fail(ST_ERROR_UNSUPPORTED, "tensor " + in_quotes({tensor.name, tensor.name_len}) + " is " + tensor.dtype_name +
-                                       ", which is no weight by itself (supported: F64, F32, F16, BF16)");
+        fail(ST_ERROR_UNSUPPORTED, "tensor " + in_quotes(source.name()) + " is " + source.tensor->dtype_name +
+                                       ", which is no weight by itself (supported: F64, F32, F16, BF16, and quantised groups)");
     }
 }
 
@@ -90,15 +108,14 @@ void Planner::add(const Expected &expected) {
     for (int64_t i = 0; i < std::max<int64_t>(expected.experts, 1); i++) {
         std::string name = expected.hub;
         if (mark != std::string::npos) name.replace(mark, 1, std::to_string(i));
-        const st_tensor *tensor = take(name);
-        check_shape(*tensor, expected);
-        check_dtype(*tensor);
-        out.sources.push_back(tensor);
+        Source source = take(name);
+        check_shape(source, expected);
+        out.sources.push_back(source);
     }
 
-    st_dtype stored = out.sources[0]->dtype;
-    for (const st_tensor *tensor : out.sources)
-        if (tensor->dtype != stored) stored = ST_DTYPE_F32;
+    st_dtype stored = dtype_of(out.sources[0]);
+    for (const Source &source : out.sources)
+        if (dtype_of(source) != stored) stored = ST_DTYPE_F32;
     out.type = expected.kind == Kind::exact ? GGML_TYPE_F32 : type_of_matrix(choice_for(out.name), stored, out.columns);
     out.row_size = ggml_row_size(out.type, out.columns);
     placed.push_back({last_taken, std::move(out)});
@@ -151,8 +168,8 @@ std::vector<Output> Planner::run() {
 
 } // namespace
 
-std::vector<Output> plan_outputs(const st_checkpoint *checkpoint, const Hyper &hyper, const ChoiceFor &choice_for) {
-    return Planner(checkpoint, hyper, choice_for).run();
+std::vector<Output> plan_outputs(const st_checkpoint *checkpoint, const st_groups *groups, st_dtype decoded, const Hyper &hyper, const ChoiceFor &choice_for) {
+    return Planner(checkpoint, groups, decoded, hyper, choice_for).run();
 }
 
 } // namespace bridge

@@ -5,9 +5,27 @@
 #include "names.h"
 #include "types.h"
 
+#include <safetensors_model.h>
+
 #include <functional>
+#include <memory>
 
 namespace bridge {
+
+// A tensor of the checkpoint, or a quantised group that decodes to one.
+struct Source {
+    const st_tensor *tensor;
+    const st_group *group;
+
+    size_t rank() const { return tensor ? tensor->rank : group->rank; }
+    const int64_t *shape() const { return tensor ? tensor->shape : group->shape; }
+    std::string_view name() const { return tensor ? std::string_view(tensor->name, tensor->name_len) : std::string_view(group->name, group->name_len); }
+};
+
+struct FreeGroups {
+    void operator()(st_groups *groups) const { st_groups_free(groups); }
+};
+using Groups = std::unique_ptr<st_groups, FreeGroups>;
 
 struct Output {
     std::string name;
@@ -18,7 +36,7 @@ struct Output {
     size_t dimensions;
     Step step;
     int64_t head_dim;
-    std::vector<const st_tensor *> sources; // one, or one for each expert; none where `constant` is all
+    std::vector<Source> sources; // one, or one for each expert; none where `constant` is all
     std::vector<float> constant;
     size_t row_size; // bytes
 
@@ -32,6 +50,9 @@ using ChoiceFor = std::function<Choice(const std::string &name)>;
 // All tensors, in the order of llama.cpp's converter: that of the checkpoint's files, a stack of
 // experts where its last member is. Checks that every tensor of the model is there with its shape,
 // and that no tensor of the checkpoint is left over.
-std::vector<Output> plan_outputs(const st_checkpoint *checkpoint, const Hyper &hyper, const ChoiceFor &choice_for);
+//
+// groups: the checkpoint's quantised groups; NULL: it has none. decoded: what they become where
+// "stored" is asked for.
+std::vector<Output> plan_outputs(const st_checkpoint *checkpoint, const st_groups *groups, st_dtype decoded, const Hyper &hyper, const ChoiceFor &choice_for);
 
 } // namespace bridge

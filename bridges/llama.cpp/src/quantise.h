@@ -1,29 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Quantising rows on several threads: the one place that calls ggml_quantize_chunk.
+// Quantising rows on the loader's threads: the one place that calls ggml_quantize_chunk.
 #pragma once
 
 #include <ggml.h>
+#include <safetensors.h>
 
 #include <cstdint>
-#include <memory>
 
 namespace bridge {
 
-// Rows in F32, to become rows of a quantised type.
-class Quantised {
-  public:
-    Quantised(ggml_type type, int64_t columns, int64_t rows, uint8_t *dst);
-
-    uint8_t *source() { return reinterpret_cast<uint8_t *>(values.get()); }
-
-    // threads: 0: as many as there are processors.
-    void run(uint32_t threads);
-
-  private:
+// Where an item's rows go, and as what.
+struct RowSink {
     ggml_type type;
-    int64_t columns, rows;
-    uint8_t *dst;
-    std::unique_ptr<float[]> values;
+    int64_t columns;
+    uint8_t *dst;  // of the item's first row
+    int64_t every; // 1: rows follow one another; 2: every second place
+    st_transform transform;
 };
+
+// Sets sink.transform; the sink has to stay where it is until the load is over.
+void prepare(RowSink &sink);
 
 } // namespace bridge

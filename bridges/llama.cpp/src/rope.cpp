@@ -46,10 +46,7 @@ static void read_llama3(const Config &scaling, Rope &rope) {
 }
 
 static void read_scaling(const Config &scaling, const Hyper &hyper, Rope &rope) {
-    if (scaling.has("rope_theta")) {
-        rope.base = scaling.number("rope_theta", 1, most_base);
-        rope.base_given = true;
-    }
+    if (scaling.has("rope_theta")) rope.base = scaling.number("rope_theta", 1, most_base);
     if (scaling.has("partial_rotary_factor")) rope.rotary_share = scaling.number("partial_rotary_factor", 1e-3, 1);
     rope.kind = read_kind(scaling, hyper.arch->rope);
     if (rope.kind == RopeKind::plain) return;
@@ -67,10 +64,7 @@ Rope read_rope(const Config &config, const Hyper &hyper) {
     if (hyper.arch->rope == RopeSupport::none) return rope;
     const Family family = hyper.arch->family;
     rope.base = family == Family::mixtral || family == Family::gemma3 ? 1e6 : 10000; // transformers' defaults
-    if (config.has("rope_theta")) {
-        rope.base = config.number("rope_theta", 1, most_base);
-        rope.base_given = true;
-    }
+    if (config.has("rope_theta")) rope.base = config.number("rope_theta", 1, most_base);
     if (config.has("rope_local_base_freq")) rope.sliding_base = config.number("rope_local_base_freq", 1, most_base);
     if (config.has("partial_rotary_factor")) rope.rotary_share = config.number("partial_rotary_factor", 1e-3, 1);
 

@@ -10,68 +10,96 @@
 namespace bridge {
 
 // Memory that conversion takes on the way, at most.
-static constexpr uint64_t staging_bytes = uint64_t(4) << 20;
+static constexpr uint64_t staging_bytes = uint64_t(8) << 20;
 
-int64_t row_unit(const Output &output) {
-    bool permuted = output.step == Step::permute_queries || output.step == Step::permute_keys;
-    return permuted && output.dimensions > 1 ? output.head_dim : 1;
-}
+static bool is_permuted(const Output &output) { return output.step == Step::permute_queries || output.step == Step::permute_keys; }
+
+int64_t row_unit(const Output &output) { return is_permuted(output) && output.dimensions > 1 ? output.head_dim : 1; }
 
 namespace {
 
-// The items of one st_load, and what their ranges and strides point to.
-struct Items {
+// The items of one st_load, and what they point to.
+class Items {
+  public:
     std::vector<st_load_item> items;
+
+    void add(const Rows &rows);
+
+  private:
+    // Rows of one source, to every `every`th place from dst on.
+    void add_part(const Output &output, const Source &source, int64_t first, int64_t count, int64_t every, uint8_t *dst);
+    void add_heads(const Output &output, const Source &source, int64_t first, int64_t count, uint8_t *dst);
+
     std::deque<st_range> ranges;
     std::deque<std::array<int64_t, 2>> strides;
-
-    void add(const st_tensor *tensor, int64_t first, int64_t count, st_dtype dtype, uint8_t *dst, size_t dst_size) {
-        st_load_item item = ST_LOAD_ITEM_INIT;
-        item.tensor = tensor;
-        item.dtype = dtype;
-        item.dst = dst;
-        item.dst_size = dst_size;
-        if (first != 0 || count != tensor->shape[0]) {
-            ranges.push_back({first, first + count, 1});
-            item.ranges = &ranges.back();
-            item.range_count = 1;
-        }
-        items.push_back(item);
-    }
-
-    // Rows from `first` on, which belong to one or more whole heads: each half of a head goes to
-    // every second row. A vector's rows are its elements.
-    void add_heads(const st_tensor *tensor, int64_t first, int64_t count, int64_t head_dim, st_dtype dtype, uint8_t *dst) {
-        const size_t element = st_dtype_bits(dtype) / 8;
-        const size_t row_size = tensor->rank > 1 ? size_t(tensor->shape[1]) * element : element;
-        const int64_t half = head_dim / 2;
-        for (int64_t done = 0; done < count; done += half) {
-            int64_t to = done / head_dim * head_dim + done % head_dim / half;
-            add(tensor, first + done, half, dtype, dst + size_t(to) * row_size, size_t(2 * half - 1) * row_size);
-            strides.push_back({int64_t(2 * row_size), int64_t(element)});
-            items.back().dst_strides = strides.back().data();
-        }
-    }
+    std::deque<RowSink> sinks;
 };
 
-// The rows in llama.cpp's order, as dtype.
-void add_rows(Items &items, const Rows &rows, st_dtype dtype, uint8_t *dst) {
+void Items::add_part(const Output &output, const Source &source, int64_t first, int64_t count, int64_t every, uint8_t *dst) {
+    st_load_item item = ST_LOAD_ITEM_INIT;
+    item.tensor = source.tensor;
+    item.group = source.group;
+    if (first != 0 || count != source.shape()[0]) {
+        ranges.push_back({first, first + count, 1});
+        item.ranges = &ranges.back();
+        item.range_count = 1;
+    }
+    item.dtype = dtype_for(output.type);
+    if (ggml_is_quantized(output.type)) {
+        sinks.push_back({output.type, output.columns, dst, every, {}});
+        prepare(sinks.back());
+        item.transform = &sinks.back().transform;
+    } else {
+        // A vector's rows are its elements.
+        const size_t element = st_dtype_bits(item.dtype) / 8;
+        const size_t row_size = source.rank() > 1 ? output.row_size : element;
+        item.dst = dst;
+        item.dst_size = size_t((count - 1) * every + 1) * row_size;
+        if (every != 1) {
+            strides.push_back({int64_t(size_t(every) * row_size), int64_t(element)});
+            item.dst_strides = strides.back().data();
+        }
+    }
+    items.push_back(item);
+}
+
+// Rows from `first` on, which are one or more whole heads: each half of a head goes to every second row.
+void Items::add_heads(const Output &output, const Source &source, int64_t first, int64_t count, uint8_t *dst) {
+    const size_t row_size = source.rank() > 1 ? output.row_size : sizeof(float);
+    const int64_t half = output.head_dim / 2;
+    for (int64_t done = 0; done < count; done += half) {
+        int64_t to = done / output.head_dim * output.head_dim + done % output.head_dim / half;
+        add_part(output, source, first + done, half, 2, dst + size_t(to) * row_size);
+    }
+}
+
+void Items::add(const Rows &rows) {
     const Output &output = *rows.output;
-    const bool permuted = output.step == Step::permute_queries || output.step == Step::permute_keys;
-    const size_t row_size = size_t(output.columns) * (st_dtype_bits(dtype) / 8);
+    uint8_t *dst = rows.dst;
     if (output.dimensions == 1) {
-        if (permuted) items.add_heads(output.sources[0], 0, output.columns, output.head_dim, dtype, dst);
-        else items.add(output.sources[0], 0, output.columns, dtype, dst, row_size);
+        const Source &source = output.sources[0];
+        if (is_permuted(output)) add_heads(output, source, 0, output.columns, dst);
+        else add_part(output, source, 0, output.columns, 1, dst);
         return;
     }
     for (int64_t row = rows.first, end = rows.first + rows.count; row < end;) {
-        const st_tensor *tensor = output.sources[size_t(row / output.rows)];
+        const Source &source = output.sources[size_t(row / output.rows)];
         const int64_t local = row % output.rows;
         const int64_t count = std::min(end - row, output.rows - local);
-        if (permuted) items.add_heads(tensor, local, count, output.head_dim, dtype, dst);
-        else items.add(tensor, local, count, dtype, dst, size_t(count) * row_size);
-        dst += size_t(count) * row_size;
+        if (is_permuted(output)) add_heads(output, source, local, count, dst);
+        else add_part(output, source, local, count, 1, dst);
+        dst += size_t(count) * output.row_size;
         row += count;
+    }
+}
+
+// dst of a vector may be at any address.
+void add_one(uint8_t *place, int64_t count) {
+    for (int64_t i = 0; i < count; i++, place += sizeof(float)) {
+        float value;
+        std::memcpy(&value, place, sizeof value);
+        value += 1;
+        std::memcpy(place, &value, sizeof value);
     }
 }
 
@@ -79,35 +107,18 @@ void add_rows(Items &items, const Rows &rows, st_dtype dtype, uint8_t *dst) {
 
 void RowReader::read(const std::vector<Rows> &rows) const {
     Items items;
-    std::vector<Quantised> quantised;
     for (const Rows &each : rows) {
-        const Output &output = *each.output;
-        if (!output.constant.empty()) {
-            std::memcpy(each.dst, output.constant.data(), output.constant.size() * sizeof(float));
-        } else if (ggml_is_quantized(output.type)) {
-            quantised.emplace_back(output.type, output.columns, each.count, each.dst);
-            add_rows(items, each, ST_DTYPE_F32, quantised.back().source());
-        } else {
-            add_rows(items, each, dtype_for(output.type), each.dst);
-        }
+        const std::vector<float> &constant = each.output->constant;
+        if (constant.empty()) items.add(each);
+        else std::memcpy(each.dst, constant.data(), constant.size() * sizeof(float));
     }
     st_load_options options = ST_LOAD_OPTIONS_INIT;
     options.threads = threads;
     options.staging_bytes = staging_bytes;
     st_error error;
     if (st_load(checkpoint, items.items.data(), items.items.size(), &options, &error) != ST_OK) pass_on(error);
-    for (Quantised &each : quantised) each.run(threads);
-    for (const Rows &each : rows) {
-        if (each.output->step != Step::plus_one) continue;
-        // Such outputs are F32 vectors; dst of one may be at any address.
-        for (int64_t i = 0; i < each.output->columns; i++) {
-            float value;
-            uint8_t *place = each.dst + size_t(i) * sizeof value;
-            std::memcpy(&value, place, sizeof value);
-            value += 1;
-            std::memcpy(place, &value, sizeof value);
-        }
-    }
+    for (const Rows &each : rows)
+        if (each.output->step == Step::plus_one) add_one(each.dst, each.output->columns);
 }
 
 } // namespace bridge

@@ -2,6 +2,7 @@
 #include "tokenizer.h"
 
 #include "special_tokens.h"
+#include "tokenizer_json.h"
 #include "tokenizer_kind.h"
 
 #include <algorithm>

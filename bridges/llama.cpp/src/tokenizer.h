@@ -5,11 +5,13 @@
 
 #include "architecture.h"
 #include "metadata.h"
-#include "tokenizer_json.h"
 
 #include <string>
 
 namespace bridge {
+
+// Largest tokenizer.json, in bytes.
+constexpr size_t max_tokenizer_bytes = size_t(256) << 20;
 
 // Texts beside a checkpoint; empty: no such file.
 struct TokenizerFiles {

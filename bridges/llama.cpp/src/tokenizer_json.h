@@ -6,12 +6,11 @@
 #include "config.h"
 #include "metadata.h"
 
+#include <nlohmann/json.hpp>
+
 #include <vector>
 
 namespace bridge {
-
-// Largest tokenizer.json, in bytes.
-constexpr size_t max_tokenizer_bytes = size_t(256) << 20;
 
 struct TokenizerJson {
     // Tokens of model.vocab by id.
@@ -35,11 +34,6 @@ struct TokenizerJson {
     StringList merges; // "a b", whichever way the file spells them
     Json rest;         // without vocab and merges
 
-};
-
-// Why a tokenizer can't be passed on; text for "ids only: ...".
-struct TokenizerProblem {
-    std::string text;
 };
 
 // Throws a TokenizerProblem where the text is malformed or an id is not below vocab_size.

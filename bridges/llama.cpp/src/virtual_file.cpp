@@ -3,6 +3,8 @@
 
 #include "keys.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -34,29 +36,60 @@ st_gguf_options read_options(const st_gguf_options *options) {
     return out;
 }
 
-static Hyper hyper_of(const std::string &text) {
+static Json parse_config(const std::string &text) {
     Json root = parse_small_json(text, "config.json");
     if (!root.is_object()) fail(ST_ERROR_CONFIG, "config.json is not an object");
-    return read_hyper(Config(root));
+    return root;
 }
 
-static std::vector<Output> plan(const st_checkpoint *checkpoint, const Hyper &hyper, const st_gguf_options &options) {
+static bool is_plain(st_dtype dtype) { return dtype == ST_DTYPE_F32 || dtype == ST_DTYPE_F16 || dtype == ST_DTYPE_BF16 || dtype == ST_DTYPE_F64 || dtype == ST_DTYPE_I64; }
+
+// Quantised groups, where config.json or a tensor's dtype speaks of such.
+static Groups find_groups(const st_checkpoint *checkpoint, const Json &root, const std::string &text) {
+    size_t count;
+    const st_tensor *tensors = st_tensors(checkpoint, &count);
+    const Config config(root);
+    const bool announced = config.has("quantization_config") || config.has("compression_config");
+    if (!announced && std::all_of(tensors, tensors + count, [](const st_tensor &each) { return is_plain(each.dtype); })) return nullptr;
+    st_groups_options options = ST_GROUPS_OPTIONS_INIT;
+    options.config = {text.data(), text.size()};
+    st_error error;
+    Groups groups(st_groups_open(checkpoint, &options, &error));
+    if (!groups) pass_on(error);
+    st_groups_list(groups.get(), &count);
+    if (announced && count == 0)
+        fail(ST_ERROR_UNSUPPORTED, "config.json has a quantization_config, and no tensors are quantised in a way that is known");
+    return groups;
+}
+
+// What groups decode to where "stored" is asked for: the dtype of the model that was quantised.
+static st_dtype decoded_dtype(const Json &root) {
+    const Config config(root);
+    std::string name = config.has("dtype") ? config.text("dtype", "") : config.text("torch_dtype", "");
+    return name == "float16" ? ST_DTYPE_F16 : name == "bfloat16" ? ST_DTYPE_BF16 : ST_DTYPE_F32;
+}
+
+static std::vector<Output> plan(const st_checkpoint *checkpoint, const st_groups *groups, const Json &root, const Hyper &hyper, const st_gguf_options &options) {
     Choice all = parse_type(options.type);
-    return plan_outputs(checkpoint, hyper, [&](const std::string &name) {
+    return plan_outputs(checkpoint, groups, decoded_dtype(root), hyper, [&](const std::string &name) {
         const char *one = options.type_for ? options.type_for(options.user_data, name.c_str()) : nullptr;
         return one ? parse_type(one) : all;
     });
 }
 
-Gguf::Gguf(Checkpoint opened, const ModelFiles &files, const st_gguf_options &options)
-    : checkpoint(std::move(opened)), settings(options), sizes(hyper_of(files.config)), tensors(plan(checkpoint.get(), sizes, settings)),
-      keys(sizes.arch->name), stream((write_metadata(files), keys), tensors, stream_alignment), reader(checkpoint.get(), settings.threads) {
+Gguf::Gguf(Checkpoint opened, const ModelFiles &files, const st_gguf_options &options) : Gguf(std::move(opened), files, parse_config(files.config), options) {}
+
+Gguf::Gguf(Checkpoint opened, const ModelFiles &files, const Json &config, const st_gguf_options &options)
+    : checkpoint(std::move(opened)), settings(options), sizes(read_hyper(Config(config))), groups(find_groups(checkpoint.get(), config, files.config)),
+      tensors(plan(checkpoint.get(), groups.get(), config, sizes, settings)), keys(sizes.arch->name),
+      stream((write_metadata(files, config), keys), tensors, stream_alignment), reader(checkpoint.get(), settings.threads) {
     // Borrowed for the call of opening only.
     settings.type = nullptr;
 }
 
-// general.file_type is that of most matrices.
-static int64_t file_type(const std::vector<Output> &outputs) {
+// general.file_type is what was asked for, or that of most matrices.
+static int64_t file_type(const char *asked, const std::vector<Output> &outputs) {
+    if (Choice choice = parse_type(asked)) return file_type_of(*choice);
     std::map<ggml_type, size_t> counts;
     for (const Output &output : outputs)
         if (output.dimensions > 1) counts[output.type]++;
@@ -64,14 +97,13 @@ static int64_t file_type(const std::vector<Output> &outputs) {
     return most == counts.end() ? 0 : file_type_of(most->first);
 }
 
-void Gguf::write_metadata(const ModelFiles &files) {
-    write_keys(sizes, {files.name, file_type(tensors), files.pooling}, keys);
+void Gguf::write_metadata(const ModelFiles &files, const Json &config) {
+    write_keys(sizes, {files.name, file_type(settings.type, tensors), files.pooling}, keys);
     if (settings.tokenizer == ST_GGUF_TOKENIZER_NONE) {
         problem = "ids only: by the caller's choice";
     } else {
         try {
-            Json root = parse_small_json(files.config, "config.json");
-            write_tokenizer(files.tokenizer, Config(root), sizes, keys);
+            write_tokenizer(files.tokenizer, Config(config), sizes, keys);
             return;
         } catch (const TokenizerProblem &found) {
             problem = "ids only: " + found.text;
@@ -137,10 +169,8 @@ void Gguf::read_small() {
 void Gguf::fill_window(size_t output, uint64_t offset) {
     const Output &tensor = tensors[output];
     const int64_t unit = row_unit(tensor);
-    // Quantised rows are F32 first, which is what has to fit.
-    const uint64_t row_bytes = std::max<uint64_t>(tensor.row_size, ggml_is_quantized(tensor.type) ? uint64_t(tensor.columns) * sizeof(float) : 0);
     const uint64_t room = settings.window_bytes ? settings.window_bytes : default_window;
-    const int64_t units = std::max<int64_t>(1, int64_t(room / (row_bytes * uint64_t(unit))));
+    const int64_t units = std::max<int64_t>(1, int64_t(room / (tensor.row_size * uint64_t(unit))));
     const int64_t first = int64_t(offset / tensor.row_size) / unit * unit;
     const int64_t count = std::min(units * unit, tensor.all_rows() - first);
     window.output = SIZE_MAX;

@@ -45,7 +45,8 @@ class Gguf {
     std::optional<st_error> stream_error;
 
   private:
-    void write_metadata(const ModelFiles &files);
+    Gguf(Checkpoint checkpoint, const ModelFiles &files, const Json &config, const st_gguf_options &options);
+    void write_metadata(const ModelFiles &files, const Json &config);
     void read_small();
     void fill_window(size_t output, uint64_t offset);
 
@@ -59,6 +60,7 @@ class Gguf {
     Checkpoint checkpoint;
     st_gguf_options settings;
     Hyper sizes;
+    Groups groups;
     std::vector<Output> tensors;
     Metadata keys;
     std::string problem;

@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Nothing: this package only pins a version.

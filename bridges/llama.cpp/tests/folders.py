@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model folders for the tests: fixtures, changed in one thing, and random ones made on the spot."""
+
+import json
+import random
+import shutil
+import struct
+from pathlib import Path
+
+FIXTURES = Path(__file__).parent / "fixtures"
+TOKENIZERS = Path(__file__).parent / "tokenizers"
+
+
+def copy(name, to):
+    shutil.copytree(FIXTURES / name, to)
+    return to
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def set_config(folder, **values):
+    """Values of ... remove their key."""
+    config = config_of(folder)
+    for key, value in values.items():
+        if value is ...:
+            config.pop(key, None)
+        else:
+            config[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def hub_spelling(folder):
+    """rope_parameters as older files spell them: rope_theta at the root, the rest in rope_scaling."""
+    config = config_of(folder)
+    rope = config.pop("rope_parameters", None)
+    config["torch_dtype"] = config.pop("dtype", "float32")
+    if rope and "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+    if rope:
+        config["rope_theta"] = rope.pop("rope_theta", 10000.0)
+        kind = rope.pop("rope_type", "default")
+        config["rope_scaling"] = None if kind == "default" else dict(rope, type=kind)
+    if config.get("num_local_experts") and "moe_intermediate_size" in config:
+        config["num_experts"] = config.pop("num_local_experts")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def read_header(path):
+    data = path.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8:8 + size]), data[8 + size:]
+
+
+def write_file(path, tensors):
+    """tensors: name -> (dtype, shape, bytes)"""
+    header, body = {}, b""
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = dict(dtype=dtype, shape=shape, data_offsets=[len(body), len(body) + len(data)])
+        body += data
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def read_file(path):
+    header, body = read_header(path)
+    header.pop("__metadata__", None)
+    return {n: (h["dtype"], h["shape"], body[h["data_offsets"][0]:h["data_offsets"][1]]) for n, h in header.items()}
+
+
+def change_tensors(folder, change):
+    path = folder / "model.safetensors"
+    tensors = read_file(path)
+    change(tensors)
+    write_file(path, tensors)
+    return folder
+
+
+def random_llama(folder, seed, hidden, inner, layers, heads, vocab):
+    """A Llama of random F32."""
+    folder.mkdir()
+    generator = random.Random(seed)
+
+    def matrix(rows, columns):
+        scale = columns ** -0.5
+        return "F32", [rows, columns], struct.pack(f"<{rows * columns}f", *(generator.gauss(0, scale) for _ in range(rows * columns)))
+
+    def ones(size):
+        return "F32", [size], struct.pack(f"<{size}f", *(1 + generator.gauss(0, 0.1) for _ in range(size)))
+
+    tensors = {"model.embed_tokens.weight": matrix(vocab, hidden), "model.norm.weight": ones(hidden), "lm_head.weight": matrix(vocab, hidden)}
+    for i in range(layers):
+        at = f"model.layers.{i}."
+        tensors.update({at + "input_layernorm.weight": ones(hidden), at + "post_attention_layernorm.weight": ones(hidden)})
+        for name, rows, columns in (("self_attn.q_proj", hidden, hidden), ("self_attn.k_proj", hidden, hidden), ("self_attn.v_proj", hidden, hidden), ("self_attn.o_proj", hidden, hidden),
+                                    ("mlp.gate_proj", inner, hidden), ("mlp.up_proj", inner, hidden), ("mlp.down_proj", hidden, inner)):
+            tensors[at + name + ".weight"] = matrix(rows, columns)
+    write_file(folder / "model.safetensors", tensors)
+    (folder / "config.json").write_text(json.dumps(dict(
+        architectures=["LlamaForCausalLM"], hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=heads, vocab_size=vocab, max_position_embeddings=256, rms_norm_eps=1e-5, hidden_act="silu", tie_word_embeddings=False)))
+    return folder
+
+
+def random_bert(folder, seed, vocab, hidden=32, inner=32, layers=1):
+    folder.mkdir()
+    generator = random.Random(seed)
+
+    def tensor(*shape):
+        count = 1
+        for size in shape:
+            count *= size
+        return "F32", list(shape), struct.pack(f"<{count}f", *(generator.gauss(0, 0.3) for _ in range(count)))
+
+    tensors = {"embeddings.word_embeddings.weight": tensor(vocab, hidden), "embeddings.position_embeddings.weight": tensor(128, hidden),
+               "embeddings.token_type_embeddings.weight": tensor(2, hidden), "embeddings.LayerNorm.weight": tensor(hidden), "embeddings.LayerNorm.bias": tensor(hidden)}
+    for i in range(layers):
+        at = f"encoder.layer.{i}."
+        for name, rows, columns in (("attention.self.query", hidden, hidden), ("attention.self.key", hidden, hidden), ("attention.self.value", hidden, hidden),
+                                    ("attention.output.dense", hidden, hidden), ("intermediate.dense", inner, hidden), ("output.dense", hidden, inner)):
+            tensors[at + name + ".weight"] = tensor(rows, columns)
+            tensors[at + name + ".bias"] = tensor(rows)
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            tensors[at + name + ".weight"] = tensor(hidden)
+            tensors[at + name + ".bias"] = tensor(hidden)
+    write_file(folder / "model.safetensors", tensors)
+    (folder / "config.json").write_text(json.dumps(dict(
+        architectures=["BertModel"], hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=4, vocab_size=vocab,
+        max_position_embeddings=128, type_vocab_size=2, layer_norm_eps=1e-12, hidden_act="gelu")))
+    return folder
+
+
+def unpack(data):
+    return list(struct.unpack(f"<{len(data) // 4}f", data))
+
+
+def fp8_value(byte):
+    """F8_E4M3 as a number; no byte of these tests is its NaN."""
+    sign = -1.0 if byte & 0x80 else 1.0
+    exponent, fraction = byte >> 3 & 15, byte & 7
+    return sign * (fraction / 8 * 2.0 ** -6 if exponent == 0 else (1 + fraction / 8) * 2.0 ** (exponent - 7))
+
+
+def fp8_blocks(name, rows, columns, generator):
+    """A matrix in FP8 with a scale for each 128 x 128: (stored tensors, decoded matrix)."""
+    codes = bytes(generator.choice((0, 0x80)) | generator.randrange(0x10, 0x70) for _ in range(rows * columns))
+    across, down = -(-columns // 128), -(-rows // 128)
+    scales = [struct.unpack("<f", struct.pack("<f", generator.uniform(0.0005, 0.002)))[0] for _ in range(across * down)]
+    values = [fp8_value(code) * scales[i // columns // 128 * across + i % columns // 128] for i, code in enumerate(codes)]
+    stored = {name + ".weight": ("F8_E4M3", [rows, columns], codes), name + ".weight_scale_inv": ("F32", [down, across], struct.pack(f"<{across * down}f", *scales))}
+    return stored, struct.pack(f"<{rows * columns}f", *values)
+
+
+def gptq(name, rows, columns, generator, group=32):
+    """A matrix in GPTQ's 4 bits, zero points of 8 (stored as 7): (stored tensors, decoded matrix)."""
+    codes = [[generator.randrange(16) for _ in range(columns)] for _ in range(rows)]
+    scales = [[struct.unpack("<e", struct.pack("<e", generator.uniform(0.01, 0.03)))[0] for _ in range(rows)] for _ in range(columns // group)]
+    words = [sum(codes[row][8 * i + k] << 4 * k for k in range(8)) for i in range(columns // 8) for row in range(rows)]
+    stored = {name + ".qweight": ("I32", [columns // 8, rows], struct.pack(f"<{len(words)}I", *words)),
+              name + ".qzeros": ("I32", [columns // group, rows // 8], b"\x77" * (columns // group * rows // 2)),
+              name + ".scales": ("F16", [columns // group, rows], struct.pack(f"<{columns // group * rows}e", *(s for line in scales for s in line))),
+              name + ".g_idx": ("I32", [columns], struct.pack(f"<{columns}i", *(i // group for i in range(columns))))}
+    values = [scales[c // group][r] * (codes[r][c] - 8) for r in range(rows) for c in range(columns)]
+    return stored, struct.pack(f"<{rows * columns}f", *values)
+
+
+def quantised_pair(scratch, kind, seed):
+    """Two folders of one model: quantised, and what it decodes to."""
+    config = dict(fp8=dict(quant_method="fp8", fmt="e4m3", activation_scheme="dynamic", weight_block_size=[128, 128]),
+                  gptq=dict(quant_method="gptq", bits=4, group_size=32, desc_act=False, sym=True, checkpoint_format="gptq"))[kind]
+    plain = random_llama(scratch / f"{kind}-plain", seed, 128, 256, 2, 4, 64)
+    coded = scratch / kind
+    shutil.copytree(plain, coded)
+    generator = random.Random(seed + 1)
+    decoded, stored = read_file(plain / "model.safetensors"), {}
+    for name, (dtype, shape, data) in list(decoded.items()):
+        if "_proj" not in name:
+            stored[name] = (dtype, shape, data)
+            continue
+        parts, values = (fp8_blocks if kind == "fp8" else gptq)(name.removesuffix(".weight"), *shape, generator)
+        stored.update(parts)
+        decoded[name] = (dtype, shape, values)
+    write_file(plain / "model.safetensors", decoded)
+    write_file(coded / "model.safetensors", stored)
+    set_config(coded, quantization_config=config, torch_dtype="float32")
+    return coded, plain
