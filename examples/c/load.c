@@ -148,7 +148,7 @@ int main(int argc, char **argv) {
     st_checkpoint *model = st_open(path, &error);
     if (!model)
         return fail(&error);
-    size_t count, room = 0;
+    size_t count;
     const st_tensor *tensors = st_tensors(model, &count);
     st_load_item *items = calloc(count + 1, sizeof *items);
     if (!items)
@@ -156,22 +156,20 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < count; i++) {
         items[i].tensor = &tensors[i];
         items[i].dtype = loaded_as(tensors[i].dtype, wanted);
-        uint64_t size = tensors[i].size;
-        if (items[i].dtype != ST_DTYPE_AS_STORED)
-            size = tensors[i].element_count / 8 * st_dtype_bits(items[i].dtype) +
-                   tensors[i].element_count % 8 * st_dtype_bits(items[i].dtype) / 8;
-        items[i].dst_size = (size_t)size;
-        room += (items[i].dst_size + 63) / 64 * 64;
     }
 
-    // One block for all, each tensor on a cache line of its own.
-    void *block;
-    if (posix_memalign(&block, 4096, room + 1) != 0)
-        return fprintf(stderr, "no memory for %zu bytes\n", room), 1;
-    for (size_t i = 0, at = 0; i < count; at += (items[i++].dst_size + 63) / 64 * 64) {
-        items[i].dst = on_device ? NULL : (unsigned char *)block + at;
-        items[i].user_data = (unsigned char *)block + at;
-    }
+    // One block for all, each tensor on a cache line of its own: how large it has to
+    // be, and then where each tensor goes.
+    uint64_t room = 0;
+    void *block = NULL;
+    if (st_arrange(items, count, NULL, 0, 64, &room, &error) != ST_OK)
+        return fail(&error);
+    if (room >= SIZE_MAX || posix_memalign(&block, 4096, (size_t)room + 1) != 0)
+        return fprintf(stderr, "no memory for %" PRIu64 " bytes\n", room), 1;
+    if (st_arrange(items, count, block, (size_t)room, 64, NULL, &error) != ST_OK)
+        return fail(&error);
+    for (size_t i = 0; i < count; i++)
+        items[i].user_data = items[i].dst;         // with a sink the library does not look at dst
 
     device gpu = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .items = items};
     st_buffer buffers[BUFFERS];

@@ -24,27 +24,27 @@
 
 #include <safetensors.h>
 
-// Elements converted at once: 4 MiB of BF16. A multiple of 8, so that a piece
-// of any dtype, be its elements of 4 or 6 bits, begins and ends with a byte.
-enum { PIECE = 2 << 20 };
+// What the library reads and converts at once, on several threads, before it is written.
+enum { BUFFERS = 2, BUFFER_SIZE = 4 << 20 };
 
 typedef struct {
     const st_checkpoint *from;
     st_writer *to;
-    void *piece;                                   // PIECE elements of BF16
-    uint64_t done, total;                          // bytes of the input
+    st_buffer buffers[BUFFERS];
     int percent;                                   // shown last; -1: no bar
 } conversion;
 
 // --------------------------------------------------------------- what people see
 
-static void show_progress(conversion *job) {
-    int percent = job->total == 0 ? 100 : (int)((double)job->done / (double)job->total * 100);
+static int32_t show_progress(void *given, uint64_t done, uint64_t total) {
+    conversion *job = given;
+    int percent = total == 0 ? 100 : (int)((double)done / (double)total * 100);
     if (job->percent < 0 || job->percent == percent)
-        return;
+        return 0;
     job->percent = percent;
     fprintf(stderr, "\r[%-50.*s] %3d %%", percent / 2,
             "##################################################", percent);
+    return 0;
 }
 
 static void end_progress(const conversion *job) {
@@ -81,48 +81,51 @@ static bool is_converted(int32_t dtype) {
     }
 }
 
-// Converts and writes a tensor, piece by piece.
-static bool write_pieces(conversion *job, const st_tensor *tensor, const void *data, size_t number,
-                         st_error *error) {
-    const unsigned char *bytes = data;
-    const bool converted = is_converted(tensor->dtype);
-    const uint64_t bits = st_dtype_bits(tensor->dtype);
-    uint64_t written = 0;
-    for (uint64_t at = 0; at < tensor->element_count; at += PIECE) {
-        uint64_t left = tensor->element_count - at;
-        size_t elements = left < PIECE ? (size_t)left : PIECE;
-        // Within a piece bits can be counted; a whole tensor's might not fit
-        // into 64 bits, but at is a multiple of 8.
-        size_t size = (size_t)(elements * bits / 8);
-        const void *piece = bytes + at / 8 * bits;
-        job->done += size;
-        if (converted) {
-            if (st_convert(tensor->dtype, piece, ST_DTYPE_BF16, job->piece, elements, error))
-                return false;
-            piece = job->piece;
-            size = elements * 2;
-        }
-        if (st_writer_write(job->to, number, written, piece, size, error))
-            return false;
-        written += size;
-        show_progress(job);
+// st_sink.pieces: writes what the library has read and converted.
+static st_status write_pieces(void *given, size_t buffer, const st_piece *pieces, size_t count,
+                              st_error *error) {
+    conversion *job = given;
+    const char *bytes = job->buffers[buffer].data;
+    for (size_t i = 0; i < count; i++) {
+        st_status status = st_writer_write(job->to, pieces[i].item, pieces[i].item_offset,
+                                           bytes + pieces[i].buffer_offset, pieces[i].size, error);
+        if (status != ST_OK)
+            return status;
     }
-    return true;
+    return ST_OK;
 }
 
-// A mapped tensor's bytes are in memory as they are touched, and the system
-// takes them away again when it needs the room. On file systems where nothing
-// is mapped, data is NULL and the tensor is read whole: then the largest one
-// says how much memory this takes. (st_get_tensor would keep each of them.)
-static bool write_tensor(conversion *job, const st_tensor *tensor, size_t number, st_error *error) {
-    if (tensor->data != NULL || tensor->size == 0)
-        return write_pieces(job, tensor, tensor->data, number, error);
-    void *whole = tensor->size <= SIZE_MAX ? malloc((size_t)tensor->size) : NULL;
-    if (whole == NULL)
-        return out_of_memory(error, tensor->size);
-    bool good = st_read_tensor(job->from, tensor, whole, (size_t)tensor->size, error) == ST_OK &&
-                write_pieces(job, tensor, whole, number, error);
-    free(whole);
+// Memory for the buffers is all that this takes, however large the tensors are.
+static bool write_tensors(conversion *job, st_error *error) {
+    size_t count;
+    const st_tensor *tensors = st_tensors(job->from, &count);
+    st_load_item *items = calloc(count + 1, sizeof *items);
+    bool good = items != NULL;
+    for (size_t i = 0; i < BUFFERS && good; i++) {
+        job->buffers[i].size = BUFFER_SIZE;
+        good = (job->buffers[i].data = malloc(BUFFER_SIZE)) != NULL;
+    }
+    if (!good) {
+        out_of_memory(error, (count + 1) * sizeof *items + BUFFERS * (size_t)BUFFER_SIZE);
+    } else {
+        for (size_t i = 0; i < count; i++) {
+            items[i].tensor = &tensors[i];
+            items[i].dtype = is_converted(tensors[i].dtype) ? ST_DTYPE_BF16 : ST_DTYPE_AS_STORED;
+        }
+        st_sink sink = ST_SINK_INIT;
+        sink.buffers = job->buffers;
+        sink.buffer_count = BUFFERS;
+        sink.pieces = write_pieces;
+        sink.user_data = job;
+        st_load_options options = ST_LOAD_OPTIONS_INIT;
+        options.sink = &sink;
+        options.progress = show_progress;
+        options.user_data = job;
+        good = st_load(job->from, items, count, &options, error) == ST_OK;
+    }
+    for (size_t i = 0; i < BUFFERS; i++)
+        free(job->buffers[i].data);
+    free(items);
     return good;
 }
 
@@ -164,19 +167,11 @@ end:
 
 static bool convert(conversion *job, const char *output, const st_save_options *options,
                     st_error *error) {
-    size_t count;
-    const st_tensor *tensors = st_tensors(job->from, &count);
-    job->piece = malloc((size_t)PIECE * 2);
-    if (job->piece == NULL)
-        return out_of_memory(error, (uint64_t)PIECE * 2);
     job->to = open_output(output, job->from, options, error);
-    bool good = job->to != NULL;
-    for (size_t i = 0; good && i < count; i++)
-        good = write_tensor(job, &tensors[i], i, error);
+    bool good = job->to != NULL && write_tensors(job, error);
     end_progress(job);
     good = good && st_writer_finish(job->to, error) == ST_OK;
     st_writer_free(job->to);                       // unfinished, it leaves nothing behind
-    free(job->piece);
     return good;
 }
 
@@ -223,10 +218,8 @@ int main(int argc, char **argv) {
         conversion job = {.from = checkpoint, .percent = isatty(STDERR_FILENO) ? 0 : -1};
         size_t count, converted = 0;
         const st_tensor *tensors = st_tensors(checkpoint, &count);
-        for (size_t i = 0; i < count; i++) {
-            job.total += tensors[i].size;
+        for (size_t i = 0; i < count; i++)
             converted += is_converted(tensors[i].dtype);
-        }
         good = convert(&job, paths[1], &options, &error);
         st_free(checkpoint);
         if (good)

@@ -3,9 +3,10 @@
 
 use std::ffi::c_void;
 
-use super::arguments::{all_ranges, destination, most, null, required, st_checkpoint};
+use super::arguments::{all_ranges, destination, most, no_such, null, required, st_checkpoint};
 use super::boundary::guard;
 use super::status::{st_error, st_status, ST_OK};
+use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::slice::{shape, Selection};
 use crate::record::{st_range, st_tensor};
@@ -93,6 +94,9 @@ unsafe fn find_shape(tensor: &st_tensor, ranges: &[st_range], out: *mut i64, siz
     if tensor.rank > most::<i64>() {
         let text = format!("tensor->rank {} is beyond any memory", tensor.rank);
         return Err(Error::new(ErrorKind::InvalidArgument, text));
+    }
+    if Dtype::from_number(tensor.dtype).is_none() {
+        return Err(no_such("tensor->dtype", tensor.dtype, "an ST_DTYPE_ constant"));
     }
     let slice = Selection::of_ranges(tensor, ranges)?;
     if !out.is_null() {

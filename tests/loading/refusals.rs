@@ -419,3 +419,207 @@ fn prefetching_a_file_that_was_cut_short_is_an_error_and_no_signal() {
         assert!(failure.message.contains("m.safetensors"), "{}", failure.message);
     }
 }
+
+#[test]
+fn destinations_that_interleave_overlap_where_a_byte_is_shared_and_nowhere_else() {
+    let header = r#"{"a":{"dtype":"U8","shape":[10],"data_offsets":[0,10]},
+        "b":{"dtype":"U8","shape":[1],"data_offsets":[10,11]},
+        "c":{"dtype":"U8","shape":[1],"data_offsets":[11,12]},
+        "d":{"dtype":"U8","shape":[4,6],"data_offsets":[12,36]},
+        "e":{"dtype":"U8","shape":[4,6],"data_offsets":[36,60]}}"#;
+    let bytes = file(header, &pattern(60));
+    let from = open_memory(&bytes, &init_options()).unwrap();
+    let strides = [10];
+    let tried = |places: [usize; 2]| {
+        let mut memory = [0x55_u8; 100];
+        let mut items = ["a", "b", "c"].map(|name| item_of(tensor(&from, name)));
+        items[0].dst_strides = strides.as_ptr();
+        for (item, at) in items.iter_mut().zip([0, places[0], places[1]]) {
+            (item.dst, item.dst_size) = (memory[at..].as_mut_ptr().cast(), 100 - at);
+        }
+        let result = load(&from, &items, &init_load());
+        if result.is_ok() {
+            assert_eq!([memory[places[0]], memory[places[1]]], [tensor(&from, "b"), tensor(&from, "c")].map(first));
+        }
+        result.map_err(|failure| (failure.status(), failure.message))
+    };
+    // One lies in a gap; whoever forgets how far the first reaches does not see the other.
+    for place in [10, 20, 50, 90] {
+        let (status, text) = tried([5, place]).unwrap_err();
+        assert!(status == BAD && text.contains("item 0 (tensor \"a\") and item 2 (tensor \"c\")"), "{text}");
+    }
+    for places in [[5, 51], [91, 92], [1, 89]] {
+        tried(places).unwrap();
+    }
+
+    // Two whose rows and columns lie between each other's, and the same a byte closer.
+    let nested = [24, 4];
+    for (apart, fits) in [(1, true), (2, true), (3, true), (4, false), (0, false), (24, false), (96, true), (23, true)]
+    {
+        let mut memory = [0_u8; 200];
+        let mut items = ["d", "e"].map(|name| item_of(tensor(&from, name)));
+        for (item, at) in items.iter_mut().zip([0, apart]) {
+            (item.dst, item.dst_size) = (memory[at..].as_mut_ptr().cast(), 200 - at);
+            item.dst_strides = nested.as_ptr();
+        }
+        let result = load(&from, &items, &init_load());
+        assert_eq!(result.is_ok(), fits, "{apart} bytes apart: {result:?}");
+        if fits {
+            for (name, start) in [("d", 0), ("e", apart)] {
+                let data = tensor(&from, name).data().unwrap();
+                let there = |at: usize| memory[start + at / 6 * 24 + at % 6 * 4];
+                assert!((0..24).all(|at| there(at) == data[at]));
+            }
+        }
+    }
+}
+
+fn first(tensor: &st_tensor) -> u8 {
+    tensor.data().unwrap()[0]
+}
+
+#[test]
+fn what_is_read_from_is_not_written_to() {
+    let mut bytes = file_of(&["a".to_owned(), "b".to_owned()], 5000);
+    let start = bytes.as_mut_ptr();
+    let from = open_memory(&bytes, &init_options()).unwrap();
+    let size = bytes.len();
+    let into = |at: usize, of: &[u8]| {
+        let mut item = item_of(&from.tensors()[0]);
+        (item.dst, item.dst_size) = (start.wrapping_add(at).cast(), 5000);
+        assert!(of.len() >= 5000);
+        load(&from, &[item], &init_load()).map_err(|failure| (failure.status(), failure.message))
+    };
+    for at in [0, 10, size - 5000, size - 1] {
+        let (status, text) = into(at, &[0; 5000]).unwrap_err();
+        assert!(status == BAD && text.contains("item 0 (tensor \"a\")") && text.contains("reads from"), "{text}");
+    }
+    let buffer = st_buffer { data: start.cast(), size: 4096 };
+    let sink = st_sink { buffers: &raw const buffer, buffer_count: 1, chunk: Some(never), ..init_sink() };
+    let options = st_load_options { sink: &raw const sink, ..init_load() };
+    let failure = load(&from, &[item_of(&from.tensors()[0])], &options).unwrap_err();
+    assert!(failure.status() == BAD && failure.message.contains("buffer 0"), "{}", failure.message);
+}
+
+#[test]
+fn an_array_is_bounded_by_its_items_and_not_its_bytes() {
+    let (from, _) = made();
+    let item = item_of(tensor(&from, "m"));
+    let mut error = ErrorSlot::default();
+    // So many items are beyond any memory, although as bytes they are not.
+    let count = isize::MAX.unsigned_abs() / size_of::<st_load_item>() + 1;
+    // SAFETY: the count is what is refused.
+    let status = unsafe { st_load(from.0, &raw const item, count, null(), error.as_mut()) };
+    assert_eq!(status, ST_ERROR_INVALID_ARGUMENT);
+    assert!(error.failure().message.contains(&format!("items: the size {count} is beyond any memory")));
+}
+
+#[test]
+fn results_are_placed_one_after_the_other() {
+    let (from, _) = made();
+    let names = ["m", "h", "f", "z", "c"];
+    let mut items = names.map(|name| item_of(tensor(&from, name)));
+    items[1].dtype = ST_DTYPE_F32;
+    let sizes = [24, 24, 4, 0, 8];
+    for (item, size) in items.iter().zip(sizes) {
+        let (mut found, mut error) = (7, ErrorSlot::default());
+        // SAFETY: as the header says.
+        assert_eq!(unsafe { st_load_size(item, &raw mut found, error.as_mut()) }, ST_OK);
+        assert_eq!(found, size);
+    }
+    let mut memory = vec![0_u8; 4096];
+    let base = memory.as_mut_ptr();
+    for alignment in [0, 1, 8, 64, 256] {
+        let arrange = |items: &mut [st_load_item], base: *mut u8, size: usize| {
+            let (mut total, mut error) = (7, ErrorSlot::default());
+            let items = items.as_mut_ptr();
+            // SAFETY: as the header says.
+            let status = unsafe { st_arrange(items, 5, base.cast(), size, alignment, &raw mut total, error.as_mut()) };
+            if status == ST_OK {
+                Ok(total)
+            } else {
+                Err(error.failure())
+            }
+        };
+        let counted = arrange(&mut items, null_mut(), 0).unwrap();
+        assert!(items.iter().all(|item| item.dst.is_null() && item.dst_size == 0));
+        let total = arrange(&mut items, base, 4096).unwrap();
+        assert!(total <= counted + 256 && counted >= 60, "{total} {counted}");
+        let mut end = base.addr();
+        for (item, size) in items.iter().zip(sizes) {
+            let place = item.dst.addr();
+            // SAFETY: set above.
+            let offset = unsafe { (*item.tensor).offset() } as usize;
+            let fits = if alignment == 0 { place % 64 == offset % 64 } else { place.is_multiple_of(alignment) };
+            assert!(fits && place >= end && place - end < alignment.max(64), "{alignment}: {place} after {end}");
+            assert_eq!(item.dst_size, size as usize);
+            end = place + item.dst_size;
+        }
+        assert_eq!(end - base.addr(), total as usize);
+        load(&from, &items, &init_load()).unwrap();
+        let failure = arrange(&mut items, base, total as usize - 1).unwrap_err();
+        assert!(failure.status() == ROOM && failure.message.contains(&total.to_string()), "{}", failure.message);
+        items.iter_mut().for_each(|item| (item.dst, item.dst_size) = (null_mut(), 0));
+    }
+    let mut error = ErrorSlot::default();
+    // SAFETY: as above.
+    let status = unsafe { st_arrange(items.as_mut_ptr(), 5, null_mut(), 0, 48, null_mut(), error.as_mut()) };
+    assert!(status == ST_ERROR_INVALID_ARGUMENT && error.failure().message.contains("alignment is 48"));
+}
+
+#[test]
+fn what_a_tensor_has_to_be_is_said_with_what_it_is() {
+    let (from, _) = made();
+    let require = |name: &std::ffi::CStr, dtype, shape: &[i64], rank: usize| {
+        let mut error = ErrorSlot::default();
+        // SAFETY: as the header says.
+        let found = unsafe { st_require(from.0, name.as_ptr(), dtype, shape.as_ptr(), rank, error.as_mut()) };
+        if found.is_null() {
+            Err(error.failure())
+        } else {
+            Ok(found)
+        }
+    };
+    let any = usize::MAX;
+    for (dtype, shape, rank) in
+        [(0, &[][..], any), (ST_DTYPE_BF16, &[], any), (0, &[2, 3], 2), (ST_DTYPE_BF16, &[-1, 3], 2), (0, &[-1, -1], 2)]
+    {
+        assert_eq!(require(c"h", dtype, shape, rank).unwrap(), std::ptr::from_ref(tensor(&from, "h")));
+    }
+    for (dtype, shape, rank, status, text) in [
+        (ST_DTYPE_F32, &[2, 4][..], 2, "ST_ERROR_DTYPE", "expected F32 [2, 4], found BF16 [2, 3]"),
+        (ST_DTYPE_F32, &[], any, "ST_ERROR_DTYPE", "expected F32 any, found BF16 [2, 3]"),
+        (0, &[-1, 4], 2, "ST_ERROR_SHAPE", "expected any [any, 4], found BF16 [2, 3]"),
+        (ST_DTYPE_BF16, &[2], 1, "ST_ERROR_SHAPE", "expected BF16 [2], found BF16 [2, 3]"),
+        (0, &[], 0, "ST_ERROR_SHAPE", "expected any [], found BF16 [2, 3]"),
+        (99, &[], any, BAD, "dtype is 99; expected an ST_DTYPE_ constant"),
+        (0, &[-2, 3], 2, BAD, "shape has the size -2"),
+    ] {
+        let failure = require(c"h", dtype, shape, rank).unwrap_err();
+        assert_eq!(failure.status(), status);
+        assert!(failure.message.contains(text), "{}", failure.message);
+    }
+    assert_eq!(require(c"nothing", 0, &[], any).unwrap_err().status(), "ST_ERROR_NOT_FOUND");
+    assert_eq!(st_can_convert(ST_DTYPE_F4, ST_DTYPE_F32), 1);
+    assert_eq!([st_can_convert(ST_DTYPE_I8, ST_DTYPE_I16), st_can_convert(0, 0), st_can_convert(99, 99)], [0, 0, 0]);
+}
+
+#[test]
+fn what_is_evicted_is_there_again_when_it_is_touched() {
+    let bytes = file_of(&["a".to_owned(), "b".to_owned()], 50_000);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    fs::write(&path, &bytes).unwrap();
+    for from in [open_map(&path).unwrap(), open_read(&path).unwrap(), open_memory(&bytes, &init_options()).unwrap()] {
+        let first = &raw const from.tensors()[0];
+        // SAFETY: as the header says.
+        unsafe {
+            assert_eq!(st_evict(from.0, &raw const first, 1, null_mut()), ST_OK);
+            assert_eq!(st_evict(from.0, null(), 0, null_mut()), ST_OK);
+            assert_eq!(st_evict(from.0, null(), 1, null_mut()), ST_ERROR_INVALID_ARGUMENT);
+        }
+        if let Some(data) = from.tensors()[0].data() {
+            assert!(data == &bytes[from.tensors()[0].offset() as usize..][..50_000]);
+        }
+    }
+}
