@@ -148,11 +148,8 @@ impl<'a> Codes<'a> {
         if self.packing == Packing::AwqColumns {
             let (begin, row) = ((self.rows.start + first as u64) / 8, self.rows.start + row as u64);
             let line = strip.line(usize::try_from(row / 8 - begin).ok()?)?;
-            let shift = 4 * AWQ.get(usize::try_from(row % 8).ok()?)?;
-            for (code, word) in room.iter_mut().zip(line.chunks_exact(4)) {
-                *code = (u32::from_le_bytes(word.try_into().ok()?) >> shift) as u8 & 0xf;
-            }
-            return Some(());
+            let nibble = AWQ.get(usize::try_from(row % 8).ok()?)?;
+            return kernel::nibble_of_words(line, 4 * nibble, room);
         }
         let line = strip.line(row - first)?;
         let bits = u64::from(self.bits);

@@ -138,14 +138,31 @@ pub(super) fn turn(
     line: usize,
     lines: &mut [u8],
 ) -> Option<()> {
+    // Chunks of a known size, and no iterators: out of line those cost more than the work.
     for word in 0..words {
         let start = word.checked_mul(across)?.checked_mul(4)?;
-        let end = start.checked_add(rows.checked_mul(4)?)?;
-        let row = bytes.get(start..end)?;
-        let at = word.checked_mul(4)?;
-        for (line, bytes) in lines.chunks_exact_mut(line).zip(row.chunks_exact(4)) {
-            line.get_mut(at..)?.get_mut(..4)?.copy_from_slice(bytes);
+        let mut row = bytes.get(start..start.checked_add(rows.checked_mul(4)?)?)?;
+        let mut place = word.checked_mul(4)?;
+        while let Some((bytes, later)) = row.split_first_chunk::<4>() {
+            *lines.get_mut(place..)?.first_chunk_mut()? = *bytes;
+            place = place.checked_add(line)?;
+            row = later;
         }
+    }
+    Some(())
+}
+
+/// One nibble of each word of 32 bits: that from bit `shift` on.
+pub(super) fn nibble_of_words(words: &[u8], shift: u32, room: &mut [u8]) -> Option<()> {
+    #[cfg(target_arch = "x86_64")]
+    let done = x86::nibble_of_words(words, shift, room);
+    #[cfg(not(target_arch = "x86_64"))]
+    let done = 0;
+    let mut words = words.get(done.checked_mul(4)?..)?;
+    for code in room.get_mut(done..)? {
+        let (word, later) = words.split_first_chunk::<4>()?;
+        *code = u8::try_from(u32::from_le_bytes(*word) >> shift & 0xf).unwrap_or_default();
+        words = later;
     }
     Some(())
 }

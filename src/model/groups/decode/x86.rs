@@ -50,8 +50,43 @@ pub(super) fn nibbles(bytes: &[u8], room: &mut [u8], high_first: bool) -> bool {
     true
 }
 
+/// How many nibbles of words the processor could pick, and has: whole registers of them.
+pub(super) fn nibble_of_words(words: &[u8], shift: u32, room: &mut [u8]) -> usize {
+    if !has_avx2() {
+        return 0;
+    }
+    // SAFETY: looked for.
+    unsafe { avx2::nibble_of_words(words, shift, room) }
+}
+
 mod avx2 {
     use super::*;
+
+    /// # Safety
+    /// `has_avx2`.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn nibble_of_words(words: &[u8], shift: u32, room: &mut [u8]) -> usize {
+        let whole = (words.len() / 4).min(room.len()) / 32 * 32;
+        let by = _mm_cvtsi32_si128(shift as i32);
+        let low_bits = _mm256_set1_epi32(0xf);
+        // Packed within halves of the register.
+        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        for at in (0..whole).step_by(32) {
+            // SAFETY: `whole` words, and room for as many codes.
+            unsafe {
+                let from = words.as_ptr().add(4 * at).cast::<__m256i>();
+                let pick = |number| {
+                    let words = _mm256_loadu_si256(from.add(number));
+                    _mm256_and_si256(_mm256_srl_epi32(words, by), low_bits)
+                };
+                let low = _mm256_packus_epi32(pick(0), pick(1));
+                let high = _mm256_packus_epi32(pick(2), pick(3));
+                let codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+                _mm256_storeu_si256(room.as_mut_ptr().add(at).cast(), codes);
+            }
+        }
+        whole
+    }
 
     /// # Safety
     /// `has_avx2`.
@@ -285,16 +320,18 @@ mod avx512 {
         while let Some(piece) = pieces.next() {
             let (scale, zero) = (_mm512_set1_ps(piece.scale), _mm512_set1_ps(piece.zero));
             let size = if to == Dtype::F32 { 4 } else { 2 };
-            for (from, out) in piece.codes.chunks(16).zip(piece.out.chunks_mut(16 * size)) {
-                let mask = lanes(from.len());
-                // SAFETY: lanes that are not in the mask are neither read nor written.
+            for at in (0..piece.codes.len()).step_by(16) {
+                let mask = lanes(piece.codes.len() - at);
+                // SAFETY: lanes that are not in the mask are neither read nor written; a piece
+                // has room for all of its codes.
                 unsafe {
-                    let codes = _mm_maskz_loadu_epi8(mask, from.as_ptr().cast());
+                    let codes = _mm_maskz_loadu_epi8(mask, piece.codes.as_ptr().add(at).cast());
                     let values = tail(op.tail, plain(op.values, codes), scale, zero);
+                    let out = piece.out.as_mut_ptr().add(at * size);
                     if to == Dtype::F32 {
-                        _mm512_mask_storeu_ps(out.as_mut_ptr().cast(), mask, values);
+                        _mm512_mask_storeu_ps(out.cast(), mask, values);
                     } else {
-                        _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), mask, halves(values, to));
+                        _mm256_mask_storeu_epi16(out.cast(), mask, halves(values, to));
                     }
                 }
             }
@@ -373,12 +410,13 @@ mod avx512 {
     unsafe fn from_table(op: Tail, table: __m512, piece: Piece<'_>, to: Dtype) {
         let results = tail(op, table, _mm512_set1_ps(piece.scale), _mm512_set1_ps(piece.zero));
         if to == Dtype::F32 {
-            for (from, out) in piece.codes.chunks(16).zip(piece.out.chunks_mut(64)) {
-                let mask = lanes(from.len());
-                // SAFETY: lanes that are not in the mask are neither read nor written.
+            for at in (0..piece.codes.len()).step_by(16) {
+                let mask = lanes(piece.codes.len() - at);
+                // SAFETY: as above.
                 unsafe {
-                    let codes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from.as_ptr().cast()));
-                    _mm512_mask_storeu_ps(out.as_mut_ptr().cast(), mask, _mm512_permutexvar_ps(codes, results));
+                    let codes = _mm_maskz_loadu_epi8(mask, piece.codes.as_ptr().add(at).cast());
+                    let values = _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(codes), results);
+                    _mm512_mask_storeu_ps(piece.out.as_mut_ptr().add(4 * at).cast(), mask, values);
                 }
             }
             return;
