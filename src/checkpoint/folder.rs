@@ -109,10 +109,6 @@ pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<Chosen> {
 
 fn choose_among(folder: &Path, names: &Names<'_>, options: &OpenOptions) -> Result<Target> {
     let variant = options.variant.as_ref().map(Variant::as_bytes);
-    if let Some(variant) = variant.filter(|variant| !name::is_word(variant)) {
-        let text = format!("the variant {} is not a word (a letter, then letters, digits and _)", quoted(variant));
-        return Err(Error::new(ErrorKind::InvalidArgument, text));
-    }
     let path = |file: &[u8]| folder.join(OsStr::from_bytes(file));
     let (mut indexes, mut files) = (Vec::new(), Vec::new());
     for name in names.of(variant) {

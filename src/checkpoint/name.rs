@@ -194,7 +194,7 @@ pub(super) fn is_json(path: &[u8]) -> bool {
 }
 
 /// Whether this can be a variant: a letter, then letters, digits and `_`.
-pub(super) fn is_word(text: &[u8]) -> bool {
+fn is_word(text: &[u8]) -> bool {
     text.first().is_some_and(u8::is_ascii_alphabetic)
         && text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }

@@ -134,7 +134,6 @@ def cut(files, *numbers):
 
 
 NOT_FOUND, LENGTH, START = "ST_ERROR_NOT_FOUND", "ST_ERROR_HEADER_LENGTH", "ST_ERROR_HEADER_START"
-ARGUMENT = "ST_ERROR_INVALID_ARGUMENT"
 
 # ---- Several files, one or no index ----
 opens("index-only-other", {**PAIR, "adapter.safetensors.index.json": index(MAP)}, "adapter.safetensors.index.json", "the folder's only index")
@@ -192,7 +191,7 @@ UNET = {f"{D}.safetensors": shard("w", seed=40), f"{D}.fp16.safetensors": shard(
 folder("variants", UNET, [
     ("", "", "", OK, [f"{D}.safetensors"]), ("/fp16", "", "variant=fp16", OK, [f"{D}.fp16.safetensors"]),
     ("/non_ema", "", "variant=non_ema", OK, [f"{D}.non_ema.safetensors"]), ("/none", "", "variant=fp8", NOT_FOUND, None, "\"fp8\"", "fp16", "non_ema"),
-    ("/case", "", "variant=FP16", NOT_FOUND), ("/bad", "", "variant=8bit", ARGUMENT, None, "\"8bit\""),
+    ("/case", "", "variant=FP16", NOT_FOUND), ("/bad", "", "variant=no-word", NOT_FOUND, None, "\"no-word\"", "fp16"),
     ("/file", f"{D}.fp16.safetensors", "variant=bf16", OK)], "the default file, and those of two variants")
 folder("variants-alone", {f"model.{v}.safetensors": shard("w", seed=43) for v in ("bf16", "fp8_e4m3fn")},
        [("", "", "", INDEX, None, "bf16", "fp8_e4m3fn"), ("/bf16", "", "variant=bf16", OK, ["model.bf16.safetensors"])], "only variants")

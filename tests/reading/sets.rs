@@ -63,7 +63,7 @@ fn replace(root: &Path, shards: usize, generation: u8) {
 
 #[test]
 fn a_set_that_is_replaced_meanwhile_is_the_older_or_the_newer_one() {
-    const SHARDS: usize = 5;
+    const SHARDS: usize = 150;
     let root = folder();
     let files = (1..=SHARDS).map(|shard| (format!("t{shard}"), format!("model-{shard}-of-{SHARDS}.safetensors")));
     for (name, file) in files.clone() {
@@ -73,7 +73,7 @@ fn a_set_that_is_replaced_meanwhile_is_the_older_or_the_newer_one() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            (1..120).for_each(|generation| replace(root.path(), SHARDS, generation));
+            (1..25).for_each(|generation| replace(root.path(), SHARDS, generation));
             done.store(true, Ordering::Relaxed);
         });
         let (mut opened, mut generations) = (0, std::collections::BTreeSet::new());
@@ -93,7 +93,7 @@ fn a_set_that_is_replaced_meanwhile_is_the_older_or_the_newer_one() {
                 generations.insert(all[0]);
             }
         }
-        assert!(opened > 20 && generations.len() > 3, "{opened} opened, {generations:?}");
+        assert!(opened > 5 && generations.len() > 2, "{opened} opened, {generations:?}");
     });
 }
 
