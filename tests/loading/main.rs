@@ -5,6 +5,7 @@
 mod support;
 
 mod items;
+mod journeys;
 mod refusals;
 mod sink;
 mod steps;

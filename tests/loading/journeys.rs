@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a source is asked for where each read is a journey, and sources that call
+//! the library back.
+
+use std::ffi::c_void;
+use std::ptr::{from_ref, null_mut};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use crate::support::callbacks::Reader;
+use crate::support::handle::{init_io, init_options, open_io, Handle};
+use crate::support::load::{init_load, item_of, load, plan};
+use crate::support::{file, pattern, promptly};
+use safetensors::ffi::*;
+
+/// A file of BF16 tensors of so many bytes each, one after the other.
+fn made(sizes: &[usize]) -> Vec<u8> {
+    let mut at = 0;
+    let entry = |(number, size): (usize, &usize)| {
+        at += size;
+        let (shape, start) = (size / 2, at - size);
+        format!(r#""t{number:04}":{{"dtype":"BF16","shape":[{shape}],"data_offsets":[{start},{at}]}}"#)
+    };
+    let entries: Vec<_> = sizes.iter().enumerate().map(entry).collect();
+    file(format!("{{{}}}", entries.join(",")), &pattern(at))
+}
+
+/// Loads all tensors, as stored or to F32; the sizes of the reads.
+fn asked(bytes: &[u8], preferred_read: usize, dtype: i32, options: &st_load_options) -> Vec<usize> {
+    let reader = Reader { preferred_read, ..Reader::new(bytes.to_vec()) };
+    let from = open_io(&reader.io(), &init_options()).unwrap();
+    let growth = if dtype == ST_DTYPE_F32 { 2 } else { 1 };
+    let mut places: Vec<Vec<u8>> =
+        from.tensors().iter().map(|tensor| vec![0; tensor.size() as usize * growth]).collect();
+    let items: Vec<_> = from
+        .tensors()
+        .iter()
+        .zip(&mut places)
+        .map(|(tensor, place)| st_load_item {
+            dtype,
+            dst: place.as_mut_ptr().cast(),
+            dst_size: place.len(),
+            ..item_of(tensor)
+        })
+        .collect();
+    let before = reader.counts.requests.lock().unwrap().len();
+    load(&from, &items, options).unwrap();
+    for (tensor, place) in from.tensors().iter().zip(&places) {
+        let stored = &bytes[tensor.offset() as usize..][..tensor.size() as usize];
+        match growth {
+            1 => assert!(place == stored),
+            _ => assert!(place
+                .chunks(4)
+                .zip(stored.chunks(2))
+                .all(|(wide, half)| wide[..2] == [0, 0] && wide[2..] == *half)),
+        }
+    }
+    let mut requests = reader.counts.requests.lock().unwrap()[before..].to_vec();
+    requests.sort_unstable();
+    assert_eq!(plan(&from, &items, options).unwrap().requests, requests.len() as u64, "the plan's own count");
+    requests.into_iter().map(|(_, size)| size).collect()
+}
+
+#[test]
+fn bytes_come_in_as_few_requests_as_there_can_be_and_of_equal_size() {
+    for (sizes, preferred) in [
+        (vec![1 << 20], 1 << 20),
+        (vec![(1 << 20) + 16], 1 << 20),
+        (vec![10_000_000], 4 << 20),
+        (vec![41 * 4096 + 34], 4096),
+        (vec![100_000; 41], 700_000),
+        (vec![6000; 500], 100_000),
+        (vec![2, 2_000_000, 40, 40, 3_000_000, 6], 1 << 20),
+        (vec![30 << 20], 0),
+        (vec![2_000_000], 1_000_000),
+    ] {
+        let bytes = made(&sizes);
+        let most = if preferred == 0 { 8 << 20 } else { preferred };
+        let total: usize = sizes.iter().sum();
+        for dtype in [ST_DTYPE_AS_STORED, ST_DTYPE_F32] {
+            for threads in [0, 1] {
+                let found = asked(&bytes, preferred, dtype, &st_load_options { threads, ..init_load() });
+                assert_eq!(found.iter().sum::<usize>(), total);
+                let what = format!("{} tensors of {total} by {preferred} to {dtype}: {found:?}", sizes.len());
+                assert_eq!(found.len(), total.div_ceil(most), "{what}");
+                let (least, largest) = (*found.iter().min().unwrap(), *found.iter().max().unwrap());
+                assert!(largest <= most && largest - least <= 2048 + largest / 20, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn staging_bounds_what_is_converted_at_once() {
+    let bytes = made(&[1_000_000]);
+    let options = st_load_options { staging_bytes: 65_536, ..init_load() };
+    let found = asked(&bytes, 1 << 20, ST_DTYPE_F32, &options);
+    assert!(found.iter().all(|size| *size <= 65_536), "{found:?}");
+    // What goes straight to its place needs none.
+    assert_eq!(asked(&bytes, 1 << 20, ST_DTYPE_AS_STORED, &options), [1_000_000]);
+}
+
+/// A source that calls the library back while it is being read.
+struct Caller {
+    bytes: Vec<u8>,
+    from: AtomicPtr<st_checkpoint>,
+    calls: AtomicUsize,
+    how: fn(*mut st_checkpoint) -> st_status,
+    said: std::sync::Mutex<Vec<st_status>>,
+}
+
+unsafe extern "C" fn calls_back(
+    user_data: *mut c_void,
+    offset: u64,
+    dst: *mut c_void,
+    len: usize,
+    done: *mut usize,
+    _: *mut st_error,
+) -> st_status {
+    // SAFETY: as the header says.
+    unsafe {
+        let this = &*user_data.cast::<Caller>();
+        dst.cast::<u8>().copy_from_nonoverlapping(this.bytes[offset as usize..][..len].as_ptr(), len);
+        done.write(len);
+        let from = this.from.load(Ordering::SeqCst);
+        if !from.is_null() && this.calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            let status = (this.how)(from);
+            this.said.lock().unwrap().push(status);
+        }
+    }
+    ST_OK
+}
+
+fn gets(from: *mut st_checkpoint, name: &std::ffi::CStr) -> st_status {
+    // SAFETY: zero is a value of it.
+    let mut error: st_error = unsafe { std::mem::zeroed() };
+    // SAFETY: a live handle.
+    let found = unsafe { st_get_tensor(from, name.as_ptr(), &raw mut error) };
+    if found.is_null() {
+        error.code
+    } else {
+        ST_OK
+    }
+}
+
+fn reads(from: *mut st_checkpoint) -> st_status {
+    let mut room = [0_u8; 2000];
+    // SAFETY: a live handle, and room for the tensor.
+    unsafe {
+        let tensor = st_find_tensor(from, c"t0001".as_ptr());
+        st_read_tensor(from, tensor, room.as_mut_ptr().cast(), 2000, null_mut())
+    }
+}
+
+fn loads(from: *mut st_checkpoint) -> st_status {
+    let mut room = [0_u8; 2000];
+    // SAFETY: as above.
+    unsafe {
+        let tensor = st_find_tensor(from, c"t0001".as_ptr());
+        let item = st_load_item { dst: room.as_mut_ptr().cast(), dst_size: 2000, ..item_of(&*tensor) };
+        st_load(from, &raw const item, 1, std::ptr::null(), null_mut())
+    }
+}
+
+#[test]
+fn a_source_that_calls_back_for_itself_is_told_so_and_waits_for_nobody() {
+    promptly(|| {
+        let bytes = made(&[2000, 2000]);
+        let same: fn(*mut st_checkpoint) -> st_status = |from| gets(from, c"t0000");
+        let other: fn(*mut st_checkpoint) -> st_status = |from| gets(from, c"t0001");
+        for (max_parallel, how, expected) in [
+            (0, same, ST_ERROR_INVALID_ARGUMENT),
+            (0, other, ST_OK),
+            (0, reads, ST_OK),
+            (0, loads, ST_OK),
+            (1, other, ST_ERROR_INVALID_ARGUMENT),
+            (1, reads, ST_ERROR_INVALID_ARGUMENT),
+            (1, loads, ST_ERROR_INVALID_ARGUMENT),
+            (2, loads, ST_ERROR_INVALID_ARGUMENT),
+        ] {
+            let caller = Caller {
+                bytes: bytes.clone(),
+                from: AtomicPtr::default(),
+                calls: AtomicUsize::new(0),
+                how,
+                said: std::sync::Mutex::default(),
+            };
+            let io = st_io {
+                size: bytes.len() as u64,
+                read_at: Some(calls_back),
+                user_data: from_ref(&caller).cast_mut().cast(),
+                max_parallel,
+                ..init_io()
+            };
+            let from: Handle = open_io(&io, &init_options()).unwrap();
+            caller.from.store(from.0, Ordering::SeqCst);
+            assert_eq!(gets(from.0, c"t0000"), ST_OK, "what was asked for first comes all the same");
+            assert_eq!(*caller.said.lock().unwrap(), [expected], "max_parallel {max_parallel}");
+        }
+    });
+}
