@@ -11,6 +11,7 @@ mod api;
 mod convert;
 mod groups;
 mod load;
+mod ranks;
 mod roundtrip;
 mod script;
 mod slices;
@@ -21,6 +22,7 @@ pub use api::api;
 pub use convert::convert;
 pub use groups::groups;
 pub use load::load;
+pub use ranks::ranks;
 pub use roundtrip::roundtrip;
 pub use slices::slices;
 pub use texts::{header, index, validate};
@@ -38,5 +40,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("roundtrip", roundtrip),
     ("convert", convert),
     ("groups", groups),
+    ("ranks", ranks),
     ("api", api),
 ];

@@ -16,8 +16,10 @@ use super::groups::st_groups;
 use super::status::st_error;
 use crate::base::memory;
 use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::group::st_group;
 use crate::model::rank_plan::{builtin, Axis, Inputs, Listed, Listing, Parts, RankPlan, Settings, Strictness};
 use crate::part::{st_interval, st_part};
+use crate::record::st_tensor;
 use crate::Checkpoint;
 
 /// An axis of a parallel job and a place on it. A record that you fill.
@@ -75,7 +77,8 @@ pub struct st_rank_plan_options {
     /// How many symbols.
     pub symbol_count: usize,
     /// The plan then speaks of logical tensors: groups, and what belongs to no
-    /// group. NULL: of the tensors in the files.
+    /// group that can be decoded. Keep them until st_rank_plan_free. NULL: of the
+    /// tensors in the files.
     pub groups: *const st_groups,
     /// Not 0: on every axis that a rule is on, each tensor must be matched by a rule.
     pub strict: i32,
@@ -91,6 +94,7 @@ unsafe impl CallerStruct for st_rank_plan_options {
 pub struct st_rank_plan {
     plan: RankPlan,
     checkpoint: Arc<st_checkpoint>,
+    subject: Subject,
     /// The parts that have been asked for, by the axes. They stay where they are.
     tables: Mutex<HashMap<Vec<AxisKey>, Box<Table>>>,
 }
@@ -121,20 +125,114 @@ unsafe impl Sync for Table {}
 /// What arrays of nothing begin at.
 static NOTHING: st_interval = st_interval { start: 0, stop: 0, zeros: 0, skip: 0 };
 
-impl Listing for Checkpoint {
+/// What a plan's listing is of.
+enum Subject {
+    /// The tensors of the checkpoint.
+    Tensors,
+    /// Logical tensors: groups, which the caller keeps, and tensors of no group that can be decoded.
+    Logical(*const st_groups, Vec<Item>),
+}
+
+/// One of them: a group or a tensor, by its number.
+enum Item {
+    Group(usize),
+    Tensor(usize),
+}
+
+// SAFETY: groups don't change, and the caller keeps them as long as the plan.
+unsafe impl Send for Subject {}
+// SAFETY: as above.
+unsafe impl Sync for Subject {}
+
+/// What a part is of: one of the two is not NULL.
+type Of = (*const st_tensor, *const st_group);
+
+/// A subject with its checkpoint.
+struct View<'a> {
+    checkpoint: &'a Checkpoint,
+    subject: &'a Subject,
+}
+
+impl View<'_> {
+    fn item(&self, number: usize) -> Option<(&Item, &st_groups)> {
+        match self.subject {
+            Subject::Tensors => None,
+            // SAFETY: the caller keeps the groups as long as the plan.
+            Subject::Logical(groups, items) => Some((items.get(number)?, unsafe { groups.as_ref() }?)),
+        }
+    }
+
+    /// What the part of this number in the listing is of.
+    fn of(&self, number: usize) -> Option<Of> {
+        let tensor = |number: usize| Some((ptr::from_ref(self.checkpoint.tensors().get(number)?), ptr::null()));
+        match self.item(number) {
+            None => tensor(number),
+            Some((Item::Tensor(number), _)) => tensor(*number),
+            Some((Item::Group(number), groups)) => {
+                Some((ptr::null(), ptr::from_ref(groups.listing.records().get(*number)?)))
+            }
+        }
+    }
+}
+
+impl Listing for View<'_> {
     fn count(&self) -> usize {
-        self.tensors().len()
+        match self.subject {
+            Subject::Tensors => self.checkpoint.tensors().len(),
+            Subject::Logical(_, items) => items.len(),
+        }
     }
 
     fn tensor(&self, number: usize) -> Listed<'_> {
         let nothing = Listed { name: &[], bits: 0, shape: &[], size: 0, step: &[] };
-        self.tensors().get(number).map_or(nothing, |tensor| Listed {
-            name: tensor.name(),
-            bits: tensor.dtype().bits(),
-            shape: tensor.shape(),
-            size: tensor.size(),
-            step: &[],
-        })
+        let tensor = |number: usize| {
+            self.checkpoint.tensors().get(number).map_or(nothing, |tensor| Listed {
+                name: tensor.name(),
+                bits: tensor.dtype().bits(),
+                shape: tensor.shape(),
+                size: tensor.size(),
+                step: &[],
+            })
+        };
+        match self.item(number) {
+            None => tensor(number),
+            Some((Item::Tensor(number), _)) => tensor(*number),
+            Some((Item::Group(number), groups)) => {
+                groups.listing.groups().list().get(*number).map_or(nothing, |group| {
+                    let elements =
+                        group.shape().iter().fold(1_u64, |all, size| all.saturating_mul(size.unsigned_abs()));
+                    let size = elements.saturating_mul(u64::from(group.bits())).div_ceil(8);
+                    Listed { name: group.name(), bits: group.bits(), shape: group.shape(), size, step: group.step() }
+                })
+            }
+        }
+    }
+}
+
+impl Subject {
+    /// # Safety
+    /// `groups` is null or lives as long as the result.
+    unsafe fn new(checkpoint: &Checkpoint, groups: *const st_groups) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        let Some(found) = (unsafe { groups.as_ref() }) else { return Ok(Self::Tensors) };
+        if !ptr::eq(&raw const found.checkpoint.0, checkpoint) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the groups are of another checkpoint"));
+        }
+        let list = found.listing.groups().list();
+        let mut is_inside = memory::vec_with_capacity(checkpoint.tensors().len(), "members of groups")?;
+        is_inside.resize(checkpoint.tensors().len(), false);
+        let mut items = memory::vec_with_capacity(list.len().saturating_add(is_inside.len()), "logical tensors")?;
+        for (number, group) in list.iter().enumerate().filter(|(_, group)| group.usable().is_ok()) {
+            items.push(Item::Group(number));
+            for member in group.members() {
+                if let Some(is_inside) = is_inside.get_mut(member.tensor) {
+                    *is_inside = true;
+                }
+            }
+        }
+        items
+            .extend(is_inside.iter().enumerate().filter(|(_, is_inside)| !**is_inside).map(|(at, _)| Item::Tensor(at)));
+        Ok(Self::Logical(groups, items))
     }
 }
 
@@ -164,8 +262,10 @@ pub unsafe extern "C" fn st_rank_plan_open(
             Arc::increment_strong_count(checkpoint);
             let checkpoint = Arc::from_raw(checkpoint);
             let options = read_options(options)?;
-            let plan = open(&checkpoint.0, options.as_ref())?;
-            Ok(Box::into_raw(Box::new(st_rank_plan { plan, checkpoint, tables: Mutex::default() })))
+            let groups = options.map_or(ptr::null(), |options| options.groups);
+            let subject = Subject::new(&checkpoint.0, groups)?;
+            let plan = open(&View { checkpoint: &checkpoint.0, subject: &subject }, options.as_ref())?;
+            Ok(Box::into_raw(Box::new(st_rank_plan { plan, checkpoint, subject, tables: Mutex::default() })))
         }
     };
     // SAFETY: arguments are as the header's rules say.
@@ -247,13 +347,10 @@ pub unsafe extern "C" fn st_rank_plan_builtin(model_type: *const c_char, length:
 
 /// # Safety
 /// The options' pointers are as the header's rules say.
-unsafe fn open(checkpoint: &Checkpoint, options: Option<&st_rank_plan_options>) -> Result<RankPlan> {
+unsafe fn open(view: &View<'_>, options: Option<&st_rank_plan_options>) -> Result<RankPlan> {
     let mut inputs = Inputs::default();
     let (mut plans, mut symbols, mut config) = (Vec::new(), Vec::new(), None);
     if let Some(options) = options {
-        if !options.groups.is_null() {
-            return Err(Error::new(ErrorKind::Unsupported, "plans over groups"));
-        }
         // SAFETY: the caller's promise.
         unsafe {
             for text in array_at(options.plans, options.plan_count, "plans")? {
@@ -273,7 +370,7 @@ unsafe fn open(checkpoint: &Checkpoint, options: Option<&st_rank_plan_options>) 
     }
     inputs.config = match config {
         Some(config) => config,
-        None => config_beside(checkpoint)?,
+        None => config_beside(view.checkpoint)?,
     };
     if plans.is_empty() {
         let wanted = inputs.config.model_type().map(str::to_owned);
@@ -288,7 +385,7 @@ unsafe fn open(checkpoint: &Checkpoint, options: Option<&st_rank_plan_options>) 
         plans.push(text.to_bytes());
     }
     (inputs.plans, inputs.symbols) = (&plans, &symbols);
-    RankPlan::new(inputs, checkpoint)
+    RankPlan::new(inputs, view)
 }
 
 /// # Safety
@@ -340,13 +437,14 @@ impl st_rank_plan {
             return Ok(table.array());
         }
         // Others may ask for theirs meanwhile; of two for the same, the first stays.
-        let table = Box::new(Table::new(self.plan.parts(axes, &self.checkpoint.0)?, &self.checkpoint.0)?);
+        let view = View { checkpoint: &self.checkpoint.0, subject: &self.subject };
+        let table = Box::new(Table::new(self.plan.parts(axes, &view)?, &view)?);
         Ok(tables().entry(key).or_insert(table).array())
     }
 }
 
 impl Table {
-    fn new(parts: Parts, checkpoint: &Checkpoint) -> Result<Self> {
+    fn new(parts: Parts, view: &View<'_>) -> Result<Self> {
         let mut pointers = memory::vec_with_capacity(parts.layouts.len(), "parts")?;
         for layout in &parts.layouts {
             let pieces = || layout.pieces.iter().map(Option::as_deref);
@@ -363,11 +461,11 @@ impl Table {
         }
         let mut records = memory::vec_with_capacity(parts.parts.len(), "parts")?;
         for (tensor, layout) in &parts.parts {
-            let found = (checkpoint.tensors().get(*tensor), parts.layouts.get(*layout), pointers.get(*layout));
-            let (Some(tensor), Some(layout), Some(Pointers { intervals, counts })) = found else { continue };
+            let found = (view.of(*tensor), parts.layouts.get(*layout), pointers.get(*layout));
+            let (Some((tensor, group)), Some(layout), Some(Pointers { intervals, counts })) = found else { continue };
             records.push(st_part {
                 tensor,
-                group: ptr::null(),
+                group,
                 rank: layout.shape.len(),
                 shape: layout.shape.as_ptr(),
                 intervals: intervals.as_ptr(),

@@ -124,7 +124,8 @@ impl Cutting<'_, '_> {
         let (scale, sized) = (self.shows.scale, &self.cut.dealt.sized);
         let packed = u64::try_from(scale.by).unwrap_or(1);
         let step = self.step(stored);
-        let sub_byte = self.row_bits.checked_rem(8) != Some(0);
+        // A group's codes are decoded; its step says where it may be cut.
+        let sub_byte = stored.tensor.step.is_empty() && self.row_bits.checked_rem(8) != Some(0);
         let rows = |stored_index: i64| u128::try_from(stored_index).unwrap_or(0).saturating_mul(self.row_bits);
         let splits_byte = |index: i64| rows(index).checked_rem(8) != Some(0);
         if scale.how == How::Pack && !(sized.is_aligned(packed) && sized.is_aligned(step)) {

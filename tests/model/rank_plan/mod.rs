@@ -4,6 +4,8 @@
 mod cases;
 mod checkpoint;
 mod errors;
+mod logical;
+mod naive;
 mod plan;
 mod reads;
 mod sha256;

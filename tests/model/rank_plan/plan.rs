@@ -6,8 +6,9 @@ use std::path::Path;
 use std::{ptr, slice};
 
 use safetensors::ffi::{
-    st_axis, st_checkpoint, st_free, st_load, st_load_item, st_open, st_open_io, st_rank_plan, st_rank_plan_builtin,
-    st_rank_plan_free, st_rank_plan_open, st_rank_plan_options, st_rank_plan_parts, st_symbol, st_text,
+    st_axis, st_checkpoint, st_free, st_groups, st_load, st_load_item, st_open, st_open_io, st_rank_plan,
+    st_rank_plan_builtin, st_rank_plan_free, st_rank_plan_open, st_rank_plan_options, st_rank_plan_parts, st_symbol,
+    st_text,
 };
 use safetensors::part::{st_interval, st_part};
 
@@ -93,6 +94,11 @@ pub(crate) struct Part {
 
 impl Plan {
     pub(crate) fn new(checkpoint: &Opened, given: &Given) -> Result<Self, Failure> {
+        Self::over(checkpoint, given, ptr::null())
+    }
+
+    /// A plan for groups, which stay until it is dropped.
+    pub(crate) fn over(checkpoint: &Opened, given: &Given, groups: *const st_groups) -> Result<Self, Failure> {
         let text = |text: &String| st_text { data: text.as_ptr().cast(), size: text.len() };
         let plans: Vec<_> = given.plans.iter().map(text).collect();
         let names: Vec<_> = given.symbols.iter().map(|(name, _)| CString::new(name.as_str()).unwrap()).collect();
@@ -109,7 +115,7 @@ impl Plan {
             config: given.config.as_ref().map_or(st_text { data: ptr::null(), size: 0 }, text),
             symbols: symbols.as_ptr(),
             symbol_count: symbols.len(),
-            groups: ptr::null(),
+            groups,
             strict: i32::from(given.strict),
         };
         let mut error = ErrorSlot::default();

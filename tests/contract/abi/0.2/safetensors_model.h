@@ -236,7 +236,8 @@ typedef struct st_rank_plan_options {
     // How many symbols.
     size_t symbol_count;
     // The plan then speaks of logical tensors: groups, and what belongs to no
-    // group. NULL: of the tensors in the files.
+    // group that can be decoded. Keep them until st_rank_plan_free. NULL: of the
+    // tensors in the files.
     const struct st_groups *groups;
     // Not 0: on every axis that a rule is on, each tensor must be matched by a rule.
     int32_t strict;
