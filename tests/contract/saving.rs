@@ -131,12 +131,15 @@ fn what_breaks_the_rules_has_its_code() {
         (st_save_options { struct_size: 0, ..options() }, ST_ERROR_INVALID_ARGUMENT),
         (st_save_options { order: 2, ..options() }, ST_ERROR_INVALID_ARGUMENT),
         (st_save_options { sync: -1, ..options() }, ST_ERROR_INVALID_ARGUMENT),
-        (st_save_options { overwrite: 2, ..options() }, ST_ERROR_INVALID_ARGUMENT),
+        (st_save_options { overwrite: 3, ..options() }, ST_ERROR_INVALID_ARGUMENT),
         (st_save_options { alignment: 12, ..options() }, ST_ERROR_INVALID_ARGUMENT),
         (st_save_options { header_reserve: 100_000_000, ..options() }, ST_ERROR_HEADER_TOO_LARGE),
     ] {
         assert_eq!(refused(&[good], None, &raw const options), expected);
     }
+    let unknown = st_save_options { order: 2, ..options() };
+    let (_, message) = serialize(&[good], None, &raw const unknown).unwrap_err();
+    assert_eq!(message, "st_save_options.order is 2; expected ST_ORDER_REFERENCE or ST_ORDER_GIVEN");
     let older = st_save_options { struct_size: size_of::<usize>(), order: 77, ..options() };
     assert!(serialize(&[good], None, &raw const older).is_ok());
 }
