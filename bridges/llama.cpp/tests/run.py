@@ -286,21 +286,21 @@ def programs_in_c_find_the_bridge(bench):
     cache = cmake_cache(bench.build / "bridge")
     prefix, llama = bench.build / "prefix", [f"-DLLAMA_DIR={cache['LLAMA_DIR']}", f"-DLLAMA_BUILD_DIR={cache['LLAMA_BUILD_DIR']}"]
     path = f"-DCMAKE_PREFIX_PATH={prefix};{cache['CMAKE_PREFIX_PATH']}"
+    found = subprocess.run(["find", cache["CMAKE_PREFIX_PATH"], "-name", "safetensors.pc"], capture_output=True, text=True).stdout.splitlines()
+    library, engine = Path(found[0]).parent.parent, cache["LLAMA_BUILD_DIR"] + "/bin"
+    # A system's own folders need no such word.
+    installed = dict(os.environ, LD_LIBRARY_PATH=f"{prefix}/lib:{library}:{engine}", PKG_CONFIG_PATH=f"{prefix}/lib/pkgconfig:{library}/pkgconfig")
     out = bench.scratch / "package"
     call("cmake", "-S", HERE / "consumer", "-B", out, "-G", "Ninja", path, *llama)
     call("cmake", "--build", out)
     for kind in ("shared", "static"):
-        check(call(out / f"consumer-{kind}", folders.FIXTURES / "llama").strip() == "2", f"find_package, {kind}")
+        check(call(out / f"consumer-{kind}", folders.FIXTURES / "llama", env=installed).strip() == "2", f"find_package, {kind}")
 
-    found = subprocess.run(["find", cache["CMAKE_PREFIX_PATH"], "-name", "safetensors.pc"], capture_output=True, text=True).stdout.splitlines()
-    environment = dict(os.environ, PKG_CONFIG_PATH=f"{prefix}/lib/pkgconfig:{Path(found[0]).parent}")
-    flags = call("pkg-config", "--cflags", "--libs", "safetensors-llama", env=environment).split()
-    library = Path(found[0]).parent.parent
+    flags = call("pkg-config", "--cflags", "--libs", "safetensors-llama", env=installed).split()
     program = bench.scratch / "by-pkg-config"
-    engine = cache["LLAMA_BUILD_DIR"] + "/bin"
     call("cc", "-std=c99", HERE / "consumer/consumer.c", "-o", program, f"-I{cache['LLAMA_DIR']}/include", f"-I{cache['LLAMA_DIR']}/ggml/include", *flags,
-         f"-L{engine}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{prefix}/lib:{library}:{engine}")
-    check(call(program, folders.FIXTURES / "llama").strip() == "2", "pkg-config")
+         f"-L{engine}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath-link,{prefix}/lib:{library}:{engine}")
+    check(call(program, folders.FIXTURES / "llama", env=installed).strip() == "2", "pkg-config")
 
 
 def namespaces():
