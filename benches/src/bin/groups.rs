@@ -210,7 +210,38 @@ fn cpu_time(work: &mut dyn FnMut()) -> Duration {
     (0..ROUNDS).map(|_| timed(work)).min().unwrap()
 }
 
+/// The time to list the groups of a checkpoint of 100,000 tensors, of which a
+/// quarter are codes.
+fn listing() -> Duration {
+    let (mut header, mut at) = (String::from("{"), 0);
+    for layer in 0..25_000 {
+        let tensors = [
+            ("qweight", "I32", "[8,16]", 512),
+            ("qzeros", "I32", "[2,2]", 16),
+            ("scales", "F16", "[2,16]", 64),
+            ("g_idx", "I32", "[64]", 256),
+        ];
+        for (name, dtype, shape, size) in tensors {
+            let comma = if at == 0 { "" } else { "," };
+            let end = at + size;
+            header += &format!(
+                r#"{comma}"model.layers.{layer}.mlp.up_proj.{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{at},{end}]}}"#
+            );
+            at = end;
+        }
+    }
+    header.push('}');
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    let mut bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    bytes.resize(bytes.len() + at, 0);
+    let config = r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": false}}"#;
+    let checkpoint = Checkpoint::open_memory(bytes.leak(), &OpenOptions::default()).unwrap();
+    let options = GroupsOptions { config: Some(config.as_bytes()), ..GroupsOptions::default() };
+    cpu_time(&mut || assert_eq!(Groups::open(&checkpoint, &options).unwrap().list().len(), 25_000))
+}
+
 fn main() {
+    println!("listing 100,000 tensors: {} of CPU time", libsafetensors_benches::show(listing()));
     let folder = std::env::args().nth(1);
     let mut dst = vec![1_u8; SIDE * SIDE * 2];
     let bytes = dst.len() as f64;

@@ -11,7 +11,8 @@ use safetensors::ffi::*;
 
 const LAYERS: usize = 60;
 const EXPERTS: usize = 256;
-const CONFIG: &str = r#"{"num_hidden_layers": 60, "num_attention_heads": 64, "num_key_value_heads": 8, "num_experts": 256}"#;
+const CONFIG: &str =
+    r#"{"num_hidden_layers": 60, "num_attention_heads": 64, "num_key_value_heads": 8, "num_experts": 256}"#;
 
 /// The names and shapes of the model, in order of files.
 fn tensors() -> Vec<(String, [u64; 2])> {
@@ -27,7 +28,8 @@ fn tensors() -> Vec<(String, [u64; 2])> {
         for (rest, shape) in [("q_proj", [64, 2]), ("k_proj", [8, 2]), ("v_proj", [8, 2]), ("o_proj", [2, 64])] {
             all.push((name(&format!("self_attn.{rest}.weight")), shape));
         }
-        for rest in ["mlp.gate.weight", "input_layernorm.weight", "self_attn.q_norm.weight", "self_attn.k_norm.weight"] {
+        for rest in ["mlp.gate.weight", "input_layernorm.weight", "self_attn.q_norm.weight", "self_attn.k_norm.weight"]
+        {
             all.push((name(rest), [1, 2]));
         }
     }
@@ -64,7 +66,8 @@ fn builtin(name: &str) -> st_text {
 
 /// The parts of rank (3 of 8, 2 of 4); how many, and the bytes of the plan's answer.
 fn parts(plan: *mut st_rank_plan, rank: i64) -> usize {
-    let axis = |name: &'static std::ffi::CStr, rank, size| st_axis { name: name.as_ptr(), rank, size, reserved: [0; 2] };
+    let axis =
+        |name: &'static std::ffi::CStr, rank, size| st_axis { name: name.as_ptr(), rank, size, reserved: [0; 2] };
     let axes = [axis(c"tp", rank, 8), axis(c"ep", 2, 4)];
     let (mut error, mut count) = (st_error { code: 0, os_errno: 0, message: [0; 504] }, 0);
     // SAFETY: a live plan, and an array of axes.
@@ -115,11 +118,16 @@ fn main() {
         parts(kept, 3);
     };
     if std::env::args().any(|argument| argument == "once") {
-        return println!("{} parts", { whole(); parts(kept, 3) });
+        return println!("{} parts", {
+            whole();
+            parts(kept, 3)
+        });
     }
     let times = medians(4, &mut [&mut whole, &mut opening, &mut another, &mut known]);
     println!("{} tensors, {} parts for a rank", tensors.len(), parts(kept, 3));
-    for (what, time) in ["plan and parts of a rank", "plan", "parts of another rank", "parts asked for before"].iter().zip(times) {
+    for (what, time) in
+        ["plan and parts of a rank", "plan", "parts of another rank", "parts asked for before"].iter().zip(times)
+    {
         println!("{what:30} {:>10}", show(time));
     }
     free(kept);

@@ -22,12 +22,15 @@ struct Link {
 /// Tells the library's own records from others; of no meaning in itself.
 const SEAL: u64 = 0x7374_5f67_726f_7570;
 
+/// A group's number and the ranges of a slice.
+type PartKey = (usize, Vec<(u64, u64)>);
+
 /// The records of a checkpoint's groups, with all that they point to.
 pub(crate) struct Listing {
     groups: Groups,
     records: Vec<st_group>,
     plain: Vec<*const Tensor>,
-    parts: Mutex<HashMap<(usize, Vec<(u64, u64)>), Vec<PartTexts>>>,
+    parts: Mutex<HashMap<PartKey, Vec<PartTexts>>>,
     // What records point into, in vectors that have been filled and stay.
     links: Vec<Link>,
     _members: Vec<st_member>,
