@@ -464,8 +464,6 @@ ST_API const char *st_rank_plan_builtin(const char *model_type, size_t *length);
  * Quantised weights: the tensors that belong together, and how they are decoded.
  */
 
-// ==== Quantised groups: one logical tensor, whatever it is stored as ====
-//
 // Finds the groups of a checkpoint: weights that are stored as codes, scales
 // and zero points, in the layouts that docs/groups.md lists.
 //

@@ -172,8 +172,6 @@ pub struct st_groups {
     pub(super) checkpoint: Arc<st_checkpoint>,
 }
 
-/// ==== Quantised groups: one logical tensor, whatever it is stored as ====
-///
 /// Finds the groups of a checkpoint: weights that are stored as codes, scales
 /// and zero points, in the layouts that docs/groups.md lists.
 ///

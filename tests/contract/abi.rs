@@ -247,7 +247,7 @@ fn todays_header_still_says_all_that_older_ones_said() {
         }
         for declaration in &old.declarations {
             // Structs that know their size may have grown, and reserved room may have got names:
-            // that no field has moved and no record has grown, tests/abi/layout.c says.
+            // that no field has moved and no record has grown, tests/contract/abi/layout.c says.
             let fields = declaration.rsplit_once(" }").map(|(fields, _)| fields);
             let grown = fields.filter(|fields| fields.contains("{ size_t struct_size;"));
             let named = fields.and_then(|fields| Some(fields.rsplit_once(" uint64_t reserved[")?.0));
