@@ -262,6 +262,8 @@ struct Uneven {
     bytes: Vec<u8>,
     second: u64,
     failed: AtomicBool,
+    /// Whether the load has begun.
+    armed: AtomicBool,
     /// Then the first fails as well.
     both: bool,
     /// Reads of the first.
@@ -284,7 +286,8 @@ unsafe extern "C" fn uneven(
             say(error, c"the second half is gone");
             return ST_ERROR_IO;
         }
-        if offset as usize > 1000 {
+        // Opening reads more than the header.
+        if this.armed.load(SeqCst) {
             this.reads.fetch_add(1, SeqCst);
             let start = Instant::now();
             while !this.failed.load(SeqCst) && start.elapsed() < Duration::from_secs(5) {
@@ -320,7 +323,8 @@ fn load_unevenly(both: bool) -> Vec<(String, usize)> {
         &pattern(2000 + 2 * EACH),
     );
     let second = (bytes.len() - EACH) as u64;
-    let reader = Uneven { bytes, second, failed: AtomicBool::new(false), both, reads: AtomicUsize::new(0) };
+    let (failed, armed, reads) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
+    let reader = Uneven { bytes, second, failed, armed, both, reads };
     let io = st_io {
         size: reader.bytes.len() as u64,
         read_at: Some(uneven),
@@ -330,6 +334,7 @@ fn load_unevenly(both: bool) -> Vec<(String, usize)> {
         ..init_io()
     };
     let from = open_io(&io, &init_options()).unwrap();
+    reader.armed.store(true, SeqCst);
     let mut memory = vec![0; EACH * 8];
     let (one, other) = memory.split_at_mut(EACH * 4);
     let mut items = [item_into(&from.tensors()[1], one), item_into(&from.tensors()[2], other)];
