@@ -339,7 +339,8 @@ fn load_unevenly(both: bool) -> Vec<(String, usize)> {
     let (one, other) = memory.split_at_mut(EACH * 4);
     let mut items = [item_into(&from.tensors()[1], one), item_into(&from.tensors()[2], other)];
     items.iter_mut().for_each(|item| item.dtype = ST_DTYPE_F32);
-    let options = st_load_options { threads: 2, staging_bytes: 131_072, ..init_load() };
+    // Room to convert two requests at once.
+    let options = st_load_options { threads: 2, staging_bytes: 262_144, ..init_load() };
     let each = (0..3).map(|_| {
         reader.failed.store(false, SeqCst);
         reader.reads.store(0, SeqCst);
