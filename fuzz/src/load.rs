@@ -268,6 +268,7 @@ impl Sink {
             chunk: Some(chunk),
             wait: if self.waits { Some(wait) } else { None },
             user_data: ptr::from_mut(self).cast(),
+            pieces: None,
         }
     }
 }
