@@ -50,7 +50,8 @@ fn check(checkpoint: &Checkpoint, group: &Group) {
     let whole = group.read(checkpoint, &[], Dtype::F32).expect("an ok group decodes");
     assert_eq!(whole.len(), 4 * usize::try_from(elements.unwrap()).unwrap());
     // From the second step on, in each dimension.
-    let starts: Vec<i64> = shape.iter().zip(group.step()).map(|(size, step)| if step < size { *step } else { 0 }).collect();
+    let starts: Vec<i64> =
+        shape.iter().zip(group.step()).map(|(size, step)| if step < size { *step } else { 0 }).collect();
     let ranges: Vec<Range> = starts.iter().map(|start| Range { start: *start, ..Range::ALL }).collect();
     let slice = group.read(checkpoint, &ranges, Dtype::F32).expect("a slice of an ok group decodes");
     let mut places = vec![0_i64];

@@ -94,7 +94,9 @@ unsafe fn ask(plan: *mut st_rank_plan, tp: (i64, i64), ep: (i64, i64)) -> Option
                 let (mut sum, mut zeros) = (stored, 0);
                 if !pieces.is_null() {
                     let pieces = slice::from_raw_parts(pieces, *part.interval_counts.add(dim));
-                    assert!(pieces.iter().all(|p| 0 <= p.start && p.start <= p.stop && p.stop <= stored && p.zeros >= 0));
+                    assert!(pieces
+                        .iter()
+                        .all(|p| 0 <= p.start && p.start <= p.stop && p.stop <= stored && p.zeros >= 0));
                     zeros = pieces.iter().map(|piece| piece.zeros).sum::<i64>();
                     sum = pieces.iter().map(|piece| piece.stop - piece.start).sum::<i64>() + zeros;
                 }

@@ -67,11 +67,11 @@ impl Pattern {
 
     /// Where the star of this number (from 1) is.
     pub(super) fn star(&self, number: usize) -> Option<Star<'_>> {
-        let stars = self.parts.iter().enumerate().filter_map(|(at, part)| match part {
+        let mut stars = self.parts.iter().enumerate().filter_map(|(at, part)| match part {
             Part::Star { before, after } => Some((at, before.as_bytes(), after.as_bytes())),
             _ => None,
         });
-        let (at, before, after) = stars.skip(number.checked_sub(1)?).next()?;
+        let (at, before, after) = stars.nth(number.checked_sub(1)?)?;
         let rest = self.parts.iter().position(|part| *part == Part::Rest);
         let from_end = rest.is_some_and(|rest| rest < at).then(|| self.parts.len().saturating_sub(at));
         Some(Star { at, from_end, before, after })
