@@ -15,6 +15,10 @@ pub(crate) fn agree(file: &[u8], options: &OpenOptions) -> TestCaseResult {
     let ours =
         open_memory(file, &handle::options(options)).as_ref().map(Handle::contents).map_err(handle::Failure::status);
     let rules = model::verdict(file, options).map_err(|kind| status_name(kind as i32));
+    let rules = rules.map_err(|status| match status {
+        "ST_ERROR_HEADER_TOO_LARGE" if is_something_else(file) => "ST_ERROR_HEADER_LENGTH",
+        status => status,
+    });
     prop_assert_eq!(&ours, &rules, "ours, the rules: {}", shown);
     if options.tolerate.trailing_bytes || options.tolerate.unknown_dtype {
         return Ok(());
@@ -34,4 +38,36 @@ pub(crate) fn agree(file: &[u8], options: &OpenOptions) -> TestCaseResult {
         }
     }
     Ok(())
+}
+
+/// Whether the first bytes are another kind of file's, whose length field, read
+/// as a header's, is beyond the file.
+fn is_something_else(file: &[u8]) -> bool {
+    const OTHERS: [&[u8]; 16] = [
+        b"version https://git-lfs",
+        b"GGUF",
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"\x1f\x8b",
+        b"\x28\xb5\x2f\xfd",
+        b"BZh",
+        b"\xfd7zXZ\0",
+        b"\x89HDF\r\n\x1a\n",
+        b"\x93NUMPY",
+        b"\x80\x02",
+        b"\x80\x03",
+        b"\x80\x04",
+        b"\x80\x05",
+        b"\0\x05\x16\x07",
+        b"%PDF",
+    ];
+    let text = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file).trim_ascii_start();
+    let json = |rest: &[u8]| rest.trim_ascii_start().first().is_none_or(|next| b"\"{[}]-0123456789tfn".contains(next));
+    let other = match text {
+        [b'<', ..] => true,
+        [b'{' | b'[', rest @ ..] => json(rest),
+        _ => OTHERS.iter().any(|start| file.starts_with(start)),
+    };
+    let length = file.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    other && length.saturating_add(8) > file.len() as u64
 }

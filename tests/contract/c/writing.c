@@ -179,7 +179,7 @@ static void refusals(void)
 
     // Options: sizes, and numbers that are no constants.
     const st_save_options defaults = ST_SAVE_OPTIONS_INIT;
-    const int32_t unknown[] = {-1, 2, INT32_MIN};
+    const int32_t unknown[] = {-1, 3, INT32_MIN};
     st_save_options options;
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         options = defaults, options.order = unknown[i];

@@ -363,8 +363,8 @@ static void with_every_fault(const char *name, st_status (*run)(int *, st_error 
             int good = status == ST_OK ? right : fired && !how->harmless && is_right(how, status, &error);
             // Behind the renaming only the folder can fail to reach the disk.
             if (writes && run != do_copy)
-                good &= version_of(target) == (status == ST_OK || strstr(error.message, "(it is in place)") ? 2 : 1);
-            if (writes && run == do_copy && status != ST_OK && !strstr(error.message, "(it is in place)"))
+                good &= version_of(target) == (status == ST_OK || strstr(error.message, "is in place") ? 2 : 1);
+            if (writes && run == do_copy && status != ST_OK && !strstr(error.message, "is in place"))
                 good &= version_of(target) == 1;
             if (!good || entries("/proc/self/fd") != descriptors || entries(folder) != names || threads() > 1) {
                 fprintf(stderr, "descriptors %zu of %zu, names %zu of %zu, threads %zu\n", entries("/proc/self/fd"),
