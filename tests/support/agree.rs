@@ -69,5 +69,6 @@ fn is_something_else(file: &[u8]) -> bool {
         _ => OTHERS.iter().any(|start| file.starts_with(start)),
     };
     let length = file.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    other && length.saturating_add(8) > file.len() as u64
+    let cut_short = length < 1 << 40 && file.get(8) == Some(&b'{');
+    other && !cut_short && length.saturating_add(8) > file.len() as u64
 }

@@ -12,12 +12,11 @@ use std::ptr;
 
 use libsafetensors_safer_ffi_tests as _;
 use safer_ffi::layout::{ConcreteReprC, ReprC};
-use safetensors::ffi::st_problem;
-use safetensors::ffi::st_tensors;
-use safetensors::ffi::{st_buffer, st_metadata_options, st_save_options, st_writer};
-use safetensors::ffi::{st_checkpoint, st_free, st_io, st_open, st_open_options, st_resolver};
-use safetensors::ffi::{st_error, st_status};
-use safetensors::ffi::{st_load_item, st_load_options, st_piece, st_plan, st_sink, st_transform};
+use safetensors::ffi::{
+    st_buffer, st_checkpoint, st_error, st_free, st_io, st_load_item, st_load_options, st_metadata_options, st_open,
+    st_open_options, st_output, st_piece, st_plan, st_problem, st_resolver, st_save_options, st_sink, st_status,
+    st_tensors, st_transform, st_writer,
+};
 use safetensors::record::{st_metadata, st_range, st_shard, st_tensor};
 
 fn root() -> &'static Path {
@@ -56,6 +55,7 @@ fn every_struct_of_the_header_is_repr_c() {
         concrete::<st_metadata>(),
         concrete::<st_metadata_options>(),
         concrete::<st_open_options>(),
+        concrete::<st_output>(),
         concrete::<st_piece>(),
         concrete::<st_plan>(),
         concrete::<st_problem>(),
