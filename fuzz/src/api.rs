@@ -125,9 +125,13 @@ impl World {
         };
         // As large as any struct may claim to be; its tail is the newer caller's.
         let mut options = [0_u64; ROOM / 8];
-        options[0] = script.choose(&[56, 56, 56, 56, 48, 64, 8, 7, 0, 4096, 4097, usize::MAX]) as u64;
+        options[0] = script.choose(&[72, 72, 56, 56, 48, 64, 80, 8, 7, 0, 4096, 4097, usize::MAX]) as u64;
         for _ in 0..script.below(4) {
-            options[1 + script.below(9)] = script.number();
+            options[1 + script.below(10)] = script.number();
+        }
+        // The variant is a text or NULL.
+        if options[7] != 0 {
+            options[7] = c"fp16".as_ptr().addr() as u64;
         }
         let options = script.choose(&[ptr::null(), options.as_ptr()]).cast::<st_open_options>();
         let (data, size) = match script.byte() {

@@ -14,6 +14,7 @@ static const struct {
     STATUS(ST_ERROR_HEADER_JSON), STATUS(ST_ERROR_DUPLICATE_KEY), STATUS(ST_ERROR_METADATA), STATUS(ST_ERROR_DTYPE),
     STATUS(ST_ERROR_SHAPE), STATUS(ST_ERROR_OFFSETS), STATUS(ST_ERROR_SIZE_MISMATCH), STATUS(ST_ERROR_DATA_NOT_COVERED),
     STATUS(ST_ERROR_SUB_BYTE), STATUS(ST_ERROR_INDEX), STATUS(ST_ERROR_SHARD),
+    STATUS(ST_ERROR_NOT_FOUND),
 };
 
 static st_status status_of(const char *name)
@@ -176,7 +177,7 @@ static void check_tensor(const st_checkpoint *checkpoint, const row *wanted)
                                             : strcmp(tensor->dtype_name, st_dtype_name(tensor->dtype)) == 0);
     CHECK(same_shape(tensor, wanted->shape));
     CHECK(tensor->shard == wanted->shard && tensor->offset == wanted->offset && tensor->size == wanted->size);
-    CHECK(tensor->reserved[0] == 0 && tensor->reserved[1] == 0);
+    CHECK(tensor->source == 0 && tensor->reserved[0] == 0);
     CHECK(got->data != NULL && fnv1a(got->data, (size_t)got->size) == wanted->hash);
     CHECK(tensor->data == NULL ? (uintptr_t)got->data % 64 == 0 : got == tensor);
     bytes copy = {malloc((size_t)tensor->size + 1), (size_t)tensor->size};
