@@ -226,7 +226,7 @@ impl Source {
         }
     }
 
-    /// These bytes are not needed in memory for now; a hint.
+    /// These bytes need not stay in memory; a hint.
     pub(crate) fn evict(&self, offset: u64, len: u64) {
         if let Kind::File(file) = &self.kind {
             file.evict(offset, len);
