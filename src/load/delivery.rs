@@ -3,13 +3,13 @@
 //! transformed, and go to the caller's memory or a sink's buffers.
 #![forbid(unsafe_code)]
 
+use super::budget::Budget;
 use super::host::Host;
 use super::plan::Part;
 use super::reader::fault;
 use super::shared::{stopped, Full, Holds, Shared};
 use super::target::scratch;
 use super::task::{Picks, Task};
-use super::Budget;
 use crate::base::memory::{self, Aligned};
 use crate::convert;
 use crate::error::{Error, Result};
@@ -189,7 +189,8 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
         while left != 0 {
             let now = match &task.layout {
                 Some(layout) => {
-                    let now = left.min(self.desk.most(task));
+                    let lies = feed.selection.is_none() && !task.converts();
+                    let now = if lies { left } else { left.min(self.desk.most(task)) };
                     let result = self.desk.result(task, &mut feed, count(now)?)?;
                     task.place.scatter(layout, task.result_of(at).ok_or_else(fault)?, result)?;
                     self.shared.advance(number, now, result.len() as u64);
@@ -278,7 +279,7 @@ impl<'w> Feed<'w> {
 impl Desk {
     /// Most bytes of an item that can be put together at once.
     fn most(&self, task: &Task<'_>) -> u64 {
-        task.picked_through(self.budget.desk as u64).max(task.grain.min(self.budget.desk as u64)).max(1)
+        task.picked_through(self.budget.scratch as u64).max(task.grain.min(self.budget.scratch as u64)).max(1)
     }
 
     /// Fills `out` with what the next `len` bytes, from the item's byte `at` on, become.
@@ -295,11 +296,13 @@ impl Desk {
         }
         let mut left = len;
         while left != 0 {
-            let now = left.min(self.most(task));
+            // What lies in one piece is converted from there.
+            let lies = task.transform.is_none() && feed.selection.is_none();
+            let now = if lies { left } else { left.min(self.most(task)) };
             let (room, later) = out.split_at_mut_checked(size(task, now)?).ok_or_else(fault)?;
             match task.transform {
                 None => {
-                    let bytes = feed.next(count(now)?, &mut self.gathered, self.budget.desk, false)?;
+                    let bytes = feed.next(count(now)?, &mut self.gathered, self.budget.scratch, false)?;
                     convert::convert_to(task.from, bytes, task.to, room, self.budget.far)?;
                 }
                 Some(transform) => {
@@ -325,19 +328,19 @@ impl Desk {
     fn source<'d, 'w: 'd>(&'d mut self, task: &Task<'_>, feed: &mut Feed<'w>, len: usize) -> Result<&'d [u8]> {
         match task.converts() {
             true => self.result(task, feed, len),
-            false => feed.next(len, &mut self.gathered, self.budget.desk, true),
+            false => feed.next(len, &mut self.gathered, self.budget.scratch, true),
         }
     }
 
     /// What the next `len` bytes become, here or where they are.
     fn result<'d, 'w: 'd>(&'d mut self, task: &Task<'_>, feed: &mut Feed<'w>, len: usize) -> Result<&'d [u8]> {
         let Self { budget, gathered, converted } = self;
-        let bytes = feed.next(len, gathered, budget.desk, false)?;
+        let bytes = feed.next(len, gathered, budget.scratch, false)?;
         if !task.converts() {
             return Ok(bytes);
         }
         let size = count(task.converted(bytes.len() as u64).ok_or_else(fault)?)?;
-        let room = scratch(converted, budget.desk)?.get_mut(..size).ok_or_else(fault)?;
+        let room = scratch(converted, budget.scratch)?.get_mut(..size).ok_or_else(fault)?;
         convert::convert_to(task.from, bytes, task.to, room, false)?;
         Ok(room)
     }

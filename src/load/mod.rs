@@ -12,6 +12,7 @@
 mod arrange;
 mod assembly;
 mod boxes;
+mod budget;
 mod delivery;
 mod fetch;
 mod host;
@@ -36,6 +37,7 @@ pub use self::target::Memory;
 
 use std::sync::atomic::AtomicI32;
 
+use self::budget::{Budget, BLOCK};
 use self::host::{Attended, Host};
 use self::plan::{Plan, Request, Sizes, What};
 use self::reader::{Reader, Way};
@@ -155,44 +157,12 @@ pub struct Summary {
     pub shards: usize,
 }
 
-/// What staging buffers are multiples of.
-const BLOCK: u64 = source::BLOCK as u64;
-const DEFAULT_STAGING: u64 = 16 << 20;
-/// The least that makes reads of a useful size.
-const LEAST_STAGING: u64 = 64 << 10;
-/// A thread has no use for more.
-const MOST_STAGING: u64 = 4 << 20;
-/// Where larger requests are cut while they are read, so that a load that has
-/// been cancelled ends soon.
-const STRAIGHT: u64 = 8 << 20;
 /// Of a single tensor: some 2 ms of work.
 const SEVERAL_THREADS: u64 = 8 << 20;
 /// Smaller buffers of a sink are refused: each is a call there and back.
 const LEAST_BUFFER: usize = 4096;
-/// Where bytes are put together, more does not help.
-const MOST_DESK: u64 = 1 << 20;
 /// A thread costs some 20 us, in which this much is read.
 const WORTH_A_THREAD: u64 = 512 << 10;
-
-/// The memory that one thread has, and a sink's buffers.
-#[derive(Clone, Copy)]
-struct Budget {
-    /// What files are read into.
-    window: usize,
-    /// Each of two places where bytes are put together.
-    desk: usize,
-    /// How many windows and desks there are, and whether that is fewer than threads.
-    sets: usize,
-    shared: bool,
-    /// Bytes of a sink's smallest buffer; 0: no sink.
-    chunk: u64,
-    /// Many items in one of the sink's buffers.
-    pieces: bool,
-    /// Most bytes of a read straight to where they go.
-    straight: u64,
-    /// Results are too many for the caches, where each piece is converted to.
-    far: bool,
-}
 
 /// A checked load.
 struct Load<'a> {
@@ -277,27 +247,18 @@ impl<'a> Load<'a> {
         }
         let journeys = preferred.is_some();
         let threads = threads(checkpoint, tasks, options.threads, total, journeys)?;
-        let staging = match options.staging_bytes {
-            0 => DEFAULT_STAGING,
-            given if given < LEAST_STAGING => {
-                return refuse(format!("staging_bytes {given} is below the least, {LEAST_STAGING}"));
-            }
-            given => given,
-        };
-        let (threads, (window, desk, sets)) = match preferred {
-            Some(preferred) => (threads, staging_of_journeys(tasks, staging, preferred, threads)?),
-            None => staging_of_files(tasks, staging, threads)?,
+        let staging = options.staging_bytes;
+        let budget = match preferred {
+            Some(preferred) => Budget::of_journeys(tasks, staging, preferred, threads)?,
+            None => Budget::of_files(tasks, staging, threads)?,
         };
         let budget = Budget {
-            window,
-            desk,
-            sets,
-            shared: sets < threads,
             chunk,
             pieces: buffers.is_some_and(|buffers| buffers.pieces),
-            straight: STRAIGHT,
             far: total >= convert::FAR_FROM as u64,
+            ..budget
         };
+        let threads = if journeys { threads } else { budget.sets };
         let load = Self { checkpoint, tasks, options: *options, threads, budget, total, numbered: true, journeys };
         load.check_units()?;
         Ok(load)
@@ -328,7 +289,7 @@ impl<'a> Load<'a> {
             Sizes {
                 window,
                 chunk: self.budget.chunk,
-                tile: (self.budget.desk as u64).max(BLOCK),
+                tile: (self.budget.scratch as u64).max(BLOCK),
                 max_gap: self.options.max_gap,
                 mapped: self.options.io == Io::Mapped,
                 uncut: self.budget.straight == u64::MAX,
@@ -415,8 +376,7 @@ impl<'a> Load<'a> {
         }
         let picked = self.tasks.iter().map(Task::read_size).fold(0, u64::saturating_add);
         found.over_read_bytes = found.read_bytes.saturating_sub(picked);
-        let set = (self.budget.window as u64).saturating_add((self.budget.desk as u64).saturating_mul(2));
-        found.staging_bytes = set.saturating_mul(self.budget.sets as u64);
+        found.staging_bytes = self.budget.total();
         Ok(found)
     }
 
@@ -443,63 +403,6 @@ impl<'a> Load<'a> {
         }
         Ok((steps, bytes))
     }
-}
-
-/// Window, desk and sets of them where each read is a journey: fewer sets than
-/// threads, as only what can't go straight to its place needs one.
-fn staging_of_journeys(
-    tasks: &[Task<'_>],
-    staging: u64,
-    preferred: u64,
-    threads: usize,
-) -> Result<(usize, usize, usize)> {
-    let needs_desk = tasks.iter().any(|task| !task.is_plain() || !matches!(task.picks, Picks::Piece));
-    let most = if needs_desk { (staging / 8).min(MOST_DESK).max(unit_of(tasks)) } else { 0 };
-    if most > staging / 4 {
-        return Err(unit_too_large(most, staging));
-    }
-    let window = preferred.min(staging.saturating_sub(most.saturating_mul(2)));
-    let set = window.saturating_add(most.saturating_mul(2)).max(1);
-    let sets = usize::try_from(staging.checked_div(set).unwrap_or(1)).unwrap_or(usize::MAX);
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    Ok((size(window), size(most), sets.clamp(1, threads)))
-}
-
-/// The same where threads read files, each with a set of its own, and how many
-/// threads that leaves.
-fn staging_of_files(tasks: &[Task<'_>], staging: u64, threads: usize) -> Result<(usize, (usize, usize, usize))> {
-    let unit = unit_of(tasks);
-    let least = unit.saturating_mul(4).max(LEAST_STAGING);
-    if unit > staging / 4 {
-        return Err(unit_too_large(unit, staging));
-    }
-    let affordable = usize::try_from(staging.checked_div(least).unwrap_or(1)).unwrap_or(usize::MAX);
-    let threads = threads.min(affordable).max(1);
-    let share = staging.checked_div(threads as u64).unwrap_or(staging).min(MOST_STAGING.max(least));
-    let desk = blocks(share / 4).max(usize::try_from(unit).unwrap_or(usize::MAX));
-    Ok((threads, (blocks(share / 2), desk, threads)))
-}
-
-/// The largest piece that a transform has to be given at once.
-fn unit_of(tasks: &[Task<'_>]) -> u64 {
-    let unit = |task: &Task<'_>| {
-        let stored = task.grain.min(task.picked);
-        stored.max(task.converted(stored).unwrap_or(u64::MAX))
-    };
-    tasks.iter().filter(|task| task.transform.is_some()).map(unit).max().unwrap_or(0)
-}
-
-fn unit_too_large(unit: u64, staging: u64) -> Error {
-    let text = format!(
-        "a transform's unit of {unit} bytes does not fit into staging: staging_bytes is {staging}, and a quarter \
-         of it is for a unit"
-    );
-    Error::new(ErrorKind::BufferSize, text)
-}
-
-/// Whole blocks of at most so many bytes.
-fn blocks(bytes: u64) -> usize {
-    usize::try_from(bytes / BLOCK).unwrap_or(0).saturating_mul(source::BLOCK)
 }
 
 fn least_buffer(buffers: &[Memory<'_>]) -> Result<u64> {

@@ -3,13 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+use super::budget::{blocks, BLOCK, DEFAULT_STAGING};
 use super::host::Host;
 use super::plan::WINDOW;
 use super::reader::TWO_BLOCKS;
 use super::shared::Shared;
 use super::task::{Goes, Task};
 use super::work::Worker;
-use super::{blocks, Io, Item, Load, LoadOptions, Memory, Origin, BLOCK, DEFAULT_STAGING, SEVERAL_THREADS};
+use super::{Io, Item, Load, LoadOptions, Memory, Origin, SEVERAL_THREADS};
 use crate::base::memory::Aligned;
 use crate::checkpoint::loaded::Loaded;
 use crate::checkpoint::Checkpoint;

@@ -5,9 +5,10 @@
 
 use std::fs::File;
 
+use super::budget::STRAIGHT;
 use super::shared::{stopped, Shared};
 use super::target::scratch;
-use super::{Io, STRAIGHT};
+use super::Io;
 use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::convert;

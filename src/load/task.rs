@@ -230,6 +230,20 @@ impl<'a> Task<'a> {
         !self.converts() && self.transform.is_none() && self.layout.is_none()
     }
 
+    /// How many places where bytes are put together it takes, beside what is read into.
+    pub(super) fn scratches(&self) -> usize {
+        let leaves = self.layout.is_some() || self.transform.is_some();
+        // For bytes as stored, or decoded.
+        let gathers = match self.picks {
+            Picks::Piece => self.transform.is_some(),
+            Picks::Several(_) => self.converts() || leaves,
+            Picks::Group(_) => true,
+        };
+        // For a result that is not yet where it goes.
+        let leaves = leaves && (self.converts() || matches!(self.picks, Picks::Group(_)));
+        usize::from(gathers).saturating_add(usize::from(leaves))
+    }
+
     /// Elements in so many picked bytes.
     pub(super) fn elements_of(&self, picked: u64) -> u64 {
         let bits = u128::from(picked).saturating_mul(8);

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::boxes::{Boxes, Rect};
+use super::budget::Budget;
 use super::delivery::{count, size, Delivery, Feed};
 use super::fetch::{members, Dense, Direct, TensorBytes};
 use super::host::Host;
@@ -11,7 +12,7 @@ use super::reader::{fault, Reader, Way};
 use super::shared::{Shared, Taken};
 use super::target::{scratch, Staging};
 use super::task::{Picks, Task};
-use super::{Budget, Load};
+use super::Load;
 use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
@@ -224,7 +225,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         let task = self.task(number)?;
         let Picks::Several(selection) = &task.picks else { return Err(fault()) };
         let mut gathered = self.delivery.desk.gathered.take();
-        let result = scratch(&mut gathered, self.budget.desk).and_then(|room| {
+        let result = scratch(&mut gathered, self.budget.scratch).and_then(|room| {
             let room = room.get_mut(..count(picked)?).ok_or_else(fault)?;
             let Self { reader, delivery, max_gap, budget, .. } = self;
             let mut bytes = TensorBytes::new(task.tensor, reader, delivery, (*max_gap, budget.window as u64))?;

@@ -5,6 +5,7 @@
 use std::ffi::c_void;
 use std::ptr::{from_ref, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::support::callbacks::Reader;
 use crate::support::handle::{init_io, init_options, open_io, Handle};
@@ -97,6 +98,35 @@ fn staging_bounds_what_is_converted_at_once() {
     assert!(found.iter().all(|size| *size <= 65_536), "{found:?}");
     // What goes straight to its place needs none.
     assert_eq!(asked(&bytes, 1 << 20, ST_DTYPE_AS_STORED, &options), [1_000_000]);
+}
+
+#[test]
+fn a_load_that_converts_has_as_many_requests_under_way_as_staging_holds() {
+    let bytes = made(&[800_000]);
+    // By staging_bytes: nothing is taken for what this load does not need.
+    for (staging_bytes, expected) in [(400_000, 4), (200_000, 2), (100_000, 1)] {
+        let mut most = 0;
+        // On a busy machine threads may happen to come one after another.
+        for delay in [1, 10, 100].map(Duration::from_millis) {
+            let reader = Reader { preferred_read: 100_000, delay, ..Reader::new(bytes.clone()) };
+            let from = open_io(&reader.io(), &init_options()).unwrap();
+            let mut place = vec![0_u8; 1_600_000];
+            let item = st_load_item {
+                dtype: ST_DTYPE_F32,
+                dst: place.as_mut_ptr().cast(),
+                dst_size: place.len(),
+                ..item_of(&from.tensors()[0])
+            };
+            reader.counts.most_under_way.store(0, Ordering::SeqCst);
+            load(&from, &[item], &st_load_options { threads: 8, staging_bytes, ..init_load() }).unwrap();
+            most = reader.counts.most_under_way.load(Ordering::SeqCst);
+            assert!(most <= expected, "{most} under way with {staging_bytes}");
+            if most == expected {
+                break;
+            }
+        }
+        assert_eq!(most, expected, "with {staging_bytes}");
+    }
 }
 
 /// A source that calls the library back while it is being read.

@@ -257,7 +257,7 @@ fn what_read_at_says_is_passed_on() {
     }
 }
 
-/// Fails at once in the second tensor; reads of the first take until then.
+/// Fails in the second tensor as soon as the first is being read; reads of that take until then.
 struct Uneven {
     bytes: Vec<u8>,
     second: u64,
@@ -282,6 +282,11 @@ unsafe extern "C" fn uneven(
     unsafe {
         let this = &*user_data.cast::<Uneven>();
         if offset >= this.second {
+            // Earlier, and the first would not be read at all.
+            let start = Instant::now();
+            while this.reads.load(SeqCst) == 0 && start.elapsed() < Duration::from_secs(5) {
+                thread::yield_now();
+            }
             this.failed.store(true, SeqCst);
             say(error, c"the second half is gone");
             return ST_ERROR_IO;
@@ -340,7 +345,7 @@ fn load_unevenly(both: bool) -> Vec<(String, usize)> {
     let mut items = [item_into(&from.tensors()[1], one), item_into(&from.tensors()[2], other)];
     items.iter_mut().for_each(|item| item.dtype = ST_DTYPE_F32);
     // Room to convert two requests at once.
-    let options = st_load_options { threads: 2, staging_bytes: 262_144, ..init_load() };
+    let options = st_load_options { threads: 2, staging_bytes: 131_072, ..init_load() };
     let each = (0..3).map(|_| {
         reader.failed.store(false, SeqCst);
         reader.reads.store(0, SeqCst);

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How much memory each thread of a load has, and how many threads that leaves.
+#![forbid(unsafe_code)]
+
+use super::task::Task;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source;
+
+/// What staging buffers are multiples of.
+pub(super) const BLOCK: u64 = source::BLOCK as u64;
+pub(super) const DEFAULT_STAGING: u64 = 16 << 20;
+/// The least that makes reads of a useful size.
+const LEAST_STAGING: u64 = 64 << 10;
+/// A thread has no use for more.
+const MOST_STAGING: u64 = 4 << 20;
+/// Where bytes are put together, more does not help.
+const MOST_SCRATCH: u64 = 1 << 20;
+/// Where larger requests are cut while they are read, so that a load that has
+/// been cancelled ends soon.
+pub(super) const STRAIGHT: u64 = 8 << 20;
+
+/// The memory that one thread has, and a sink's buffers.
+#[derive(Clone, Copy)]
+pub(super) struct Budget {
+    /// Bytes of what files are read into.
+    pub(super) window: usize,
+    /// Bytes of each place where bytes are put together, and how many a thread has.
+    pub(super) scratch: usize,
+    pub(super) scratches: usize,
+    /// How many threads have such memory at once; where that is fewer than there
+    /// are (`shared`), it goes from one to the next.
+    pub(super) sets: usize,
+    pub(super) shared: bool,
+    /// Bytes of a sink's smallest buffer; 0: no sink.
+    pub(super) chunk: u64,
+    /// Many items in one of the sink's buffers.
+    pub(super) pieces: bool,
+    /// Most bytes of a read straight to where they go.
+    pub(super) straight: u64,
+    /// Results are too many for the caches, where each piece is converted to.
+    pub(super) far: bool,
+}
+
+impl Budget {
+    /// For a source where each read is a journey. Only what can't go straight to its
+    /// place needs memory, so that there may be more threads than sets; and a set
+    /// has no more than its tasks put to use, so that as many requests as possible
+    /// are under way at once.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for too little staging, `BufferSize` where a transform's unit does not fit.
+    pub(super) fn of_journeys(tasks: &[Task<'_>], staging: u64, preferred: u64, threads: usize) -> Result<Self> {
+        let staging = checked(staging)?;
+        let scratches = scratches(tasks);
+        let scratch = if scratches == 0 { 0 } else { (staging / 8).min(MOST_SCRATCH).max(unit_of(tasks)) };
+        if scratch > staging / 4 {
+            return Err(unit_too_large(scratch, staging));
+        }
+        let put_together = scratch.saturating_mul(scratches as u64);
+        let window = preferred.min(staging.saturating_sub(put_together));
+        let set = window.saturating_add(put_together).max(1);
+        let sets = size(staging.checked_div(set).unwrap_or(1)).clamp(1, threads);
+        Ok(Self { window: size(window), scratch: size(scratch), scratches, sets, shared: sets < threads, ..Self::NONE })
+    }
+
+    /// Where threads read files: each has a set of its own.
+    ///
+    /// # Errors
+    /// As for [`Budget::of_journeys`].
+    pub(super) fn of_files(tasks: &[Task<'_>], staging: u64, threads: usize) -> Result<Self> {
+        let (staging, unit) = (checked(staging)?, unit_of(tasks));
+        let least = unit.saturating_mul(4).max(LEAST_STAGING);
+        if unit > staging / 4 {
+            return Err(unit_too_large(unit, staging));
+        }
+        let affordable = size(staging.checked_div(least).unwrap_or(1));
+        let sets = threads.min(affordable).max(1);
+        let share = staging.checked_div(sets as u64).unwrap_or(staging).min(MOST_STAGING.max(least));
+        let scratch = blocks(share / 4).max(size(unit));
+        Ok(Self { window: blocks(share / 2), scratch, scratches: scratches(tasks), sets, ..Self::NONE })
+    }
+
+    const NONE: Self = Self {
+        window: 0,
+        scratch: 0,
+        scratches: 0,
+        sets: 1,
+        shared: false,
+        chunk: 0,
+        pieces: false,
+        straight: STRAIGHT,
+        far: false,
+    };
+
+    /// Most bytes of memory that all threads take.
+    pub(super) fn total(&self) -> u64 {
+        let set = self.scratch.saturating_mul(self.scratches).saturating_add(self.window);
+        (set as u64).saturating_mul(self.sets as u64)
+    }
+}
+
+fn checked(staging: u64) -> Result<u64> {
+    match staging {
+        0 => Ok(DEFAULT_STAGING),
+        given if given < LEAST_STAGING => {
+            let text = format!("staging_bytes is {given}; expected 0, or {LEAST_STAGING} or more");
+            Err(Error::new(ErrorKind::InvalidArgument, text))
+        }
+        given => Ok(given),
+    }
+}
+
+/// How many places where bytes are put together the neediest task takes.
+fn scratches(tasks: &[Task<'_>]) -> usize {
+    tasks.iter().map(Task::scratches).max().unwrap_or(0)
+}
+
+/// The largest piece that a transform has to be given at once.
+fn unit_of(tasks: &[Task<'_>]) -> u64 {
+    let unit = |task: &Task<'_>| {
+        let stored = task.grain.min(task.picked);
+        stored.max(task.converted(stored).unwrap_or(u64::MAX))
+    };
+    tasks.iter().filter(|task| task.transform.is_some()).map(unit).max().unwrap_or(0)
+}
+
+fn unit_too_large(unit: u64, staging: u64) -> Error {
+    let text = format!(
+        "a transform's unit of {unit} bytes does not fit into staging: staging_bytes is {staging}, and a quarter \
+         of it is for a unit"
+    );
+    Error::new(ErrorKind::BufferSize, text)
+}
+
+/// Whole blocks of at most so many bytes.
+pub(super) fn blocks(bytes: u64) -> usize {
+    size(bytes / BLOCK).saturating_mul(source::BLOCK)
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
