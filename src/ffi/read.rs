@@ -52,9 +52,9 @@ pub unsafe extern "C" fn st_get_tensor_n(
 /// and not a signal.
 ///
 /// tensor: a record of this checkpoint or a copy of one, borrowed for the call;
-/// shard, offset and size say which. dst: receives tensor->size bytes.
-/// dst_size: bytes at dst; more than needed is fine. After an error the
-/// contents of dst are unspecified.
+/// shard, offset and size say which. dst: receives tensor->size bytes; not in
+/// memory that the checkpoint was opened from. dst_size: bytes at dst; more than
+/// needed is fine. After an error the contents of dst are unspecified.
 ///
 /// Returns ST_OK, ST_ERROR_IO, ST_ERROR_BUFFER_SIZE, ST_ERROR_INVALID_ARGUMENT,
 /// or what read_at returned. Since 0.1.

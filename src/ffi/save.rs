@@ -243,8 +243,9 @@ pub unsafe extern "C" fn st_writer_open(
 /// call; may be NULL where size is 0.
 ///
 /// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT (no such tensor, past its end,
-/// bytes that are written already, a finished writer), or ST_ERROR_IO, after
-/// which the same bytes may be written again. Since 0.1.
+/// bytes that are written already, a finished writer), or ST_ERROR_IO or
+/// ST_ERROR_OUT_OF_MEMORY, after which the same bytes may be written again.
+/// Since 0.1.
 #[no_mangle]
 pub unsafe extern "C" fn st_writer_write(
     writer: *mut st_writer,

@@ -20,8 +20,9 @@ use crate::record::{st_range, st_tensor};
 /// empty tensors share a place). ranges: range_count of them, borrowed for the
 /// call, from the outermost dimension on; dimensions without one are taken
 /// whole; may be NULL where range_count is 0. dst: receives as many bytes as
-/// st_slice_shape says; may be NULL where they are 0. dst_size: bytes at dst;
-/// more than needed is fine. After an error the contents of dst are unspecified.
+/// st_slice_shape says, not in memory that the checkpoint was opened from; may be
+/// NULL where they are 0. dst_size: bytes at dst; more than needed is fine. After
+/// an error the contents of dst are unspecified.
 ///
 /// What lies in one piece is one read. Where the gaps between pieces are at most
 /// 4 KiB (64 KiB through an st_io) they are read too and thrown away, up to 1 MiB

@@ -14,6 +14,7 @@ use super::task::Task;
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::record::Tensor;
 
 /// Refuses tasks whose destinations overlap.
 pub(super) fn check(tasks: &[Task<'_>]) -> Result<()> {
@@ -77,6 +78,19 @@ pub(super) fn check_sources(checkpoint: &Checkpoint, tasks: &[Task<'_>], buffers
         }
     }
     Ok(())
+}
+
+/// Refuses a tensor's destination in its own source's bytes.
+pub(super) fn check_own_source(checkpoint: &Checkpoint, tensor: &Tensor, place: &[u8]) -> Result<()> {
+    let Some(bytes) = checkpoint.source(tensor.shard())?.mapped() else { return Ok(()) };
+    let (place, bytes) = (place.as_ptr_range(), bytes.as_ptr_range());
+    match place.is_empty() || place.end <= bytes.start || bytes.end <= place.start {
+        true => Ok(()),
+        false => {
+            let text = "its destination is memory that the checkpoint reads from";
+            Err(Error::tensor(ErrorKind::InvalidArgument, tensor.name(), text))
+        }
+    }
 }
 
 /// A destination, as far as it repeats: its first byte within a turn of the loops

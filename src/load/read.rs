@@ -10,7 +10,7 @@ use super::reader::TWO_BLOCKS;
 use super::shared::Shared;
 use super::task::{Goes, Task};
 use super::work::Worker;
-use super::{Io, Item, Load, LoadOptions, Memory, Origin, SEVERAL_THREADS};
+use super::{overlap, Io, Item, Load, LoadOptions, Memory, Origin, SEVERAL_THREADS};
 use crate::base::memory::Aligned;
 use crate::checkpoint::loaded::Loaded;
 use crate::checkpoint::Checkpoint;
@@ -42,13 +42,15 @@ impl Checkpoint {
     /// mapping: a file that shrinks or a disk that fails is an error.
     ///
     /// # Errors
-    /// `InvalidArgument` for a record that is not this checkpoint's,
-    /// `BufferSize`, or what went wrong while reading.
+    /// `InvalidArgument` for a record that is not this checkpoint's and for a
+    /// buffer in memory that it reads from, `BufferSize`, or what went wrong while reading.
     pub fn read(&self, tensor: &Tensor, buffer: &mut [u8]) -> Result<()> {
         let tensor = self.own(tensor)?;
         let room = buffer.len();
         let place = usize::try_from(tensor.size).ok().and_then(|size| buffer.get_mut(..size));
         let place = place.ok_or_else(|| too_small(self, tensor, room))?;
+        overlap::check_own_source(self, tensor, place)
+            .map_err(|error| error.in_file(&self.label_of(tensor.shard())))?;
         self.read_bytes(tensor.shard(), tensor.offset, tensor.name(), place)
     }
 

@@ -2,60 +2,142 @@
 //! Which bytes of a tensor have been written.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use crate::base::memory;
+use crate::error::Result;
 
-/// Ranges that neither overlap nor touch: start → end.
+/// As many ranges are moved at most to make room for one among them: a million in
+/// any order are no million moves of a million.
+const MOST: usize = 512;
+
+/// Ranges that neither overlap nor touch, in order, in lists of which none is empty.
 #[derive(Default)]
-pub(super) struct Coverage(BTreeMap<u64, u64>);
+pub(super) struct Coverage(Vec<Vec<Written>>);
+
+/// Bytes from `start` to before `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+/// A range's place: the number of its list, and its own within that.
+type Place = (usize, usize);
 
 impl Coverage {
     /// Takes `start..end`, which is not empty, or returns a range that holds
     /// some of it already.
-    pub(super) fn claim(&mut self, mut start: u64, mut end: u64) -> Result<(), (u64, u64)> {
+    ///
+    /// # Errors
+    /// `OutOfMemory`, and then nothing has been taken.
+    pub(super) fn claim(&mut self, start: u64, end: u64) -> Result<Option<Written>> {
+        let place = self.last_before(end);
         // Of the ranges that begin before its end, the last one reaches furthest.
-        if let Some((from, to)) = self.last_before(end) {
-            if to > start {
-                return Err((from, to));
-            }
-            if to == start {
-                self.0.remove(&from);
-                start = from;
-            }
+        let before = place.and_then(|place| self.get(place));
+        if let Some(before) = before.filter(|before| before.end > start) {
+            return Ok(Some(*before));
         }
-        if let Some(next) = self.0.remove(&end) {
-            end = next;
+        let next = self.after(place);
+        let touches_next = self.get(next).is_some_and(|next| next.start == end);
+        match place.filter(|_| before.is_some_and(|before| before.end == start)) {
+            Some(place) => {
+                let end = self.get(next).filter(|_| touches_next).map_or(end, |next| next.end);
+                if touches_next {
+                    self.remove(next);
+                }
+                self.set(place, |before| before.end = end);
+            }
+            None if touches_next => self.set(next, |next| next.start = start),
+            None => self.insert(place, Written { start, end })?,
         }
-        self.0.insert(start, end);
-        Ok(())
+        Ok(None)
     }
 
-    /// Gives back what was claimed.
+    /// Gives back what was claimed. Without memory to keep what lies after it
+    /// apart, that counts as not written either.
     pub(super) fn release(&mut self, start: u64, end: u64) {
-        if let Some((from, to)) = self.last_before(end) {
-            self.0.remove(&from);
-            if from < start {
-                self.0.insert(from, start);
-            }
-            if end < to {
-                self.0.insert(end, to);
+        let Some(place) = self.last_before(end) else { return };
+        let Some(range) = self.get(place).copied() else { return };
+        match (range.start < start, end < range.end) {
+            (false, false) => self.remove(place),
+            (false, true) => self.set(place, |range| range.start = end),
+            (true, rest) => {
+                self.set(place, |range| range.end = start);
+                if rest {
+                    drop(self.insert(Some(place), Written { start: end, end: range.end }));
+                }
             }
         }
     }
 
     /// The first bytes of `0..size` that are missing.
-    pub(super) fn gap(&self, size: u64) -> Option<(u64, u64)> {
-        let mut ranges = self.0.iter();
-        let start = match ranges.next() {
-            Some((0, end)) => *end,
-            Some((start, _)) => return Some((0, *start)),
-            None => 0,
-        };
-        let end = ranges.next().map_or(size, |(start, _)| *start);
-        (start < end).then_some((start, end))
+    pub(super) fn gap(&self, size: u64) -> Option<Written> {
+        let mut ranges = self.0.iter().flatten().take(2).copied().peekable();
+        let start = ranges.next_if(|first| first.start == 0).map_or(0, |first| first.end);
+        let end = ranges.next().map_or(size, |next| next.start);
+        (start < end).then_some(Written { start, end })
     }
 
-    fn last_before(&self, end: u64) -> Option<(u64, u64)> {
-        self.0.range(..end).next_back().map(|(from, to)| (*from, *to))
+    fn get(&self, (list, range): Place) -> Option<&Written> {
+        self.0.get(list)?.get(range)
+    }
+
+    fn set(&mut self, (list, range): Place, change: impl FnOnce(&mut Written)) {
+        if let Some(range) = self.0.get_mut(list).and_then(|list| list.get_mut(range)) {
+            change(range);
+        }
+    }
+
+    /// The last range that begins before this byte.
+    fn last_before(&self, end: u64) -> Option<Place> {
+        let begins_before = |list: &Vec<Written>| list.first().is_some_and(|first| first.start < end);
+        let list = self.0.partition_point(begins_before).checked_sub(1)?;
+        let range = self.0.get(list)?.partition_point(|range| range.start < end).checked_sub(1)?;
+        Some((list, range))
+    }
+
+    /// The place after this one; there may be no range.
+    fn after(&self, place: Option<Place>) -> Place {
+        match place {
+            None => (0, 0),
+            Some((list, range)) if self.0.get(list).is_some_and(|list| list.len() == range.saturating_add(1)) => {
+                (list.saturating_add(1), 0)
+            }
+            Some((list, range)) => (list, range.saturating_add(1)),
+        }
+    }
+
+    fn remove(&mut self, (number, range): Place) {
+        let Some(list) = self.0.get_mut(number) else { return };
+        if list.len() > 1 {
+            list.remove(range);
+        } else {
+            self.0.remove(number);
+        }
+    }
+
+    /// Puts a range after the one at a place, or before all.
+    fn insert(&mut self, place: Option<Place>, range: Written) -> Result<()> {
+        let what = "what has been written";
+        memory::reserve(&mut self.0, 1, what)?;
+        if self.0.is_empty() {
+            self.0.push(Vec::new());
+        }
+        let (number, at) = place.map_or((0, 0), |(list, before)| (list, before.saturating_add(1)));
+        let Some(list) = self.0.get_mut(number) else { return Ok(()) };
+        memory::reserve(list, 1, what)?;
+        if list.len() < MOST {
+            list.insert(at, range);
+            return Ok(());
+        }
+        // The second half becomes a list of its own.
+        let mut second = memory::vec_with_capacity(MOST, what)?;
+        second.extend(list.drain(MOST / 2..));
+        match at.checked_sub(list.len()) {
+            Some(at) => second.insert(at, range),
+            None => list.insert(at, range),
+        }
+        self.0.insert(number.saturating_add(1), second);
+        Ok(())
     }
 }
 
@@ -71,7 +153,7 @@ mod tests {
             for (start, len, give_back) in steps {
                 let range = start as usize..(start + len) as usize;
                 let free = bytes[range.clone()].iter().all(|byte| !byte);
-                prop_assert_eq!(coverage.claim(start, start + len).is_ok(), free);
+                prop_assert_eq!(coverage.claim(start, start + len).unwrap().is_none(), free);
                 if free {
                     bytes[range].fill(true);
                     held.push((start, len));
@@ -82,10 +164,37 @@ mod tests {
                 }
                 let first = bytes.iter().position(|byte| !byte).map(|first| {
                     let len = bytes[first..].iter().position(|byte| *byte).unwrap_or(64 - first);
-                    (first as u64, (first + len) as u64)
+                    Written { start: first as u64, end: (first + len) as u64 }
                 });
                 prop_assert_eq!(coverage.gap(64), first);
             }
         }
+    }
+
+    #[test]
+    fn many_ranges_in_any_order() {
+        // More than fit into one list; 7919 is prime, so each comes once.
+        let (mut coverage, count) = (Coverage::default(), 5 * MOST as u64);
+        let order = || (0..count).map(|number| number * 7919 % count * 3);
+        for start in order() {
+            assert_eq!(coverage.claim(start, start + 2).unwrap(), None);
+        }
+        assert_eq!(coverage.0.iter().flatten().count() as u64, count);
+        assert!(coverage.0.len() > 4 && coverage.0.iter().all(|list| !list.is_empty()));
+        for start in order() {
+            assert_eq!(coverage.claim(start + 1, start + 3).unwrap(), Some(Written { start, end: start + 2 }));
+        }
+        for start in order() {
+            assert_eq!(coverage.claim(start + 2, start + 3).unwrap(), None);
+        }
+        assert_eq!(coverage.0, [[Written { start: 0, end: 3 * count }]]);
+        for start in order() {
+            coverage.release(start + 1, start + 2);
+        }
+        assert_eq!(coverage.gap(3 * count), Some(Written { start: 1, end: 2 }));
+        for start in order() {
+            assert_eq!(coverage.claim(start + 1, start + 2).unwrap(), None);
+        }
+        assert_eq!(coverage.gap(3 * count), None);
     }
 }

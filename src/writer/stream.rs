@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use super::coverage::Coverage;
+use super::coverage::{Coverage, Written};
 use super::layout::{Layout, Place, Supply};
 use super::output::Output;
 use super::{MetadataEntry, NewTensor, SaveOptions};
@@ -71,7 +71,8 @@ impl Writer {
     ///
     /// # Errors
     /// `InvalidArgument` for bytes that are outside the tensor or written
-    /// already, and after the end; `Io`, after which they may be written again.
+    /// already, and after the end; `Io` and `OutOfMemory`, after which they may
+    /// be written again.
     pub fn write(&self, tensor: usize, offset: u64, bytes: &[u8]) -> Result<()> {
         let Some(expected) = self.tensors.get(tensor) else {
             let text = format!("there is no tensor number {tensor}: {} were declared", self.tensors.len());
@@ -88,8 +89,8 @@ impl Writer {
             return Ok(());
         }
         let file = output.file(expected.place.file)?;
-        if let Err((from, to)) = expected.written().claim(offset, end) {
-            let text = format!("bytes {offset} to {end} are to be written, but {from} to {to} have been already");
+        if let Some(Written { start, end: to }) = expected.written().claim(offset, end)? {
+            let text = format!("bytes {offset} to {end} are to be written, but {start} to {to} have been already");
             return Err(expected.refused(&text).in_file(&file.label()));
         }
         let written = file.write_at(bytes, expected.place.offset.saturating_add(offset));
@@ -115,8 +116,8 @@ impl Writer {
         let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
         let output = phase.output()?;
         for expected in &self.tensors {
-            if let Some((from, to)) = expected.written().gap(expected.size) {
-                let text = format!("of its {} bytes {from} to {to} have not been written", expected.size);
+            if let Some(Written { start, end }) = expected.written().gap(expected.size) {
+                let text = format!("of its {} bytes {start} to {end} have not been written", expected.size);
                 let error = Error::tensor(ErrorKind::DataNotCovered, expected.name.as_bytes(), text);
                 return Err(error.in_file(&output.file(expected.place.file)?.label()));
             }

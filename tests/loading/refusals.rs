@@ -494,6 +494,18 @@ fn what_is_read_from_is_not_written_to() {
         let (status, text) = into(at, &[0; 5000]).unwrap_err();
         assert!(status == BAD && text.contains("item 0 (tensor \"a\")") && text.contains("reads from"), "{text}");
     }
+    for at in [0, 10, size - 5000, size - 1] {
+        let (place, mut error) = (start.wrapping_add(at).cast(), ErrorSlot::default());
+        let tensor = &raw const from.tensors()[0];
+        let range = st_range { start: 1, stop: 5000, step: 1 };
+        // SAFETY: live handles; the places are what is refused.
+        let read = unsafe { st_read_tensor(from.0, tensor, place, 5000, error.as_mut()) };
+        let failure = error.failure();
+        assert!(read == ST_ERROR_INVALID_ARGUMENT && failure.message.contains("\"a\": its destination"), "{failure:?}");
+        // SAFETY: as above.
+        let read = unsafe { st_read_slice(from.0, tensor, &raw const range, 1, place, 4999, error.as_mut()) };
+        assert!(read == ST_ERROR_INVALID_ARGUMENT && error.failure().message.contains("reads from"));
+    }
     let buffer = st_buffer { data: start.cast(), size: 4096 };
     let sink = st_sink { buffers: &raw const buffer, buffer_count: 1, chunk: Some(never), ..init_sink() };
     let options = st_load_options { sink: &raw const sink, ..init_load() };

@@ -1084,9 +1084,9 @@ const struct st_tensor *st_get_tensor_n(const struct st_checkpoint *checkpoint,
 // and not a signal.
 //
 // tensor: a record of this checkpoint or a copy of one, borrowed for the call;
-// shard, offset and size say which. dst: receives tensor->size bytes.
-// dst_size: bytes at dst; more than needed is fine. After an error the
-// contents of dst are unspecified.
+// shard, offset and size say which. dst: receives tensor->size bytes; not in
+// memory that the checkpoint was opened from. dst_size: bytes at dst; more than
+// needed is fine. After an error the contents of dst are unspecified.
 //
 // Returns ST_OK, ST_ERROR_IO, ST_ERROR_BUFFER_SIZE, ST_ERROR_INVALID_ARGUMENT,
 // or what read_at returned. Since 0.1.
@@ -1111,8 +1111,9 @@ st_status st_read_tensor(const struct st_checkpoint *checkpoint,
 // empty tensors share a place). ranges: range_count of them, borrowed for the
 // call, from the outermost dimension on; dimensions without one are taken
 // whole; may be NULL where range_count is 0. dst: receives as many bytes as
-// st_slice_shape says; may be NULL where they are 0. dst_size: bytes at dst;
-// more than needed is fine. After an error the contents of dst are unspecified.
+// st_slice_shape says, not in memory that the checkpoint was opened from; may be
+// NULL where they are 0. dst_size: bytes at dst; more than needed is fine. After
+// an error the contents of dst are unspecified.
 //
 // What lies in one piece is one read. Where the gaps between pieces are at most
 // 4 KiB (64 KiB through an st_io) they are read too and thrown away, up to 1 MiB
@@ -1458,8 +1459,9 @@ struct st_writer *st_writer_open(const char *path,
 // call; may be NULL where size is 0.
 //
 // Returns ST_OK, ST_ERROR_INVALID_ARGUMENT (no such tensor, past its end,
-// bytes that are written already, a finished writer), or ST_ERROR_IO, after
-// which the same bytes may be written again. Since 0.1.
+// bytes that are written already, a finished writer), or ST_ERROR_IO or
+// ST_ERROR_OUT_OF_MEMORY, after which the same bytes may be written again.
+// Since 0.1.
 ST_API
 st_status st_writer_write(struct st_writer *writer,
                           size_t tensor,
