@@ -137,7 +137,7 @@ impl Error {
         Self::of_text(kind, format!("{what}: {error}")).with_errno(error.raw_os_error().unwrap_or(0))
     }
 
-    /// Memory for `what` could not be had.
+    /// There is no memory for `what`.
     #[must_use]
     #[cold]
     #[inline(never)]

@@ -78,7 +78,7 @@ impl Default for Limits {
 /// Rules of the format that may be broken without refusal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tolerate {
-    /// Bytes behind the last tensor.
+    /// Bytes after the last tensor.
     pub trailing_bytes: bool,
     /// Dtypes this library does not know: kept as opaque bytes.
     pub unknown_dtype: bool,

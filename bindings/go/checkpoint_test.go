@@ -21,13 +21,13 @@ import (
 	safetensors "github.com/libsafetensors/libsafetensors/bindings/go"
 )
 
-// fileOf spells a file out: a header, and data behind it.
+// fileOf spells a file out: a header, and data after it.
 func fileOf(header string, data []byte) []byte {
 	file := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
 	return append(append(file, header...), data...)
 }
 
-// numbers makes a file with the tensors t0, t1, … of so many bytes each, and
+// numbers makes a file with the tensors t0, t1, … of that many bytes each, and
 // returns it and the bytes that a tensor has to have.
 func numbers(count, each int) (file []byte, want func(i int) []byte) {
 	var header strings.Builder

@@ -243,7 +243,7 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// shortReader reads at most so many bytes at a time; 0: any number.
+// shortReader reads at most that many bytes at a time; 0: any number.
 type shortReader struct {
 	data []byte
 	most int

@@ -62,7 +62,7 @@ struct Placed {
     std::uint64_t size;
 };
 
-// Every tensor's place, one behind the other. Sizes come from a stranger's
+// Every tensor's place, one after the other. Sizes come from a stranger's
 // file, so each sum is checked.
 std::vector<Placed> lay_out(const st::Checkpoint &model)
 {

@@ -57,7 +57,7 @@ impl Call {
 }
 
 struct World {
-    /// Kept for as long as handles borrow from them: declared behind those.
+    /// Kept for as long as handles borrow from them: declared after those.
     handles: Vec<Handle>,
     files: Vec<Box<[u8]>>,
     buffer: Vec<u8>,

@@ -66,11 +66,11 @@ pub fn slices(data: &[u8]) {
     let reads = Arc::default();
     let watched =
         Watched { bytes: bytes.clone(), reads: Arc::clone(&reads), most: 1 + usize::from(script.byte()) * 16 };
-    let behind = Checkpoint::open_reader(Box::new(watched), &OpenOptions::default()).unwrap();
+    let after = Checkpoint::open_reader(Box::new(watched), &OpenOptions::default()).unwrap();
     let leaked: &'static [u8] = Box::leak(bytes.clone().into_boxed_slice());
     let memory = Checkpoint::open_memory(leaked, &OpenOptions::default()).unwrap();
     reads.lock().unwrap().clear();
-    for checkpoint in [&memory, &behind] {
+    for checkpoint in [&memory, &after] {
         let tensor = checkpoint.find(b"x").unwrap();
         let mut buffer = vec![0xEE; size + 1];
         let result = checkpoint.read_slice(tensor, &ranges, &mut buffer);
@@ -80,7 +80,7 @@ pub fn slices(data: &[u8]) {
             Naive::Picked { bytes: picked, .. } => {
                 result.unwrap();
                 assert_eq!(&buffer[..picked.len()], picked, "{shape:?} {ranges:?}");
-                assert!(buffer[picked.len()..].iter().all(|byte| *byte == 0xEE), "nothing behind what was asked for");
+                assert!(buffer[picked.len()..].iter().all(|byte| *byte == 0xEE), "nothing after what was asked for");
                 if let Some(less) = picked.len().checked_sub(1) {
                     let error = checkpoint.read_slice(tensor, &ranges, &mut buffer[..less]).unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::BufferSize);
@@ -97,7 +97,7 @@ pub fn slices(data: &[u8]) {
         // Each picked byte is followed by a gap at most.
         assert!(read <= (picked.len() as u64).saturating_mul(WIDEST_GAP + 1) && read <= size as u64);
     }
-    drop((memory, behind));
+    drop((memory, after));
     // SAFETY: leaked above, and nobody looks at it any more.
     drop(unsafe { Box::from_raw(std::ptr::from_ref(leaked).cast_mut()) });
 }

@@ -195,7 +195,7 @@ pub(crate) fn fill<T, R>(
     }
     let len = middle.saturating_add(second.len);
     // SAFETY: all of the first room and `second.len` items of the second, which
-    // lies right behind it, have been written, as these are the fillers from above.
+    // lies right after it, have been written, as these are the fillers from above.
     unsafe { vec.set_len(len) };
     Some(result)
 }
@@ -251,7 +251,7 @@ impl Aligned {
         Ok(Self { start: start.ok_or_else(|| Error::out_of_memory(what, len))?, len })
     }
 
-    /// How the allocator is asked for so many bytes; `None` where they are pages.
+    /// How the allocator is asked for that many bytes; `None` where they are pages.
     fn layout(len: usize) -> Option<Layout> {
         let alignment = if len >= DISK_BLOCK { DISK_BLOCK } else { Self::ALIGNMENT };
         Layout::from_size_align(len.max(1), alignment).ok().filter(|_| len < Self::PAGES_FROM)
@@ -272,7 +272,7 @@ impl Aligned {
         let found = found.cast::<u8>();
         let before = found.align_offset(alignment);
         let start = found.wrapping_add(before);
-        // SAFETY: what lies before and behind the block is this mapping's too.
+        // SAFETY: what lies before and after the block is this mapping's too.
         unsafe {
             unmap(found, before);
             unmap(start.wrapping_add(len), alignment.saturating_sub(before));
@@ -393,7 +393,7 @@ fn page() -> usize {
     usize::try_from(page).ok().filter(|page| page.is_power_of_two()).unwrap_or(DISK_BLOCK)
 }
 
-/// Asks for huge pages behind a block; whether they come is up to the kernel.
+/// Asks for huge pages for a block; whether they come is up to the kernel.
 fn advise_huge(start: *mut u8, len: usize) {
     advise_huge_from(HUGE_FROM, start, len);
 }

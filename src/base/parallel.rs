@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// the time of four reads.
 pub(crate) const WAITING: usize = 64;
 
-/// Starting one takes about 50 us, which is the work on so many tensors.
+/// Starting one takes about 50 us, which is the work on that many tensors.
 pub(crate) const WORTH_A_THREAD: usize = 4000;
 
 /// `work` for 0 to `count`, on up to `most` threads; the results in order, or the
@@ -86,10 +86,10 @@ pub(crate) fn halves<'a, T: Sync, U: Send>(
     let middle = if items.len() < WORTH_A_THREAD { 0 } else { items.len() / 2 };
     let (first, second) = items.split_at_checked(middle).unwrap_or_default();
     let mut result = Ok(());
-    let whole = memory::fill(&mut made, middle, |before, behind| {
+    let whole = memory::fill(&mut made, middle, |before, after| {
         result = match middle {
-            0 => make(0, items, behind),
-            _ => both(&mut || make(0, first, before), &mut || make(middle, second, behind)),
+            0 => make(0, items, after),
+            _ => both(&mut || make(0, first, before), &mut || make(middle, second, after)),
         };
         Some(())
     });
@@ -100,7 +100,7 @@ pub(crate) fn halves<'a, T: Sync, U: Send>(
     }
 }
 
-/// `work` on so many threads at once, the calling one among them, or on as many
+/// `work` on that many threads at once, the calling one among them, or on as many
 /// as the system gives.
 pub(crate) fn on_threads(count: usize, work: &(dyn Fn() + Sync)) {
     run(count, work, &mut || work());

@@ -71,7 +71,7 @@ pub(crate) fn copy_far(src: &[u8], dst: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of so many elements; none where they are too many, or end within a byte.
+/// Bytes of that many elements; none where they are too many, or end within a byte.
 pub(crate) fn byte_size(dtype: Dtype, elements: usize) -> Option<usize> {
     let bits = usize::try_from(dtype.bits()).ok()?;
     // Bytes of eight elements are the bits of one.
@@ -271,12 +271,12 @@ impl Steps {
         }
     }
 
-    /// Elements in so many bytes of the result.
+    /// Elements in that many bytes of the result.
     fn elements(&self, bytes: usize) -> usize {
         bytes.checked_div(self.to).unwrap_or_default()
     }
 
-    /// Bytes of so many elements in the source, which fill them.
+    /// Bytes of that many elements in the source, which fill them.
     fn source_bytes(&self, elements: usize) -> usize {
         // The whole source has been measured: its bits need not fit.
         (elements / 8).saturating_mul(self.from).saturating_add((elements % 8).saturating_mul(self.from) / 8)

@@ -152,7 +152,7 @@ pub(super) unsafe fn destination<'a>(dst: *mut c_void, size: usize) -> Result<&'
     Ok(unsafe { slice::from_raw_parts_mut(dst.cast(), size) })
 }
 
-/// The error for a number that is none of a field's constants.
+/// The error for a number that is not one of a field's constants.
 pub(super) fn no_such(field: &str, value: impl std::fmt::Display, allowed: &str) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("{field} is {value}; expected {allowed}"))
 }

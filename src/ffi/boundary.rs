@@ -76,7 +76,7 @@ pub(super) unsafe fn read_known<T: CallerStruct>(pointer: *const T) -> Result<T>
     Ok(unsafe { value.assume_init() })
 }
 
-/// Refuses what a newer caller set behind those fields.
+/// Refuses what a newer caller set after those fields.
 ///
 /// # Safety
 /// `pointer` has passed [`read_known`].

@@ -276,7 +276,7 @@ impl Resolver for CallerResolver {
     fn open(&self, name: &[u8]) -> Result<Box<dyn ReadAt>> {
         let open = self.0.open.ok_or_else(|| null("st_resolver.open"))?;
         let name = CString::new(name).map_err(|_| Error::new(ErrorKind::InvalidArgument, "a name with NUL"))?;
-        // Zero, and with room behind what this version knows: who was compiled
+        // Zero, and with room after what this version knows: who was compiled
         // against another header assigns a struct of another size.
         let mut room = [0_u64; LARGEST_STRUCT / size_of::<u64>()];
         let out = room.as_mut_ptr().cast::<st_io>();

@@ -416,7 +416,7 @@ impl Parser<'_, '_> {
         Ok(())
     }
 
-    /// An object; `value` is called behind each key's colon.
+    /// An object; `value` is called after each key's colon.
     fn object(
         &mut self,
         what: &'static str,

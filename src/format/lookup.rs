@@ -199,7 +199,7 @@ impl Lookup {
             if slot.hash == hash {
                 let record = usize::try_from(slot.record).ok()?;
                 let tensor = tensors.get(record)?;
-                // Equal lengths make the bytes behind slot.name comparable.
+                // Equal lengths make the bytes after slot.name comparable.
                 if tensor.name_len == name.len() {
                     // SAFETY: slot.name is this record's name, of name_len bytes
                     // that live as long as the record.

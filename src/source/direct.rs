@@ -98,7 +98,7 @@ pub(crate) fn drop_cached(file: &File, offset: u64, len: u64) {
 }
 
 /// Reads blocks past the page cache until the first `needed` bytes of `buffer`
-/// are there; the buffer is whole blocks, and the file may end behind those bytes.
+/// are there; the buffer is whole blocks, and the file may end after those bytes.
 /// `false`: it did not work out, and the page cache may do better.
 pub(crate) fn read_blocks(direct: &File, offset: u64, buffer: &mut [u8], needed: usize) -> Result<bool> {
     let mut done = 0_usize;

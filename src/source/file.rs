@@ -240,7 +240,7 @@ pub(crate) fn read_exact(file: &File, mut offset: u64, mut buffer: &mut [u8]) ->
     while !buffer.is_empty() {
         match file.read_at(buffer, offset) {
             Ok(0) => {
-                // Not behind the first byte that is not there.
+                // Not after the first byte that is not there.
                 let end = file.metadata().map_or(offset, |metadata| metadata.len().min(offset));
                 return Err(ended(offset, buffer.len(), end));
             }

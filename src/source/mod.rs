@@ -146,7 +146,7 @@ impl Source {
         }
     }
 
-    /// How many reads it takes to read so many bytes, if none comes back short.
+    /// How many reads it takes to read that many bytes, if none comes back short.
     pub(crate) fn reads(&self, len: u64) -> u64 {
         let most = match &self.kind {
             Kind::Callback(callback) => callback.largest_read(),
@@ -181,7 +181,7 @@ impl Source {
         matches!(&self.kind, Kind::Callback(callback) if callback.is_inside())
     }
 
-    /// Whether only so many reads of it may be under way.
+    /// Whether only that many reads of it may be under way.
     pub(crate) fn is_limited(&self) -> bool {
         matches!(&self.kind, Kind::Callback(callback) if callback.is_limited())
     }

@@ -52,7 +52,7 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
-    /// For so many files.
+    /// For that many files.
     ///
     /// # Errors
     /// They are to be mapped, and that would take most of what the process may have.

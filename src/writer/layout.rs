@@ -78,7 +78,7 @@ pub(super) struct Place {
 
 impl<'a> Layout<'a> {
     /// Lays tensors out, and refuses what could not be read back. `whole`: the
-    /// header gets room for the data behind it, where it is one file.
+    /// header gets room for the data after it, where it is one file.
     pub(super) fn new(
         given: &'a [NewTensor<'a>],
         metadata: Option<&[MetadataEntry<'_>]>,
@@ -118,8 +118,8 @@ impl<'a> Layout<'a> {
             let start = text.end().checked_add(options.header_reserve);
             let start = start.and_then(|end| end.checked_next_multiple_of(alignment)).unwrap_or(u64::MAX);
             let size = ends.last().copied().unwrap_or(0);
-            let behind = if whole { usize::try_from(size).unwrap_or(usize::MAX) } else { 0 };
-            let header = text.write(start, behind)?;
+            let after = if whole { usize::try_from(size).unwrap_or(usize::MAX) } else { 0 };
+            let header = text.write(start, after)?;
             this.data_size = this.data_size.saturating_add(size);
             this.files.push(FileLayout { header, tensors, ends });
         }

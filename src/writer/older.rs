@@ -58,7 +58,7 @@ impl Older {
         match shards(&mut Cursor::new(&mut decoded)) {
             Ok(shards) => Ok(Some(Self { text, decoded, shards, is_index })),
             Err(Fault::Other(error)) => Err(error),
-            // What is no index is none to any loader.
+            // What is not an index is not one to any loader.
             Err(_) => Ok(None),
         }
     }

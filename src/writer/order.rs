@@ -65,7 +65,7 @@ impl Keyed {
     }
 }
 
-/// The eight bytes of a name behind `depth`, with zeros behind its end.
+/// The eight bytes of a name after `depth`, with zeros after its end.
 #[inline]
 fn word(name: &[u8], depth: usize) -> u64 {
     let rest = name.get(depth..).unwrap_or_default();
@@ -134,7 +134,7 @@ fn name<'a>(names: &[&'a [u8]], index: u32) -> &'a [u8] {
     usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or_default()
 }
 
-/// Makes each key of the bytes behind those that all names of the group have in
+/// Makes each key of the bytes after those that all names of the group have in
 /// common, and returns where they begin.
 fn set_keys(group: &mut [Keyed], names: &[&[u8]], depth: usize) -> usize {
     let Some(first) = group.first() else { return depth };

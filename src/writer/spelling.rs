@@ -15,7 +15,7 @@ pub(super) const BEHIND_OFFSETS: &[u8] = b"]},";
 pub(super) const ESCAPE_BYTES: usize = 6;
 
 /// Bytes of a tensor's entry but for the digits of its offsets, with the comma
-/// behind it; `name`: those of the name as it is spelled.
+/// after it; `name`: those of the name as it is spelled.
 #[inline]
 pub(super) fn entry_len(name: usize, dtype: Dtype, shape: &[i64]) -> usize {
     let commas = shape.len().saturating_sub(1);
@@ -35,9 +35,9 @@ pub(crate) fn is_plain(text: &[u8]) -> bool {
         return text.iter().all(|byte| matches!(byte, 0x20..0x80) && !matches!(byte, b'"' | b'\\'));
     };
     let (mut plain, mut rest) = (plain_in(*last), text);
-    while let Some((word, behind)) = rest.split_first_chunk() {
+    while let Some((word, after)) = rest.split_first_chunk() {
         plain &= plain_in(*word);
-        rest = behind;
+        rest = after;
     }
     plain & HIGH == HIGH
 }

@@ -119,7 +119,7 @@ impl<'a> NewTensor<'a> {
         Ok(self)
     }
 
-    /// The error for a record that is none of its source's.
+    /// The error for a record that is not one of its source's.
     #[cold]
     fn foreign(&self, error: &Error) -> Error {
         let text = error.message(usize::MAX);

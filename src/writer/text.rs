@@ -80,14 +80,14 @@ impl<'a> HeaderText<'a> {
 
     /// Where the text ends, from the file's start: the data can't begin before.
     pub(super) fn end(&self) -> u64 {
-        // The last entry needs no comma behind it, which leaves a byte for what
+        // The last entry needs no comma after it, which leaves a byte for what
         // ends the text.
         let entries = self.first.len.saturating_add(self.second.len).max(1);
         self.head.len().saturating_add(entries) as u64
     }
 
     /// Length field and text, with spaces until the data begins at `start`,
-    /// and room for `more` bytes behind them.
+    /// and room for `more` bytes after them.
     pub(super) fn write(&self, start: u64, more: usize) -> Result<Vec<u8>> {
         let length = start.saturating_sub(LENGTH_BYTES as u64);
         let end = usize::try_from(start).ok().filter(|_| length <= LARGEST_HEADER);
@@ -97,9 +97,9 @@ impl<'a> HeaderText<'a> {
         };
         let mut out = memory::vec_with_capacity(end.saturating_add(more), "header")?;
         let until_second = self.head.len().saturating_add(self.first.len);
-        let written = memory::fill(&mut out, until_second, |before, behind| {
+        let written = memory::fill(&mut out, until_second, |before, after| {
             let mut first = || before.put(&self.head).and_then(|()| self.first.put(before)).ok_or_else(other_length);
-            let mut second = || self.second.put(behind).ok_or_else(other_length);
+            let mut second = || self.second.put(after).ok_or_else(other_length);
             match self.first.tensors {
                 [] => first().and_then(|()| second()).ok(),
                 _ => parallel::both(&mut first, &mut second).ok(),
@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
         Self { tensors, ends, begin, len }
     }
 
-    /// Their entries, each with a comma behind it.
+    /// Their entries, each with a comma after it.
     fn put(&self, out: &mut Filler<'_, u8>) -> Option<()> {
         let mut begin = Number::of(self.begin);
         let mut dtype = (Dtype::Unknown, Short::of(&[]));
@@ -195,7 +195,7 @@ impl Digits {
     }
 }
 
-/// A text of a few bytes, and zeros behind it.
+/// A text of a few bytes, and zeros after it.
 #[derive(Clone, Copy)]
 struct Short {
     bytes: [u8; 40],
@@ -215,7 +215,7 @@ impl Short {
     }
 }
 
-/// A number and its digits: the first eight, and those behind them, each with
+/// A number and its digits: the first eight, and those after them, each with
 /// the first one lowest.
 #[derive(Clone, Copy)]
 struct Number {
@@ -247,7 +247,7 @@ impl Number {
         let first = Self::below_eight_digits((value / EIGHT_DIGITS) % EIGHT_DIGITS);
         let [upper, _] = first.digits;
         let lower = digits(value % EIGHT_DIGITS) | ASCII;
-        // What the first eight take of the lower ones moves up behind the upper.
+        // What the first eight take of the lower ones moves up after the upper.
         let bits = 64_u32.saturating_sub(upper.leading_zeros()).next_multiple_of(8);
         let digits = match first.len {
             8 => [upper, lower],
@@ -260,12 +260,12 @@ impl Number {
     fn put(&self, out: &mut Filler<'_, u8>) -> Option<()> {
         // Not both at once: bytes that are read together but were written
         // separately, as these would be on the stack, stall the processor.
-        let [first, behind] = self.digits.map(u64::to_le_bytes);
+        let [first, after] = self.digits.map(u64::to_le_bytes);
         match self.value {
             0..EIGHT_DIGITS => out.put_start(&first, self.len),
             EIGHT_DIGITS..SIXTEEN_DIGITS => {
                 out.put(&first)?;
-                out.put_start(&behind, self.len.saturating_sub(8))
+                out.put_start(&after, self.len.saturating_sub(8))
             }
             _ => put_large(out, self.value),
         }

@@ -186,8 +186,8 @@ fn c_takes_them_from_memory_as_the_table_says() {
     report.finish();
 }
 
-/// Where there is text behind an entry, it is read in one go, which short
-/// headers never are: white space behind them changes nothing.
+/// Where there is text after an entry, it is read in one go, which short
+/// headers never are: white space after them changes nothing.
 #[test]
 fn room_behind_the_header_changes_nothing() {
     const ROOM: usize = 200;

@@ -28,8 +28,8 @@ fn any_options() -> impl Strategy<Value = OpenOptions> {
     )
 }
 
-/// White space behind a header: entries near a text's end are read another way
-/// than those with much text behind them.
+/// White space after a header: entries near a text's end are read another way
+/// than those with much text after them.
 fn padding() -> impl Strategy<Value = String> {
     (any::<bool>(), 0_usize..8).prop_map(|(much, some)| " ".repeat(if much { 200 + some } else { some }))
 }
@@ -221,9 +221,9 @@ proptest! {
         order in vec(prop::bool::weighted(0.2), 5).prop_map(|all| [all[0], all[1], all[2], all[3], all[4]]),
         jump in prop::option::weighted(0.3, 0_usize..4), filler in 0_usize..3, changes in changes(),
     ) {
-        // Two long names before and behind, so that the middle is in between.
+        // Two long names before and after, so that the middle is in between.
         let long = |letter: &str| letter.repeat((1 << 19) + 500 * filler);
-        let [backwards, twice, before, behind, changed] = order;
+        let [backwards, twice, before, after, changed] = order;
         let mut begin = 0;
         let mut tensor = |name: &str, more: &str, size: usize| {
             begin += size;
@@ -246,9 +246,9 @@ proptest! {
         }
         let mut middle = between.join(",").into_bytes();
         changes.iter().take(usize::from(changed)).for_each(|each| change(&mut middle, each));
-        let (before, behind) = (if before { metadata } else { "" }, if behind { metadata } else { "" });
+        let (before, after) = (if before { metadata } else { "" }, if after { metadata } else { "" });
         let front = ["{", before, first.as_str(), ","].concat();
-        let back = [",", behind, last.as_str(), "}"].concat();
+        let back = [",", after, last.as_str(), "}"].concat();
         let header = [front.as_bytes(), &middle, back.as_bytes()].concat();
         agree(&file(&header, &pattern(begin)), &OpenOptions::default())?;
     }

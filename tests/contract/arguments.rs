@@ -164,7 +164,7 @@ fn reading_wants_a_record_of_the_checkpoint_and_room() {
     let tensor = &found.tensors()[1];
     let mut large = vec![0xEE; 10];
     found.read_into(tensor, &mut large).unwrap();
-    assert_eq!((&large[..4], &large[4..]), (&pattern(8)[4..], &[0xEE; 6][..]), "nothing behind the tensor is written");
+    assert_eq!((&large[..4], &large[4..]), (&pattern(8)[4..], &[0xEE; 6][..]), "nothing after the tensor is written");
     for room in 0..4 {
         let failure = found.read_into(tensor, &mut vec![0; room]).unwrap_err();
         assert_eq!(failure.status(), "ST_ERROR_BUFFER_SIZE");
@@ -198,7 +198,7 @@ fn empty_tensors_have_data_and_need_no_room() {
     }
 }
 
-/// A struct as callers of other versions have it: its size, and bytes behind.
+/// A struct as callers of other versions have it: its size, and bytes after.
 fn resized<T: Copy>(value: T, size: usize, tail: &[u8]) -> Vec<usize> {
     let mut words = vec![0_usize; 64];
     // SAFETY: 512 bytes hold every struct and its tail.
@@ -256,7 +256,7 @@ fn struct_sizes_tell_older_and_newer_callers() {
 #[test]
 fn what_an_older_caller_lacks_is_zero() {
     let bytes = [file_of(&["w"], 4), b"tail".to_vec()].concat();
-    // Up to and with `tolerate`; what lies behind is garbage that must not be read.
+    // Up to and with `tolerate`; what lies after is garbage that must not be read.
     let options = st_open_options {
         access: 0,
         tolerate: ST_TOLERATE_TRAILING_BYTES,

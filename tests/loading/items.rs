@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Loads of random items from random checkpoints behind every kind of source,
+//! Loads of random items from random checkpoints from every kind of source,
 //! against index arithmetic over a full copy and conversion through exact values:
 //! each byte of a destination is what it should be, and no other is touched.
 
@@ -47,7 +47,7 @@ struct Wish {
     ranges: Vec<(Index, Index, i64, bool)>,
     convert: Option<Index>,
     layout: Layout,
-    /// Where each dimension goes in order, and what is left free behind it.
+    /// Where each dimension goes in order, and what is left free after it.
     order: Vec<(u8, u8)>,
     gap: usize,
     slack: usize,

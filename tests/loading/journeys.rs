@@ -13,7 +13,7 @@ use crate::support::load::{init_load, item_of, load, plan};
 use crate::support::{file, pattern, promptly};
 use safetensors::ffi::*;
 
-/// A file of BF16 tensors of so many bytes each, one after the other.
+/// A file of BF16 tensors of that many bytes each, one after the other.
 fn made(sizes: &[usize]) -> Vec<u8> {
     let mut at = 0;
     let entry = |(number, size): (usize, &usize)| {

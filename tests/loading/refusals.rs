@@ -259,7 +259,7 @@ fn options_and_sinks_are_checked() {
     expect(&with(st_load_options { reserved0: 1, ..init_load() }), CANNOT, &["st_load_options"]);
     expect(&with(st_load_options { struct_size: 0, ..init_load() }), BAD, &["st_load_options.struct_size"]);
     expect(&with(st_load_options { struct_size: 1 << 20, ..init_load() }), BAD, &["st_load_options.struct_size"]);
-    // An older caller's, which ends early; what lies behind is not looked at.
+    // An older caller's, which ends early; what lies after is not looked at.
     let old = st_load_options { struct_size: 24, reserved0: 9, ..init_load() };
     expect(&with(old), OK, &[]);
     // A newer caller's: zero is the default there, too.

@@ -122,7 +122,7 @@ fn a_device_that_fails_ends_the_load_and_is_waited_for() {
                     let failure = result.unwrap_err();
                     assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", 71), "{}", failure.message);
                     assert_eq!(failure.message, "the device fell off the bus");
-                    assert_eq!(state.chunks.len(), at + 1, "no chunk behind the failure");
+                    assert_eq!(state.chunks.len(), at + 1, "no chunk after the failure");
 
                     let wrong = Wrong { chunk: None, wait: Some(at) };
                     let (result, state, _) = into_device(&from, threads, &vec![5000; buffers], 5, wrong);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Checkpoints behind the caller's read_at and resolver: short and failing
+//! Checkpoints read by the caller's read_at and resolver: short and failing
 //! reads, release exactly once, limits kept, shards side by side.
 
 use std::ffi::{c_char, c_void};

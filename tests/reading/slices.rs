@@ -24,7 +24,7 @@ struct Made {
 
 fn made(dtype: &str, bits: u64, shape: &[i64]) -> Made {
     let size = shape.iter().product::<i64>() as u64 * bits / 8;
-    // Bytes before and behind it, so that a read beside it would show.
+    // Bytes before and after it, so that a read beside it would show.
     let header = format!(
         "{{\"a\":{{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[0,5]}},\
          \"x\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[5,{}]}},\
@@ -139,7 +139,7 @@ fn check(dtype: Dtype, shape: &[i64], ranges: &[Range]) {
                 assert!(result.is_ok(), "{what}: {result:?}");
                 assert_eq!(found, Ok((shape.clone(), bytes.len() as u64)), "{what}");
                 assert_eq!(&buffer[..bytes.len()], bytes, "{what}");
-                assert!(buffer[bytes.len()..].iter().all(|byte| *byte == 0xcc), "{what}: wrote behind the slice");
+                assert!(buffer[bytes.len()..].iter().all(|byte| *byte == 0xcc), "{what}: wrote after the slice");
                 checkpoint.read_slice(tensor, ranges, &mut buffer[..bytes.len()]).unwrap();
                 if let Some(less) = bytes.len().checked_sub(1) {
                     let error = checkpoint.read_slice(tensor, ranges, &mut buffer[..less]).unwrap_err();

@@ -236,7 +236,7 @@ fn rules_that_concern_several_tensors_are_told_of_one_by_one() {
 
 #[test]
 fn faults_of_the_text_have_their_byte() {
-    // A comma too many, behind an entry with a fault of its own.
+    // A comma too many, after an entry with a fault of its own.
     let bytes =
         file(format!(r#"{{"w":{{"dtype":"f32","shape":[1],"data_offsets":[0,4]}},{},}}"#, entry("v", 4, 8)), &[]);
     let wanted = [expected("HEADER_JSON", bytes.len() as u64 - 1, "-"), expected("DTYPE", 9, "w")];

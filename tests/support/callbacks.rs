@@ -19,7 +19,7 @@ pub(crate) enum Manner {
     /// All that was asked for.
     #[default]
     Whole,
-    /// At most so many bytes.
+    /// At most that many bytes.
     Short(usize),
     /// This status, errno and text, from the request of this number on.
     Fails(usize, st_status, i32, &'static CStr),
@@ -148,7 +148,7 @@ unsafe extern "C" fn release(user_data: *mut c_void) {
     reader.counts.released.fetch_add(1, SeqCst);
 }
 
-/// Readers by name behind an st_resolver.
+/// Readers by name, for an st_resolver.
 #[derive(Clone, Default)]
 pub(crate) struct Files {
     pub(crate) readers: HashMap<String, Reader>,

@@ -300,7 +300,7 @@ pub(crate) fn shard_path(shard: &st_shard) -> &[u8] {
 /// Strings out are NUL-terminated, whatever their length says.
 fn terminated(text: &[u8]) {
     if !text.is_empty() {
-        // SAFETY: the header promises a NUL behind the text.
+        // SAFETY: the header promises a NUL after the text.
         assert_eq!(unsafe { text.as_ptr().add(text.len()).read() }, 0);
     }
 }

@@ -210,13 +210,13 @@ impl Device {
         assert!(state.faults.is_empty(), "{:?}", state.faults);
         let Wrong { chunk, wait } = self.side.wrong;
         if wait.is_none_or(|wait| wait >= state.waits) {
-            assert!(!busy.contains(&true), "a copy is under way behind the load's end");
+            assert!(!busy.contains(&true), "a copy is under way after the load's end");
         }
         let refused = usize::from(chunk.is_some_and(|chunk| chunk < state.chunks.len()));
         assert_eq!(state.waits + refused, state.chunks.len(), "one wait for each chunk");
         for (memory, buffer) in self.memory.iter().zip(&self.buffers) {
-            let (before, behind) = (&memory[..GUARD], &memory[GUARD + buffer.size..]);
-            assert!(before.iter().chain(behind).all(|byte| *byte == GUARDED), "written beside a buffer");
+            let (before, after) = (&memory[..GUARD], &memory[GUARD + buffer.size..]);
+            assert!(before.iter().chain(after).all(|byte| *byte == GUARDED), "written beside a buffer");
         }
         state
     }

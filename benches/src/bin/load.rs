@@ -114,7 +114,7 @@ impl Handle {
         unsafe { std::slice::from_raw_parts(st_tensors(self.0, &raw mut count), count) }
     }
 
-    /// Loads everything, dense, one behind the other.
+    /// Loads everything, dense, one after the other.
     fn load(&self, to: &mut [u8], dtype: i32, threads: u32, io: i32) {
         let mut at = 0;
         let growth = if dtype == 0 { 1 } else { 2 };
@@ -266,7 +266,7 @@ fn kept<T>(work: impl FnOnce() -> T) -> Duration {
     time
 }
 
-/// Every tensor by st_get_tensor, from so many threads of the caller's.
+/// Every tensor by st_get_tensor, from that many threads of the caller's.
 fn get_all(path: &Path, threads: usize) -> Handle {
     let handle = Handle::open(path, ST_ACCESS_READ);
     let address = handle.0.expose_provenance();

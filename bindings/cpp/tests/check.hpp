@@ -144,7 +144,7 @@ inline st::Io io_over(const std::string &bytes, std::atomic<int> &alive, std::si
     return {bytes.size(), [&bytes, most, held = Counted(alive)](std::uint64_t offset, st::span<std::byte> to) {
                 std::size_t size = most != 0 && most < to.size() ? most : to.size();
                 if (offset > bytes.size() || to.size() > bytes.size() - offset)
-                    throw std::logic_error("asked for bytes behind the end");
+                    throw std::logic_error("asked for bytes after the end");
                 std::memcpy(to.data(), bytes.data() + offset, size);
                 return size;
             }};

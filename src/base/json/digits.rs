@@ -104,11 +104,11 @@ pub(crate) const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_0
 pub(crate) fn eight_digits(text: u64) -> (u64, usize) {
     const ONES: u64 = u64::MAX / 255;
     // Digits become 0 to 9 and everything else more; adding 0x76 then sets the
-    // high bit of what is more. Carries only reach bytes behind one that is.
+    // high bit of what is more. Carries only reach bytes after one that is.
     let word = text ^ (ONES * 0x30);
     let others = (word.wrapping_add(ONES * 0x76) | word) & (ONES << 7);
     let bits = others.trailing_zeros() & !7;
-    // The digits move to the end, behind zeros: the number of eight digits.
+    // The digits move to the end, after zeros: the number of eight digits.
     let word = if bits == 0 { 0 } else { word << (64 - bits) };
     // Pairs, then fours, then all: each step adds ten, a hundred, ten thousand
     // times the lower half to the upper one. No step overflows its field.

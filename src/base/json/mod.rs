@@ -224,7 +224,7 @@ impl<'a> Cursor<'a> {
         Ok(Span { start, len: write - start })
     }
 
-    /// What stands behind a backslash.
+    /// What stands after a backslash.
     fn escape(&mut self) -> Result<char, Fault> {
         let byte = self.peek();
         self.pos += 1;

@@ -21,7 +21,7 @@ use crate::options::{Limits, Tolerate};
 use crate::record::Tensor;
 use crate::source::Source;
 
-/// What the parser is to do with rules that rank behind JSON.
+/// What the parser is to do with rules that rank after JSON.
 struct Audit<'a> {
     /// The ranks met, one bit each.
     met: u32,

@@ -92,11 +92,11 @@ fn dtype(text: &Window) -> Option<(Dtype, usize)> {
     }
     let name = text.get(start..start + 12)?;
     let name = name.get(..name.iter().position(|byte| *byte == b'"')?)?;
-    let behind = start + name.len();
-    if text.get(behind..behind + 3)? != b"\",\"" || word(text, behind + 3) != literal(SHAPE) {
+    let after = start + name.len();
+    if text.get(after..after + 3)? != b"\",\"" || word(text, after + 3) != literal(SHAPE) {
         return None;
     }
-    Some((Dtype::from_name(name)?, behind + 11))
+    Some((Dtype::from_name(name)?, after + 11))
 }
 
 /// A number of up to 15 digits.

@@ -19,7 +19,7 @@ const WORTH_IT: usize = 1 << 20;
 /// Where one entry ends and the next begins, as nearly every writer spells it.
 const BETWEEN: &[u8] = b"]},\"";
 
-/// Where to divide: behind a comma near the middle, or nowhere.
+/// Where to divide: after a comma near the middle, or nowhere.
 pub(super) fn middle(text: &[u8]) -> Option<usize> {
     let from = text.len() / 2;
     if text.len() < WORTH_IT || parallel::cores() < 2 {

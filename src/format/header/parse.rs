@@ -89,7 +89,7 @@ pub(super) fn first_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, cont
     (parser.ended_in_comma && parser.found.pending.is_none()).then_some(parser.found)
 }
 
-/// The pass over the other entries of a header, behind that comma.
+/// The pass over the other entries of a header, after that comma.
 pub(super) fn second_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Option<Found> {
     let mut parser = Parser::new(text, tensors, context).ok()?;
     parser.entries().ok()?;

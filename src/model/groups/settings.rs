@@ -86,7 +86,7 @@ impl Settings {
     /// Reads a config.json.
     ///
     /// # Errors
-    /// `Config` where it is no JSON object.
+    /// `Config` where it is not a JSON object.
     pub(super) fn read(text: &[u8]) -> Result<Self> {
         let root = Json::parse(text, MAX_CONFIG).map_err(|fault| unreadable(&fault))?;
         if !matches!(root, Json::Map(_)) {

@@ -81,7 +81,7 @@ impl<'p> SizedCut<'p> {
             }
         };
         let padded = segments.iter().fold(0_u128, |sum, segment| sum.saturating_add(segment.padded()));
-        // Nothing, so many times, is nothing.
+        // Any number of nothings is nothing.
         let times = if padded == 0 { 1 } else { times };
         let padded = u64::try_from(padded.saturating_mul(u128::from(times))).ok().filter(|padded| *padded <= LARGEST);
         let padded = padded.ok_or_else(|| {

@@ -103,7 +103,7 @@ pub(super) struct Matches {
 struct Walk<'t> {
     tree: &'t Tree,
     nodes: Vec<usize>,
-    /// Where the nodes after so many parts begin.
+    /// Where the nodes after that many parts begin.
     starts: Vec<usize>,
     steps: u64,
 }
@@ -154,7 +154,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Goes back to where one was after so many parts.
+    /// Goes back to where one was after that many parts.
     fn back_to(&mut self, parts: usize) {
         let kept = parts.saturating_add(1);
         if let Some(start) = self.starts.get(kept) {

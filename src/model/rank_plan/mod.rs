@@ -147,7 +147,7 @@ impl Settings {
             return Err(Error::new(ErrorKind::Config, text));
         }
         serde_json::from_slice(text).map_err(|error| {
-            let text = format!("the config is no JSON object: {}", escaped(error.to_string().as_bytes()));
+            let text = format!("the config is not a JSON object: {}", escaped(error.to_string().as_bytes()));
             Error::new(ErrorKind::Config, text)
         })
     }

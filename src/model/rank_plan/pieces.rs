@@ -35,7 +35,7 @@ impl Pieces {
     }
 }
 
-/// What a stored index stands for: by so many logical ones.
+/// What a stored index stands for: by that many logical ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Scale {
     pub(super) how: How,

@@ -24,7 +24,7 @@ pub(super) enum Split {
     Lists(Lists),
 }
 
-/// Units one after the other, so many for each rank.
+/// Units one after the other, that many for each rank.
 #[derive(Clone, Debug)]
 pub(super) struct Counts {
     /// Where each rank's units begin, and the end of the last.
@@ -79,7 +79,7 @@ impl Lists {
     }
 }
 
-/// Why units can't be dealt to so many ranks.
+/// Why units can't be dealt to that many ranks.
 pub(super) struct Misfit(pub(super) Fault, pub(super) String);
 
 impl Split {

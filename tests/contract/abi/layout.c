@@ -2,7 +2,7 @@
 //
 // Where every public field stands, for systems with 64-bit pointers. Compiled
 // only. What a released header has here never changes; structs that begin with
-// struct_size may grow behind their last field.
+// struct_size may grow after their last field.
 
 #include <safetensors_model.h>
 

@@ -181,7 +181,7 @@ static void check(user use, grown given, size_t least, size_t size) {
         given.struct_size = garbage[i];
         CHECK(use(&given) == ST_ERROR_INVALID_ARGUMENT);
     }
-    // Older callers of every size: what lies behind their struct is not looked at.
+    // Older callers of every size: what lies after their struct is not looked at.
     for (size_t older = least; older <= size; older += 8) {
         grown shorter = given;
         memset(shorter.bytes + older, 0xff, sizeof shorter.bytes - older);
@@ -195,7 +195,7 @@ static void check(user use, grown given, size_t least, size_t size) {
     CHECK(use(&given) == ST_ERROR_INVALID_ARGUMENT);
     given.struct_size = size + 24;
     CHECK(use(&given) == ST_OK);
-    given.bytes[size + 24] = 1; // behind what the caller has: not looked at
+    given.bytes[size + 24] = 1; // after what the caller has: not looked at
     CHECK(use(&given) == ST_OK);
     given.bytes[size + 23] = 1;
     CHECK(use(&given) == ST_ERROR_UNSUPPORTED);

@@ -75,7 +75,7 @@ static void lookups(void)
     CHECK(st_find_tensor(c, "t1") != NULL && st_find_tensor(c, "t") == NULL && st_find_tensor(c, "") == NULL);
     CHECK(st_find_tensor_n(c, "t11 and more", 3) == st_find_tensor(c, "t11"));
     CHECK(st_find_tensor_n(c, "t11 and more", 2) == st_find_tensor(c, "t1"));
-    // A name on the heap without NUL: nothing behind it may be read.
+    // A name on the heap without NUL: nothing after it may be read.
     bytes name = bytes_copy("t7", 2);
     CHECK(st_find_tensor_n(c, (const char *)name.data, 2) == st_find_tensor(c, "t7"));
     CHECK(st_get_tensor_n(c, (const char *)name.data, 2, NULL) == st_find_tensor(c, "t7"));

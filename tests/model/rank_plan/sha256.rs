@@ -40,7 +40,7 @@ pub(crate) fn short(bytes: &[u8]) -> String {
     format!("{:08x}{:08x}", state[0], state[1])
 }
 
-/// The first 32 bits behind the point of the square or cube roots of the first primes.
+/// The first 32 bits after the point of the square or cube roots of the first primes.
 fn first_digits(count: usize, root: u32) -> Vec<u32> {
     let primes = (2_u128..).filter(|n| (2..*n).all(|d| n % d != 0));
     let digits = |prime: u128| {

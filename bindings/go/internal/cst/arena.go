@@ -55,7 +55,7 @@ func take[T any](a *arena, count int) []T {
 	return unsafe.Slice((*T)(at), count)
 }
 
-// text copies a text, and puts a NUL behind it.
+// text copies a text, and puts a NUL after it.
 func (a *arena) text(text string) *C.char {
 	to := take[byte](a, len(text)+1)
 	copy(to, text)

@@ -106,7 +106,7 @@ func (g *given) tensor(to *C.st_tensor, from *NewTensor) {
 	}
 }
 
-// metadata copies entries behind each other; nil stays nil.
+// metadata copies entries one after the other; nil stays nil.
 func (a *arena) metadata(metadata map[string]string) (*C.st_metadata, C.size_t) {
 	if metadata == nil {
 		return nil, 0

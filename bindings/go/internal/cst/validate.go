@@ -25,7 +25,7 @@ const (
 	FatalTolerant = uint32(C.ST_FATAL_TOLERANT)
 )
 
-// A Report is told of problems, under the rules of a Reader; false ends the call.
+// A Report gets the problems, under the rules of a Reader; false ends the call.
 type Report func(Problem) bool
 
 // Validate reports what is wrong with a path, which must not contain NUL.

@@ -43,7 +43,7 @@ JNIEnv *environment(void);
 void throw_error(JNIEnv *env, const st_error *error);
 void throw_out_of_memory(JNIEnv *env, const char *what);
 
-// What a callback reports after its bridge said no. NULL is fine for error.
+// What a callback reports after its bridge has failed. NULL is fine for error.
 st_status callback_failed(st_error *error, st_status code, int32_t os_errno, const char *message);
 
 // Clears an exception that came out of a bridge (its first line ran out of

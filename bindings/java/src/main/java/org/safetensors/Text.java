@@ -19,7 +19,7 @@ final class Text {
             ByteBuffer bytes = StandardCharsets.UTF_8.newEncoder().encode(CharBuffer.wrap(text));
             return Arrays.copyOf(bytes.array(), bytes.limit());
         } catch (CharacterCodingException e) {
-            throw new IllegalArgumentException(what + " is no Unicode text: " + quoted(text), e);
+            throw new IllegalArgumentException(what + " is not Unicode text: " + quoted(text), e);
         }
     }
 

@@ -25,7 +25,7 @@ final class Support {
 
     private Support() {}
 
-    /** A file made by hand: the header as text, and data behind it. */
+    /** A file made by hand: the header as text, and data after it. */
     static byte[] file(String header, byte[] data) {
         byte[] text = header.getBytes(StandardCharsets.UTF_8);
         ByteBuffer file = ByteBuffer.allocate(8 + text.length + data.length).order(ByteOrder.LITTLE_ENDIAN);
