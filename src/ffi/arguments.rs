@@ -5,8 +5,10 @@
 use std::ffi::{c_char, c_void, CStr};
 use std::slice;
 
+use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::st_range;
+use crate::record::st_tensor;
 use crate::Checkpoint;
 
 /// One opened set of named tensors. Opaque; made by the st_open functions.
@@ -155,4 +157,22 @@ pub(super) unsafe fn destination<'a>(dst: *mut c_void, size: usize) -> Result<&'
 /// The error for a number that is not one of a field's constants.
 pub(super) fn no_such(field: &str, value: impl std::fmt::Display, allowed: &str) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("{field} is {value}; expected {allowed}"))
+}
+
+/// The records that pointers lead to; `None` for NULL and 0.
+///
+/// # Safety
+/// `tensors` is null or points to `count` pointers, each null or to a record; all outlive `'a`.
+pub(super) unsafe fn records<'a>(tensors: *const *const st_tensor, count: usize) -> Result<Option<Vec<&'a st_tensor>>> {
+    if tensors.is_null() && count == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    let given = unsafe { array_at(tensors, count, "tensors")? };
+    let mut all = memory::vec_with_capacity(given.len(), "tensors")?;
+    for (number, tensor) in given.iter().enumerate() {
+        // SAFETY: as above.
+        all.push(unsafe { required(*tensor, &format!("tensors[{number}]"))? });
+    }
+    Ok(Some(all))
 }

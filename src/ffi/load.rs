@@ -1,117 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Loading into the caller's own memory.
 
-use std::ffi::c_void;
-
-use super::arguments::{null, required, st_checkpoint};
-use super::boundary::{guard, CallerStruct};
-use super::callbacks::{st_sink, st_transform};
-use super::given_load::GivenLoad;
-use super::load_helpers::records;
+use super::arguments::{null, records, required, st_checkpoint};
+use super::boundary::guard;
+use super::given_load::{st_load_item, st_load_options, GivenLoad};
 use super::status::{st_error, st_status, ST_OK};
-use crate::group::st_group;
 use crate::load::{self, SinkBuffers};
-use crate::part::st_part;
-use crate::record::{st_range, st_tensor};
-
-/// st_load_options.io: from the page cache where the bytes are in it; on local file systems,
-/// large reads of the rest bypass it, and leave nothing in it.
-pub const ST_IO_AUTO: i32 = 0;
-/// Through the page cache, where the next load finds the bytes.
-pub const ST_IO_CACHED: i32 = 1;
-/// Bypassing the page cache (O_DIRECT) where the file system supports it; else through it.
-pub const ST_IO_DIRECT: i32 = 2;
-/// From the mapping where there is one, else as ST_IO_AUTO: the fastest way for
-/// files that are in the page cache, and for parts of tensors above all. A file
-/// that is cut short raises SIGBUS then, as touching data does. Since 0.2.
-pub const ST_IO_MAPPED: i32 = 3;
-
-/// One thing to load. Zero is the default in every field but the first.
-#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_load_item {
-    /// A record of the checkpoint, or a copy of one.
-    pub tensor: *const st_tensor,
-    /// Which part of it, as for st_read_slice; NULL where range_count is 0.
-    pub ranges: *const st_range,
-    /// Ranges; dimensions without one are taken whole.
-    pub range_count: usize,
-    /// The dtype of the result: ST_DTYPE_AS_STORED, or one that st_convert converts to.
-    pub dtype: i32,
-    /// Zero.
-    pub reserved0: u32,
-    /// Where the result goes: dense and in C order, or by dst_strides. Not
-    /// looked at with a sink; may be NULL for a result without bytes.
-    pub dst: *mut c_void,
-    /// Bytes at dst; more than needed is fine.
-    pub dst_size: usize,
-    /// For each of the tensor's dimensions the bytes from one element of the
-    /// result to the next, in any order of sizes (a transposed result, say), and
-    /// leaving room for what lies inside. Elements of less than a byte are packed
-    /// in the last dimension, whose stride is 0. Borrowed for the call; NULL: dense.
-    pub dst_strides: *const i64,
-    /// Yours; not looked at.
-    pub user_data: *mut c_void,
-    /// Instead of tensor and ranges: what a rank holds, zeros included. Borrowed
-    /// for the call. Since 0.2.
-    pub part: *const st_part,
-    /// Instead of tensor: a quantised group, decoded to dtype; ranges are of its
-    /// logical shape. Borrowed for the call. Since 0.2.
-    pub group: *const st_group,
-    /// The last step, by the caller, on the library's threads; not with
-    /// dst_strides. Borrowed for the call; NULL: none. Since 0.2.
-    pub transform: *const st_transform,
-    /// Zero.
-    pub reserved: [u64; 3],
-}
-
-/// How to load. Begin with ST_LOAD_OPTIONS_INIT; zero in any field is the default.
-#[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_load_options {
-    /// sizeof(st_load_options), as set by ST_LOAD_OPTIONS_INIT.
-    pub struct_size: usize,
-    /// Most threads at work, the calling one among them; 0: as many as are useful.
-    pub threads: u32,
-    /// ST_IO_AUTO, ST_IO_CACHED, ST_IO_DIRECT or ST_IO_MAPPED.
-    pub io: i32,
-    /// Most bytes of memory that the load takes for staging, 65536 or more; less
-    /// memory means fewer threads. 0: 16 MiB.
-    pub staging_bytes: u64,
-    /// Not 0: drop what was read through the page cache from it, so that a load does not
-    /// displace what other programs have there.
-    pub drop_cache: u32,
-    /// Zero.
-    pub reserved0: u32,
-    /// Called now and then with how many bytes of all results are in place, and at
-    /// the end with all of them. A result other than 0 ends the load with
-    /// ST_ERROR_CANCELLED. Called on the thread that called st_load. NULL: none.
-    pub progress: Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>,
-    /// Yours; passed to progress and item_done.
-    pub user_data: *mut c_void,
-    /// Takes the results in pieces; NULL: they go to the items' destinations.
-    pub sink: *const st_sink,
-    /// items[item]'s result is whole: called once for each item of a load that
-    /// succeeds, for those without bytes too, on the thread that called st_load,
-    /// and never with a sink. NULL: none. Since 0.2.
-    pub item_done: Option<unsafe extern "C" fn(user_data: *mut c_void, item: usize)>,
-    /// Any thread may set it to another value than 0, which ends the load with
-    /// ST_ERROR_CANCELLED: no further read is begun. Borrowed for the call; NULL:
-    /// none. Since 0.2.
-    pub cancel: *const i32,
-    /// Widest gap between pieces, in bytes, that is read over instead of reading
-    /// twice: more for disks and mounts where a seek costs more. 0: 4 KiB for
-    /// files, 64 KiB for an st_io. Since 0.2.
-    pub max_gap: u64,
-}
-
-// SAFETY: it begins with struct_size, and consists of numbers, pointers and
-// functions that may be null.
-unsafe impl CallerStruct for st_load_options {
-    const NAME: &'static str = "st_load_options";
-}
+use crate::record::st_tensor;
 
 /// What a load would do. As filled in by st_load_plan.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]

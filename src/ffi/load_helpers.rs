@@ -3,11 +3,10 @@
 
 use std::ffi::{c_char, c_void};
 
-use super::arguments::{array_at, most, null, required, required_text, st_checkpoint};
+use super::arguments::{array_at, most, null, records, required, required_text, st_checkpoint};
 use super::boundary::guard;
 use super::dtype::{st_dtype, ST_DTYPE_AS_STORED};
-use super::given_load::{in_item, GivenItem};
-use super::load::st_load_item;
+use super::given_load::{in_item, st_load_item, GivenItem};
 use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
 use crate::convert;
@@ -184,24 +183,6 @@ pub unsafe extern "C" fn st_evict(
     };
     // SAFETY: as above.
     unsafe { guard(error, |kind| kind as st_status, || evict().map(|()| ST_OK)) }
-}
-
-/// The records that pointers lead to; `None` for NULL and 0.
-///
-/// # Safety
-/// `tensors` is null or points to `count` pointers, each null or to a record; all outlive `'a`.
-pub(super) unsafe fn records<'a>(tensors: *const *const st_tensor, count: usize) -> Result<Option<Vec<&'a st_tensor>>> {
-    if tensors.is_null() && count == 0 {
-        return Ok(None);
-    }
-    // SAFETY: the caller's promise.
-    let given = unsafe { array_at(tensors, count, "tensors")? };
-    let mut all = memory::vec_with_capacity(given.len(), "tensors")?;
-    for (number, tensor) in given.iter().enumerate() {
-        // SAFETY: as above.
-        all.push(unsafe { required(*tensor, &format!("tensors[{number}]"))? });
-    }
-    Ok(Some(all))
 }
 
 /// An item of which the place is not looked at, and its record not compared with

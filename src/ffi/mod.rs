@@ -34,6 +34,7 @@ pub use self::callbacks::{st_io, st_resolver, st_sink, st_transform};
 pub use self::convert::*;
 pub use self::dtype::*;
 pub use self::given::*;
+pub use self::given_load::{st_load_item, st_load_options, ST_IO_AUTO, ST_IO_CACHED, ST_IO_DIRECT, ST_IO_MAPPED};
 pub use self::groups::*;
 pub use self::helpers::*;
 pub use self::inspect::*;

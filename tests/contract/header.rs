@@ -26,6 +26,7 @@ const HEADERS: &[Header] = &[
             "ffi/inspect.rs",
             "ffi/read.rs",
             "ffi/slice.rs",
+            "ffi/given_load.rs",
             "ffi/load.rs",
             "ffi/load_helpers.rs",
             "ffi/convert.rs",
