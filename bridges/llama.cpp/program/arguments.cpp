@@ -19,7 +19,7 @@ const char *const usage =
     "  --rpc HOST:PORT,...                             spread the layers over these hosts\n"
     "  --serve HOST:PORT                               be such a host (needs no --model)\n"
     "\n"
-    "  --threads N   --context N   --ids-only   --user-way   --verbose\n"
+    "  --threads N   --context N   --window BYTES   --ids-only   --user-way   --verbose\n"
     "\n"
     "--logits writes F32, little-endian, [tokens][columns]: logits, or an encoder's last hidden\n"
     "state. The last line of standard output is one JSON object: columns, tokens, generated, text.\n";
@@ -65,6 +65,7 @@ Arguments read_arguments(int count, char **values) {
         else if (name == "--rpc") out.rpc = next();
         else if (name == "--serve") out.serve = next(), out.action = Action::serve;
         else if (name == "--threads") out.threads = uint32_t(whole(next(), 1, 1024, name));
+        else if (name == "--window") out.window = uint64_t(whole(next(), 65536, int64_t(1) << 40, name));
         else if (name == "--context") out.context = int32_t(whole(next(), 1, INT32_MAX, name));
         else if (name == "--ids-only") out.ids_only = true;
         else if (name == "--user-way") out.user_way = true;

@@ -22,6 +22,7 @@ struct Arguments {
     bool has_text = false, ids_only = false, user_way = false, verbose = false;
     int32_t generate = 0;
     uint32_t threads = 0;
+    uint64_t window = 0;
     int32_t context = 0;
 };
 

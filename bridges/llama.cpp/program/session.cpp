@@ -12,6 +12,7 @@ std::unique_ptr<st_gguf, FreeGguf> open_gguf(const Arguments &arguments) {
     st_gguf_options options = ST_GGUF_OPTIONS_INIT;
     options.type = arguments.type.c_str();
     options.threads = arguments.threads;
+    options.window_bytes = arguments.window;
     options.tokenizer = arguments.ids_only ? ST_GGUF_TOKENIZER_NONE : ST_GGUF_TOKENIZER_AUTO;
     options.progress = draw_progress;
     st_error error;

@@ -8,12 +8,12 @@ static st_status quantise(void *user_data, size_t, uint64_t element, size_t coun
     const auto *values = static_cast<const float *>(src);
     const size_t row_size = ggml_row_size(sink.type, sink.columns);
     const int64_t first = int64_t(element) / sink.columns, rows = int64_t(count) / sink.columns;
-    if (sink.every == 1) {
+    if (sink.head_dim == 0) {
         ggml_quantize_chunk(sink.type, values, sink.dst + size_t(first) * row_size, 0, rows, sink.columns, nullptr);
         return ST_OK;
     }
     for (int64_t row = 0; row < rows; row++)
-        ggml_quantize_chunk(sink.type, values + row * sink.columns, sink.dst + size_t((first + row) * sink.every) * row_size, 0, 1, sink.columns, nullptr);
+        ggml_quantize_chunk(sink.type, values + row * sink.columns, sink.dst + size_t(head_place(first + row, sink.head_dim)) * row_size, 0, 1, sink.columns, nullptr);
     return ST_OK;
 }
 

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <deque>
+#include <numeric>
 
 namespace bridge {
 
@@ -14,7 +16,13 @@ static constexpr uint64_t staging_bytes = uint64_t(8) << 20;
 
 static bool is_permuted(const Output &output) { return output.step == Step::permute_queries || output.step == Step::permute_keys; }
 
-int64_t row_unit(const Output &output) { return is_permuted(output) && output.dimensions > 1 ? output.head_dim : 1; }
+int64_t row_unit(const Output &output) {
+    int64_t unit = is_permuted(output) && output.dimensions > 1 ? output.head_dim : 1;
+    // A group is cut at multiples of its step alone.
+    for (const Source &source : output.sources)
+        if (source.group) unit = std::min(output.rows, std::lcm(unit, std::min(output.rows, std::max<int64_t>(1, source.group->step[0]))));
+    return unit;
+}
 
 namespace {
 
@@ -46,7 +54,7 @@ void Items::add_part(const Output &output, const Source &source, int64_t first, 
     }
     item.dtype = dtype_for(output.type);
     if (ggml_is_quantized(output.type)) {
-        sinks.push_back({output.type, output.columns, dst, every, {}});
+        sinks.push_back({output.type, output.columns, dst, is_permuted(output) ? output.head_dim : 0, {}});
         prepare(sinks.back());
         item.transform = &sinks.back().transform;
     } else {
@@ -63,14 +71,13 @@ void Items::add_part(const Output &output, const Source &source, int64_t first, 
     items.push_back(item);
 }
 
-// Rows from `first` on, which are one or more whole heads: each half of a head goes to every second row.
+// Whole heads: each half of one goes to every second row. What is quantised finds its places by itself,
+// and a group, which can't be cut anywhere, is put in order when it is there.
 void Items::add_heads(const Output &output, const Source &source, int64_t first, int64_t count, uint8_t *dst) {
+    if (ggml_is_quantized(output.type) || source.group) return add_part(output, source, first, count, 1, dst);
     const size_t row_size = source.rank() > 1 ? output.row_size : sizeof(float);
     const int64_t half = output.head_dim / 2;
-    for (int64_t done = 0; done < count; done += half) {
-        int64_t to = done / output.head_dim * output.head_dim + done % output.head_dim / half;
-        add_part(output, source, first + done, half, 2, dst + size_t(to) * row_size);
-    }
+    for (int64_t done = 0; done < count; done += half) add_part(output, source, first + done, half, 2, dst + size_t(head_place(done, output.head_dim)) * row_size);
 }
 
 void Items::add(const Rows &rows) {
@@ -90,6 +97,19 @@ void Items::add(const Rows &rows) {
         else add_part(output, source, local, count, 1, dst);
         dst += size_t(count) * output.row_size;
         row += count;
+    }
+}
+
+// Rows of heads that a group was decoded to, brought to their places.
+void put_in_order(const Rows &rows) {
+    const Output &output = *rows.output;
+    if (!is_permuted(output) || !output.sources[0].group || ggml_is_quantized(output.type)) return;
+    std::vector<uint8_t> head(size_t(output.head_dim) * output.row_size);
+    for (int64_t row = 0; row < rows.count; row += output.head_dim) {
+        uint8_t *place = rows.dst + size_t(row) * output.row_size;
+        std::memcpy(head.data(), place, head.size());
+        for (int64_t i = 0; i < output.head_dim; i++)
+            std::memcpy(place + size_t(head_place(i, output.head_dim)) * output.row_size, head.data() + size_t(i) * output.row_size, output.row_size);
     }
 }
 
@@ -117,8 +137,10 @@ void RowReader::read(const std::vector<Rows> &rows) const {
     options.staging_bytes = staging_bytes;
     st_error error;
     if (st_load(checkpoint, items.items.data(), items.items.size(), &options, &error) != ST_OK) pass_on(error);
-    for (const Rows &each : rows)
+    for (const Rows &each : rows) {
+        put_in_order(each);
         if (each.output->step == Step::plus_one) add_one(each.dst, each.output->columns);
+    }
 }
 
 } // namespace bridge

@@ -171,8 +171,12 @@ void Gguf::fill_window(size_t output, uint64_t offset) {
     const int64_t unit = row_unit(tensor);
     const uint64_t room = settings.window_bytes ? settings.window_bytes : default_window;
     const int64_t units = std::max<int64_t>(1, int64_t(room / (tensor.row_size * uint64_t(unit))));
-    const int64_t first = int64_t(offset / tensor.row_size) / unit * unit;
-    const int64_t count = std::min(units * unit, tensor.all_rows() - first);
+    const int64_t row = int64_t(offset / tensor.row_size);
+    // A window of units other than rows stays within one matrix of a stack.
+    const int64_t matrix = unit > 1 ? row / tensor.rows * tensor.rows : 0;
+    const int64_t end = unit > 1 ? matrix + tensor.rows : tensor.all_rows();
+    const int64_t first = matrix + (row - matrix) / unit * unit;
+    const int64_t count = std::min(units * unit, end - first);
     window.output = SIZE_MAX;
     window.bytes.resize(size_t(count) * tensor.row_size);
     reader.read({{&tensor, first, count, window.bytes.data()}});

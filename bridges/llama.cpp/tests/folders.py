@@ -159,7 +159,7 @@ def fp8_blocks(name, rows, columns, generator):
 def gptq(name, rows, columns, generator, group=32):
     """A matrix in GPTQ's 4 bits, zero points of 8 (stored as 7): (stored tensors, decoded matrix)."""
     codes = [[generator.randrange(16) for _ in range(columns)] for _ in range(rows)]
-    scales = [[struct.unpack("<e", struct.pack("<e", generator.uniform(0.01, 0.03)))[0] for _ in range(rows)] for _ in range(columns // group)]
+    scales = [[half(generator.uniform(0.01, 0.03)) for _ in range(rows)] for _ in range(columns // group)]
     words = [sum(codes[row][8 * i + k] << 4 * k for k in range(8)) for i in range(columns // 8) for row in range(rows)]
     stored = {name + ".qweight": ("I32", [columns // 8, rows], struct.pack(f"<{len(words)}I", *words)),
               name + ".qzeros": ("I32", [columns // group, rows // 8], b"\x77" * (columns // group * rows // 2)),
@@ -169,12 +169,67 @@ def gptq(name, rows, columns, generator, group=32):
     return stored, struct.pack(f"<{rows * columns}f", *values)
 
 
-def quantised_pair(scratch, kind, seed):
+def half(value):
+    return struct.unpack("<e", struct.pack("<e", value))[0]
+
+
+def awq(name, rows, columns, generator, group=32):
+    """A matrix in AWQ's 4 bits for GEMM, with zero points: (stored tensors, decoded matrix)."""
+    order = (0, 2, 4, 6, 1, 3, 5, 7)
+    codes = [[generator.randrange(16) for _ in range(columns)] for _ in range(rows)]
+    zeros = [[generator.randrange(16) for _ in range(rows)] for _ in range(columns // group)]
+    scales = [[half(generator.uniform(0.01, 0.03)) for _ in range(rows)] for _ in range(columns // group)]
+    words = [sum(codes[8 * i + order[k]][column] << 4 * k for k in range(8)) for column in range(columns) for i in range(rows // 8)]
+    zero_words = [sum(line[8 * i + order[k]] << 4 * k for k in range(8)) for line in zeros for i in range(rows // 8)]
+    stored = {name + ".qweight": ("I32", [columns, rows // 8], struct.pack(f"<{len(words)}I", *words)),
+              name + ".qzeros": ("I32", [columns // group, rows // 8], struct.pack(f"<{len(zero_words)}I", *zero_words)),
+              name + ".scales": ("F16", [columns // group, rows], struct.pack(f"<{columns // group * rows}e", *(s for line in scales for s in line)))}
+    values = [scales[c // group][r] * (codes[r][c] - zeros[c // group][r]) for r in range(rows) for c in range(columns)]
+    return stored, struct.pack(f"<{rows * columns}f", *values)
+
+
+def packed(name, rows, columns, generator, group=32):
+    """A matrix as compressed-tensors packs 4 bits: (stored tensors, decoded matrix)."""
+    codes = [[generator.randrange(16) for _ in range(columns)] for _ in range(rows)]
+    scales = [half(generator.uniform(0.01, 0.03)) for _ in range(rows * columns // group)]
+    words = [sum(line[8 * i + k] << 4 * k for k in range(8)) for line in codes for i in range(columns // 8)]
+    stored = {name + ".weight_packed": ("I32", [rows, columns // 8], struct.pack(f"<{len(words)}I", *words)),
+              name + ".weight_scale": ("F16", [rows, columns // group], struct.pack(f"<{len(scales)}e", *scales)),
+              name + ".weight_shape": ("I64", [2], struct.pack("<2q", rows, columns))}
+    values = [scales[(r * columns + c) // group] * (codes[r][c] - 8) for r in range(rows) for c in range(columns)]
+    return stored, struct.pack(f"<{rows * columns}f", *values)
+
+
+def mxfp4(name, rows, columns, generator):
+    """A matrix in MXFP4 as compressed-tensors stores it: (stored tensors, decoded matrix)."""
+    numbers = (0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6)
+    codes = [generator.randrange(16) for _ in range(rows * columns)]
+    exponents = [generator.randrange(119, 123) for _ in range(rows * columns // 32)]
+    stored = {name + ".weight_packed": ("U8", [rows, columns // 2], bytes(codes[2 * i] | codes[2 * i + 1] << 4 for i in range(len(codes) // 2))),
+              name + ".weight_scale": ("U8", [rows, columns // 32], bytes(exponents))}
+    return stored, struct.pack(f"<{rows * columns}f", *(numbers[code] * 2.0 ** (exponents[i // 32] - 127) for i, code in enumerate(codes)))
+
+
+def compressed(**weights):
+    scheme = dict(dict(symmetric=True, strategy="group", group_size=32, dynamic=False, block_structure=None, actorder=None), **weights)
+    return dict(quant_method="compressed-tensors", config_groups=dict(group_0=dict(targets=["Linear"], weights=scheme)), ignore=["lm_head"], quantization_status="compressed")
+
+
+# What makes a matrix, its configuration, the member that a broken checkpoint lacks.
+QUANTISED = {
+    "fp8": (fp8_blocks, dict(quant_method="fp8", fmt="e4m3", activation_scheme="dynamic", weight_block_size=[128, 128]), ".weight_scale_inv"),
+    "gptq": (gptq, dict(quant_method="gptq", bits=4, group_size=32, desc_act=False, sym=True, checkpoint_format="gptq"), ".scales"),
+    "awq": (awq, dict(quant_method="awq", bits=4, group_size=32, zero_point=True, version="gemm"), ".scales"),
+    "packed": (packed, dict(compressed(num_bits=4, type="int"), format="pack-quantized"), ".weight_scale"),
+    "mxfp4": (mxfp4, dict(compressed(num_bits=4, type="float"), format="mxfp4-pack-quantized"), ".weight_scale"),
+}
+
+
+def quantised_pair(scratch, kind, seed, heads=4):
     """Two folders of one model: quantised, and what it decodes to."""
-    config = dict(fp8=dict(quant_method="fp8", fmt="e4m3", activation_scheme="dynamic", weight_block_size=[128, 128]),
-                  gptq=dict(quant_method="gptq", bits=4, group_size=32, desc_act=False, sym=True, checkpoint_format="gptq"))[kind]
-    plain = random_llama(scratch / f"{kind}-plain", seed, 128, 256, 2, 4, 64)
-    coded = scratch / kind
+    make, config, _ = QUANTISED[kind]
+    plain = random_llama(scratch / f"{kind}-{heads}-plain", seed, 192, 256, 2, heads, 64)
+    coded = scratch / f"{kind}-{heads}"
     shutil.copytree(plain, coded)
     generator = random.Random(seed + 1)
     decoded, stored = read_file(plain / "model.safetensors"), {}
@@ -182,7 +237,7 @@ def quantised_pair(scratch, kind, seed):
         if "_proj" not in name:
             stored[name] = (dtype, shape, data)
             continue
-        parts, values = (fp8_blocks if kind == "fp8" else gptq)(name.removesuffix(".weight"), *shape, generator)
+        parts, values = make(name.removesuffix(".weight"), *shape, generator)
         stored.update(parts)
         decoded[name] = (dtype, shape, values)
     write_file(plain / "model.safetensors", decoded)

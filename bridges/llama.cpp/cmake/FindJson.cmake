@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+# ST_LLAMA_JSON: where nlohmann/json.hpp is. llama.cpp's source has a copy.
+set(candidates)
+if(LLAMA_DIR)
+    list(APPEND candidates ${LLAMA_DIR}/vendor)
+endif()
+get_target_property(imported llama IMPORTED)
+if(NOT imported)
+    get_target_property(source llama SOURCE_DIR)
+    list(APPEND candidates ${source}/../vendor)
+endif()
+find_path(ST_LLAMA_JSON nlohmann/json.hpp PATHS ${candidates} NO_DEFAULT_PATH)
+find_path(ST_LLAMA_JSON nlohmann/json.hpp)
+if(NOT ST_LLAMA_JSON)
+    message(FATAL_ERROR "nlohmann/json.hpp is missing: give LLAMA_DIR, or install nlohmann-json3-dev (Debian), json-devel (Fedora), nlohmann-json (Homebrew)")
+endif()
