@@ -45,7 +45,7 @@ void chat(Session &session, const Arguments &arguments) {
             turns.erase(turns.begin(), turns.begin() + 2);
             tokens = session.tokenize(spell(session, turns), true);
         }
-        session.open_context(tokens.size() + size_t(longest));
+        session.open_context(tokens.size() + size_t(longest), tokens.size());
         session.run(tokens, nullptr);
         std::vector<int32_t> answer = session.generate(longest, true, show);
         show("\n");
@@ -57,7 +57,7 @@ void continue_prompt(Session &session, const Arguments &arguments) {
     std::vector<int32_t> tokens = session.tokenize(arguments.prompt, true);
     if (tokens.empty()) throw Trouble("the prompt has no tokens");
     const int32_t longest = arguments.generate ? arguments.generate : 128;
-    session.open_context(tokens.size() + size_t(longest));
+    session.open_context(tokens.size() + size_t(longest), tokens.size());
     session.run(tokens, nullptr);
     show(arguments.prompt);
     session.generate(longest, true, show);

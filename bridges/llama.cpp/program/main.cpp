@@ -62,7 +62,7 @@ static void run(const Arguments &arguments) {
     Session session(arguments);
     std::vector<int32_t> tokens = arguments.has_text ? session.tokenize(arguments.text, true) : arguments.tokens;
     if (tokens.empty()) throw Trouble("the text has no tokens");
-    session.open_context(std::max(tokens.size() + size_t(arguments.generate), size_t(arguments.context)));
+    session.open_context(std::max(tokens.size() + size_t(arguments.generate), size_t(arguments.context)), tokens.size());
     std::vector<float> values;
     session.run(tokens, arguments.logits.empty() ? nullptr : &values);
     if (!arguments.logits.empty()) write_floats(arguments.logits, values);

@@ -76,14 +76,15 @@ std::string Session::detokenize(const std::vector<int32_t> &tokens) const {
     return text;
 }
 
-void Session::open_context(size_t tokens, bool pooled) {
+void Session::open_context(size_t tokens, size_t at_once, bool pooled) {
     const auto trained = size_t(llama_model_n_ctx_train(model.get()));
     if (is_encoder() && tokens > trained) throw Trouble(std::to_string(tokens) + " tokens, and the model has " + std::to_string(trained) + " positions");
     if (tokens > (size_t(1) << 24)) throw Trouble("a context of " + std::to_string(tokens) + " tokens is too long");
     room = std::max<size_t>(tokens, 32);
     llama_context_params params = llama_context_default_params();
     params.n_ctx = uint32_t(room);
-    params.n_batch = params.n_ubatch = uint32_t(is_encoder() ? room : std::min<size_t>(room, 512));
+    // Memory for logits is taken for as many tokens as may be run at once.
+    params.n_batch = params.n_ubatch = uint32_t(is_encoder() ? room : std::clamp<size_t>(at_once, 1, 512));
     params.n_threads = params.n_threads_batch = int32_t(arguments.threads ? arguments.threads : std::max(1u, std::thread::hardware_concurrency()));
     // So that results can be compared: no rounding that the model itself does not ask for.
     params.type_k = params.type_v = GGML_TYPE_F32;
@@ -130,7 +131,7 @@ void Session::run(const std::vector<int32_t> &tokens, std::vector<float> *all) {
 
 std::vector<float> Session::embed(const std::string &text) {
     std::vector<int32_t> tokens = tokenize(text, true);
-    open_context(tokens.size(), true);
+    open_context(tokens.size(), tokens.size(), true);
     run(tokens, nullptr);
     const float *found = llama_get_embeddings_seq(context.get(), 0);
     if (!found) throw Trouble("the model gives no vector for a text: not an encoder");

@@ -35,8 +35,9 @@ class Session {
     std::vector<int32_t> tokenize(const std::string &text, bool framed) const;
     std::string detokenize(const std::vector<int32_t> &tokens) const;
 
-    // A context for so many tokens. pooled: an encoder's one vector for a text, not one for each token.
-    void open_context(size_t tokens, bool pooled = false);
+    // A context for that many tokens. at_once: most tokens of one run. pooled: an encoder's one vector for
+    // a text, not one for each token.
+    void open_context(size_t tokens, size_t at_once, bool pooled = false);
 
     // Runs tokens after those that ran before; all: [tokens][columns], for --logits.
     void run(const std::vector<int32_t> &tokens, std::vector<float> *all);

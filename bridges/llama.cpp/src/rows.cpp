@@ -11,8 +11,8 @@
 
 namespace bridge {
 
-// Memory that conversion takes on the way, at most.
-static constexpr uint64_t staging_bytes = uint64_t(8) << 20;
+// Memory that conversion takes on the way, at most. A load of less than this needs no more.
+static constexpr uint64_t staging_bytes = uint64_t(2) << 20;
 
 static bool is_permuted(const Output &output) { return output.step == Step::permute_queries || output.step == Step::permute_keys; }
 
@@ -135,6 +135,8 @@ void RowReader::read(const std::vector<Rows> &rows) const {
     st_load_options options = ST_LOAD_OPTIONS_INIT;
     options.threads = threads;
     options.staging_bytes = staging_bytes;
+    for (const Rows &each : rows) // a quarter has to hold a row
+        if (ggml_is_quantized(each.output->type)) options.staging_bytes = std::max<uint64_t>(options.staging_bytes, uint64_t(each.output->columns) * sizeof(float) * 4);
     st_error error;
     if (st_load(checkpoint, items.items.data(), items.items.size(), &options, &error) != ST_OK) pass_on(error);
     for (const Rows &each : rows) {

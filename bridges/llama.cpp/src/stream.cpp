@@ -29,6 +29,7 @@ namespace {
 struct Position {
     Gguf &gguf;
     uint64_t offset = 0;
+    std::vector<char> buffer = std::vector<char>(stream_alignment); // stdio's
 };
 
 int64_t read_some(Position &at, char *dst, size_t size) {
@@ -87,9 +88,9 @@ std::FILE *open_stream(Gguf &gguf) {
     fail(ST_ERROR_UNSUPPORTED, "this system has no streams of a program's own (fopencookie, funopen)");
 #endif
     if (!file) fail_errno("a stream can't be opened", errno);
+    // glibc reads through its buffer whatever is asked for, and takes a size only with a buffer.
+    std::setvbuf(file, position->buffer.data(), _IOFBF, position->buffer.size());
     position.release();
-    // glibc reads through its buffer whatever is asked for; unbuffered, that would be byte by byte.
-    std::setvbuf(file, nullptr, _IOFBF, stream_alignment);
     return file;
 }
 

@@ -49,6 +49,8 @@ class Supplier {
         st_status status = guard_status(&error, [&] {
             if (tensor->type != gguf.outputs()[output].type || offset + ggml_nbytes(tensor) > gguf.outputs()[output].size())
                 fail(ST_ERROR_UNSUPPORTED, "llama.cpp asks for " + in_quotes(ggml_get_name(tensor)) + " in another type or size");
+            if (tensor->buffer && ggml_backend_buffer_is_host(tensor->buffer))
+                return gguf.read_tensor(output, offset, static_cast<uint8_t *>(tensor->data), ggml_nbytes(tensor));
             std::vector<uint8_t> bytes(size_t(1) << 20);
             for (size_t done = 0, size = ggml_nbytes(tensor); done < size;) {
                 size_t count = std::min(bytes.size(), size - done);

@@ -11,7 +11,8 @@
 
 namespace bridge {
 
-static constexpr uint64_t default_window = uint64_t(8) << 20;
+// It fits a core's cache: what is read is copied twice more, by stdio and by llama.cpp. Larger ones were no faster.
+static constexpr uint64_t default_window = uint64_t(1) << 20;
 
 // Vectors and the like are kept: they are asked for one by one, between matrices, and a read of
 // a few KiB each would cost more than they do. As many as fit here.
@@ -166,23 +167,42 @@ void Gguf::read_small() {
     }
 }
 
-void Gguf::fill_window(size_t output, uint64_t offset) {
+Rows Gguf::rows_at(size_t output, uint64_t offset, uint64_t most) const {
     const Output &tensor = tensors[output];
     const int64_t unit = row_unit(tensor);
-    const uint64_t room = settings.window_bytes ? settings.window_bytes : default_window;
-    const int64_t units = std::max<int64_t>(1, int64_t(room / (tensor.row_size * uint64_t(unit))));
+    const int64_t units = std::max<int64_t>(1, int64_t(most / (tensor.row_size * uint64_t(unit))));
     const int64_t row = int64_t(offset / tensor.row_size);
-    // A window of units other than rows stays within one matrix of a stack.
+    // Units other than rows stay within one matrix of a stack.
     const int64_t matrix = unit > 1 ? row / tensor.rows * tensor.rows : 0;
     const int64_t end = unit > 1 ? matrix + tensor.rows : tensor.all_rows();
     const int64_t first = matrix + (row - matrix) / unit * unit;
-    const int64_t count = std::min(units * unit, end - first);
-    window.output = SIZE_MAX;
-    window.bytes.resize(size_t(count) * tensor.row_size);
-    reader.read({{&tensor, first, count, window.bytes.data()}});
-    window.output = output;
-    window.begin = uint64_t(first) * tensor.row_size;
-    window.end = window.begin + window.bytes.size();
+    return {&tensor, first, std::min(units * unit, end - first), nullptr};
+}
+
+size_t Gguf::read_part(size_t output, uint64_t offset, uint8_t *dst, size_t size) {
+    const uint64_t row_size = tensors[output].row_size;
+    if (window.output != output || offset < window.begin || offset >= window.end) {
+        const uint64_t most = settings.window_bytes ? settings.window_bytes : default_window;
+        Rows rows = rows_at(output, offset, std::max<uint64_t>(size, most));
+        const uint64_t bytes = uint64_t(rows.count) * row_size;
+        // Straight to where they are wanted, if all that a window would hold is wanted.
+        if (uint64_t(rows.first) * row_size == offset && bytes <= size) {
+            rows.dst = dst;
+            reader.read({rows});
+            return size_t(bytes);
+        }
+        rows = rows_at(output, offset, most);
+        window.output = SIZE_MAX;
+        window.bytes.resize(size_t(rows.count) * row_size);
+        rows.dst = window.bytes.data();
+        reader.read({rows});
+        window.output = output;
+        window.begin = uint64_t(rows.first) * row_size;
+        window.end = window.begin + window.bytes.size();
+    }
+    size_t count = std::min<uint64_t>(size, window.end - offset);
+    std::memcpy(dst, window.bytes.data() + (offset - window.begin), count);
+    return count;
 }
 
 void Gguf::read_tensor(size_t output, uint64_t offset, uint8_t *dst, size_t size) {
@@ -192,9 +212,7 @@ void Gguf::read_tensor(size_t output, uint64_t offset, uint8_t *dst, size_t size
         return;
     }
     while (size > 0) {
-        if (window.output != output || offset < window.begin || offset >= window.end) fill_window(output, offset);
-        size_t count = std::min<uint64_t>(size, window.end - offset);
-        std::memcpy(dst, window.bytes.data() + (offset - window.begin), count);
+        size_t count = read_part(output, offset, dst, size);
         dst += count;
         size -= count;
         offset += count;

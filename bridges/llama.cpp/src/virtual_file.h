@@ -48,7 +48,10 @@ class Gguf {
     Gguf(Checkpoint checkpoint, const ModelFiles &files, const Json &config, const st_gguf_options &options);
     void write_metadata(const ModelFiles &files, const Json &config);
     void read_small();
-    void fill_window(size_t output, uint64_t offset);
+    // Some of a tensor's bytes, one or more; how many.
+    size_t read_part(size_t output, uint64_t offset, uint8_t *dst, size_t size);
+    // Rows around a byte that can be made without others: `most` bytes of them, or one unit.
+    Rows rows_at(size_t output, uint64_t offset, uint64_t most) const;
 
     // Rows of one tensor, ready to be copied.
     struct Window {

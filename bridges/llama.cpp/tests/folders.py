@@ -135,6 +135,17 @@ def random_bert(folder, seed, vocab, hidden=32, inner=32, layers=1):
     return folder
 
 
+def hard_to_round(tensors):
+    """Halves, what is just beside them, zeros of both signs and the smallest numbers, in a matrix's first rows."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    dtype, shape, data = tensors[name]
+    below = struct.unpack("<f", struct.pack("<I", 0x3effffff))[0]
+    halves = [127.0] + [sign * (i + 0.5) for i in range(12) for sign in (1, -1)] + [below, -below, 1 + below, -0.0, 0.0, 126.5, -126.5]
+    rows = [halves, [x * 2.0 ** -140 for x in halves], [-0.0] * 32, [2.0 ** -149] * 32, [x * 0.1 for x in halves]]
+    front = struct.pack("<160f", *(x for row in rows for x in row[:32]))
+    tensors[name] = dtype, shape, front + data[len(front):]
+
+
 def unpack(data):
     return list(struct.unpack(f"<{len(data) // 4}f", data))
 

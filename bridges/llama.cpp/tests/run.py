@@ -127,6 +127,7 @@ def written_files_have_the_converters_bytes(bench):
 @test
 def quantised_bytes_are_llama_cpps_own(bench):
     folder = folders.random_llama(bench.scratch / "wide", 7, 256, 512, 1, 4, 64)
+    folders.change_tensors(folder, folders.hard_to_round)
     for kind, number in (("q4_0", 2), ("q4_1", 3), ("q8_0", 7), ("q5_0", 8), ("q5_1", 9), ("q2_k", 10), ("q3_k", 12), ("q4_k", 15), ("q5_k", 17), ("q6_k", 18), ("iq4_nl", 25), ("iq4_xs", 30)):
         done = subprocess.run([bench.interface, "quantised", folder, bench.scratch, kind, str(number)], capture_output=True, text=True, timeout=300)
         check(done.returncode == 0, f"{kind}: {done.returncode} {done.stderr}")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What one load costs, for the bench: measure WAY MODEL [TYPE [TOKENS]]
+// What one load costs, for the bench: measure WAY MODEL [TYPE [TOKENS [WINDOW]]]
 //
 //     folder, user     a model folder, by the stream or by llama_model_init_from_user, as TYPE
 //     gguf, mapped     a GGUF file, by llama.cpp alone, without and with mmap
@@ -53,6 +53,7 @@ int main(int count, char **values) {
     } else {
         st_gguf_options options = ST_GGUF_OPTIONS_INIT;
         options.type = count > 3 ? values[3] : nullptr;
+        if (count > 5) options.window_bytes = std::strtoull(values[5], nullptr, 10);
         st_gguf *gguf = st_gguf_open(values[2], &options, &error);
         if (!gguf) return fail(error.message);
         model = way == "user" ? st_llama_load_user(gguf, params, &error) : st_llama_load_gguf(gguf, params, &error);
