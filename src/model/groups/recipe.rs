@@ -45,6 +45,11 @@ pub enum Packing {
     FlatNibbles = 7,
 }
 
+/// Which nibble of a word of AWQ's, from the low end, is that of a column.
+pub(super) fn nibble_of_awq(column: u64) -> Option<u32> {
+    [0, 4, 1, 5, 2, 6, 3, 7].get(usize::try_from(column % 8).ok()?).copied()
+}
+
 /// The type of scales. The numbers are the C constants `ST_SCALE_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -1,45 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Codes out of their packing: one a byte, in the order of a row.
+//! Codes out of their packing: where they lie as a kernel takes them, and else one a
+//! byte, in the order of a row.
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "numbers of elements of a box; divisors are above 0")]
 #![allow(clippy::cast_possible_truncation, reason = "keeping the low bits is what the casts are for")]
 
 use std::ops::Range;
 
-use super::kernel;
+use super::kernel::Level;
+use super::op::Packed;
 use super::view::{FlatRows, View};
-use crate::model::groups::recipe::Packing;
+use crate::base::memory;
+use crate::error::Result;
+use crate::model::groups::recipe::{nibble_of_awq, Packing};
 use crate::model::groups::{Group, Recipe};
 
-/// Which nibble of AWQ's words is column 0, 1, ... of the word.
-pub(super) const AWQ: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
-
-/// Rows that are turned at once: their words fill a cache line of the store.
-pub(super) const STRIP: usize = 16;
-/// Words of each; of AWQ's lines, which have words of eight rows, more.
-const WORDS: usize = 64;
-const AWQ_WORDS: usize = 512;
-/// Bytes of a line: a word more, in which a part of a period may end, and so
-/// many that lines do not fall on the same sets of the cache.
-const LINE: usize = (WORDS + 4) * 4;
-
-/// Words of some rows, after being turned: lines of bytes.
-pub(super) struct Strip {
-    bytes: Vec<u8>,
-    line: usize,
-}
-
-impl Strip {
-    pub(super) fn new() -> Self {
-        Self { bytes: vec![0; (LINE * STRIP).max(AWQ_WORDS * 4 * 3)], line: LINE }
-    }
-
-    fn line(&self, number: usize) -> Option<&[u8]> {
-        self.bytes.get(number * self.line..(number + 1) * self.line)
-    }
-}
-
 pub(super) struct Codes<'a> {
+    level: Level,
     packing: Packing,
     bits: u32,
     view: View<'a>,
@@ -53,7 +30,13 @@ pub(super) struct Codes<'a> {
 }
 
 impl<'a> Codes<'a> {
-    pub(super) fn new(group: &Group, recipe: Recipe, logical: &[Range<u64>], view: View<'a>) -> Self {
+    pub(super) fn new(
+        level: Level,
+        group: &Group,
+        recipe: Recipe,
+        logical: &[Range<u64>],
+        view: View<'a>,
+    ) -> Self {
         let columns = logical.last().cloned().unwrap_or(0..0);
         let rows = logical.len().checked_sub(2).and_then(|row| logical.get(row)).cloned().unwrap_or(0..1);
         let bits = group.bits;
@@ -71,146 +54,82 @@ impl<'a> Codes<'a> {
             _ => 0,
         };
         let flat = FlatRows::new(group, logical).filter(|_| recipe.packing == Packing::FlatNibbles);
-        Self { packing: recipe.packing, bits, view, row_bytes, skip, flat, columns, rows }
+        Self { level, packing: recipe.packing, bits, view, row_bytes, skip, flat, columns, rows }
     }
 
-    pub(super) fn bits(&self) -> u32 {
-        self.bits
+    /// Whether a line of the store has codes of many rows.
+    pub(super) fn is_turned(&self) -> bool {
+        matches!(self.packing, Packing::Columns | Packing::AwqColumns)
     }
 
-    /// The codes of a row from number `at` of the box on: in `room`, or where they lie.
-    pub(super) fn unpack<'c>(&'c self, row: usize, at: usize, room: &'c mut [u8]) -> Option<&'c [u8]> {
-        let bytes = |row: usize| {
-            let start = row.checked_mul(self.row_bytes)?;
-            self.view.bytes.get(start..start.checked_add(self.row_bytes)?)
-        };
-        match self.packing {
-            Packing::Bytes => return bytes(row)?.get(at..at + room.len()),
-            Packing::Stream if self.bits == 8 => {
-                let start = usize::try_from(self.skip / 8).ok()? + at;
-                return bytes(row)?.get(start..start + room.len());
+    fn row(&self, row: usize) -> Option<&'a [u8]> {
+        let start = row.checked_mul(self.row_bytes)?;
+        self.view.bytes.get(start..start.checked_add(self.row_bytes)?)
+    }
+
+    /// A row's codes where they lie, from number `at` of the box on; `None` where they
+    /// have to be unpacked.
+    pub(super) fn lying(&self, row: usize, at: usize) -> Option<Packed<'a>> {
+        let column = at as u64;
+        let from_bit = |bit: u64| self.row(row)?.get(usize::try_from(bit / 8).ok()?..).filter(|_| bit % 8 == 0);
+        match (self.packing, self.bits) {
+            (Packing::Bytes, _) => from_bit(8 * column).map(Packed::Bytes),
+            (Packing::Stream, 8) => from_bit(self.skip + 8 * column).map(Packed::Bytes),
+            (Packing::Stream, 4) => from_bit(self.skip + 4 * column).map(Packed::LowNibbles),
+            (Packing::HighNibbles, _) => from_bit(self.skip + 4 * column).map(Packed::HighNibbles),
+            (Packing::FlatNibbles, _) => {
+                let number = self.flat_number(row, at)?;
+                let bytes = self.view.bytes.get(usize::try_from(number / 2).ok()?..);
+                bytes.filter(|_| number % 2 == 0).map(Packed::HighNibbles)
             }
-            Packing::Stream => stream(bytes(row)?, self.skip + at as u64 * u64::from(self.bits), self.bits, room)?,
-            Packing::HighNibbles => nibbles(bytes(row)?, self.skip / 4 + at as u64, room)?,
+            _ => None,
+        }
+    }
+
+    /// The number of a code among those there are, where all rows are one run.
+    fn flat_number(&self, row: usize, at: usize) -> Option<u64> {
+        let number = self.flat.as_ref()?.start_of(row) + self.columns.start + at as u64;
+        number.checked_sub(2 * self.view.start(1))
+    }
+
+    /// The same, one a byte in all of `room`.
+    pub(super) fn unpack(&self, row: usize, at: usize, room: &mut [u8]) -> Option<()> {
+        match self.packing {
+            Packing::Stream => {
+                let skip = self.skip + at as u64 * u64::from(self.bits);
+                stream(self.level, self.row(row)?, skip, self.bits, room)
+            }
+            Packing::HighNibbles => self.nibbles(self.row(row)?, self.skip / 4 + at as u64, room),
             Packing::PaddedWords => {
                 let per = u64::from(32 / self.bits);
                 let first = self.columns.start / per * per;
-                padded(bytes(row)?, self.columns.start - first + at as u64, self.bits, room)?;
+                padded(self.row(row)?, self.columns.start - first + at as u64, self.bits, room)
             }
-            Packing::FlatNibbles => {
-                let place = self.flat.as_ref()?.start_of(row) + self.columns.start + at as u64;
-                nibbles(self.view.bytes, place - 2 * self.view.start(1), room)?;
-            }
-            Packing::Columns | Packing::AwqColumns => return None,
+            Packing::FlatNibbles => self.nibbles(self.view.bytes, self.flat_number(row, at)?, room),
+            Packing::Bytes | Packing::Columns | Packing::AwqColumns => None,
         }
-        Some(room)
     }
 
-    /// Turns words of `count` rows from `first` on; says how many codes from `at` on they hold.
-    pub(super) fn turn(&self, first: usize, count: usize, at: usize, most: usize, strip: &mut Strip) -> Option<usize> {
-        let across = self.view.count(0);
-        let column = self.columns.start + at as u64;
-        if self.packing == Packing::AwqColumns {
-            let most = most.min(AWQ_WORDS);
-            strip.line = AWQ_WORDS * 4;
-            // The words' columns of the strip: two, or three where the box begins within one.
-            let row = self.rows.start + first as u64;
-            let (from, to) = (row / 8, (row + count as u64).div_ceil(8));
-            let start = usize::try_from(from - self.view.start(0)).ok()?;
-            let words = usize::try_from(to - from).ok()?;
-            let bytes = self.view.bytes.get((at * across + start) * 4..)?;
-            kernel::turn(bytes, across, most, words, strip.line, &mut strip.bytes)?;
-            return Some(most);
+    /// Nibbles, the high one of a byte first, from number `at` on.
+    fn nibbles(&self, bytes: &[u8], at: u64, room: &mut [u8]) -> Option<()> {
+        let bytes = bytes.get(usize::try_from(at / 2).ok()?..)?;
+        if at.is_multiple_of(2) {
+            return self.level.nibbles(bytes, room, true);
         }
-        let bits = u64::from(self.bits);
-        let first_word = column * bits / 32;
-        // Whole periods, or to the end.
-        let codes = (WORDS as u64 * 32 / bits) / 32 * 32 - column % 32;
-        let codes = (most as u64).min(codes);
-        let last_word = ((column + codes) * bits).div_ceil(32);
-        let start = usize::try_from(first_word - self.view.start(1)).ok()?;
-        let words = usize::try_from(last_word - first_word).ok()?;
-        let bytes = self.view.bytes.get((start * across + first) * 4..)?;
-        strip.line = LINE;
-        kernel::turn(bytes, across, words, count, LINE, &mut strip.bytes)?;
-        usize::try_from(codes).ok()
-    }
-
-    /// The codes of a row of the strip from `at` on, which is where it was turned.
-    pub(super) fn unpack_turned(
-        &self,
-        strip: &Strip,
-        row: usize,
-        first: usize,
-        at: usize,
-        room: &mut [u8],
-    ) -> Option<()> {
-        if self.packing == Packing::AwqColumns {
-            let (begin, row) = ((self.rows.start + first as u64) / 8, self.rows.start + row as u64);
-            let line = strip.line(usize::try_from(row / 8 - begin).ok()?)?;
-            let nibble = AWQ.get(usize::try_from(row % 8).ok()?)?;
-            return kernel::nibble_of_words(line, 4 * nibble, room);
-        }
-        let line = strip.line(row - first)?;
-        let bits = u64::from(self.bits);
-        let skip = (self.columns.start + at as u64) * bits % 32;
-        match self.bits {
-            8 => {
-                let start = usize::try_from(skip / 8).ok()?;
-                room.copy_from_slice(line.get(start..start + room.len())?);
-                Some(())
-            }
-            _ => stream(line, skip, self.bits, room),
-        }
+        let (first, rest) = room.split_first_mut()?;
+        let (byte, later) = bytes.split_first()?;
+        *first = byte & 0xf;
+        self.level.nibbles(later, rest, true)
     }
 }
 
 /// Codes of a stream, the first of which begins at bit `skip`.
-pub(super) fn stream(bytes: &[u8], skip: u64, bits: u32, room: &mut [u8]) -> Option<()> {
-    let bytes = bytes.get(usize::try_from(skip / 8).ok()?..)?;
-    let shift = (skip % 8) as u32;
-    match (bits, shift) {
-        (4, 0) => kernel::low_nibbles(bytes, room),
-        _ => spread(bytes, shift, bits, room),
-    }
-}
-
-/// Eight codes at a time out of the bytes that they fill.
-fn spread(bytes: &[u8], shift: u32, bits: u32, room: &mut [u8]) -> Option<()> {
-    let mask = (1_u128 << bits) - 1;
-    let each = bits as usize;
-    let mut bytes = bytes;
-    for codes in room.chunks_mut(8) {
-        let mut window = [0_u8; 16];
-        let have = (each + 1).min(bytes.len());
-        if (codes.len() * each + shift as usize).div_ceil(8) > have {
-            return None;
-        }
-        window.get_mut(..have)?.copy_from_slice(bytes.get(..have)?);
-        let mut window = u128::from_le_bytes(window) >> shift;
-        for code in codes {
-            *code = (window & mask) as u8;
-            window >>= bits;
-        }
-        bytes = bytes.get(each..).unwrap_or_default();
-    }
-    Some(())
-}
-
-/// Nibbles, the high one of a byte first, from number `at` on.
-fn nibbles(bytes: &[u8], at: u64, room: &mut [u8]) -> Option<()> {
-    let bytes = bytes.get(usize::try_from(at / 2).ok()?..)?;
-    if at.is_multiple_of(2) {
-        return kernel::high_nibbles(bytes, room);
-    }
-    let (first, rest) = room.split_first_mut()?;
-    let (byte, later) = bytes.split_first()?;
-    *first = byte & 0xf;
-    kernel::high_nibbles(later, rest)
+pub(super) fn stream(level: Level, bytes: &[u8], skip: u64, bits: u32, room: &mut [u8]) -> Option<()> {
+    level.stream(bytes.get(usize::try_from(skip / 8).ok()?..)?, (skip % 8) as u32, bits, room)
 }
 
 /// As many as fit in each word.
-fn padded(bytes: &[u8], at: u64, bits: u32, room: &mut [u8]) -> Option<()> {
+pub(super) fn padded(bytes: &[u8], at: u64, bits: u32, room: &mut [u8]) -> Option<()> {
     let per = u64::from(32 / bits);
     let mask = (1_u32 << bits) - 1;
     for (code, number) in room.iter_mut().zip(at..) {
@@ -219,4 +138,97 @@ fn padded(bytes: &[u8], at: u64, bits: u32, room: &mut [u8]) -> Option<()> {
         *code = ((word >> (number % per * u64::from(bits))) & mask) as u8;
     }
     Some(())
+}
+
+/// Words of some rows and columns after they have been turned: lines of bytes.
+pub(super) struct Strip {
+    bytes: Vec<u8>,
+    /// The first of its rows, and how many there are at most.
+    first: usize,
+    pub(super) rows: usize,
+    /// Lines' words, and their bytes.
+    words: usize,
+    stride: usize,
+}
+
+/// Rows of GPTQ that are turned at once: their words fill a cache line of the store.
+const ROWS: usize = 16;
+/// Rows of AWQ, of which eight share a word.
+const AWQ_ROWS: usize = 8 * ROWS;
+/// Words of a line: lines are together as large as an L1 cache can hold beside results.
+const WORDS: usize = 64;
+const AWQ_WORDS: usize = 256;
+/// Bytes between lines that keep them from falling on the same sets of the cache.
+const APART: usize = 64;
+
+impl Strip {
+    pub(super) fn new(codes: &Codes<'_>) -> Result<Self> {
+        let (rows, words) = match codes.packing {
+            Packing::AwqColumns => (AWQ_ROWS, AWQ_WORDS),
+            // A period may begin and end within words.
+            _ => (ROWS, WORDS),
+        };
+        let stride = (words + 1) * 4 + APART;
+        Ok(Self { bytes: memory::zeroed(stride * (ROWS + 1), "a group's codes")?, first: 0, rows, words, stride })
+    }
+
+    /// Turns words of `count` rows from `first` on; says how many codes from `at` on they hold.
+    pub(super) fn fill(&mut self, codes: &Codes<'_>, first: usize, count: usize, at: usize, most: usize) -> Option<usize> {
+        self.first = first;
+        let across = codes.view.count(0);
+        let column = codes.columns.start + at as u64;
+        let (bytes, words, lines, held) = if codes.packing == Packing::AwqColumns {
+            let held = most.min(self.words);
+            // The words' columns of the strip: one more where the box begins within one.
+            let row = codes.rows.start + first as u64;
+            let (from, to) = (row / 8, (row + count as u64).div_ceil(8));
+            let start = usize::try_from(from - codes.view.start(0)).ok()?;
+            (codes.view.bytes.get((at * across + start) * 4..)?, usize::try_from(to - from).ok()?, held, held)
+        } else {
+            let bits = u64::from(codes.bits);
+            let first_word = column * bits / 32;
+            // Whole periods, or to the end.
+            let held = (self.words as u64 * 32 / bits) / 32 * 32 - column % 32;
+            let held = (most as u64).min(held);
+            let last_word = ((column + held) * bits).div_ceil(32);
+            let start = usize::try_from(first_word - codes.view.start(1)).ok()?;
+            let lines = usize::try_from(last_word - first_word).ok()?;
+            (codes.view.bytes.get((start * across + first) * 4..)?, count, lines, usize::try_from(held).ok()?)
+        };
+        codes.level.turn(bytes, across, words, lines, self.stride, &mut self.bytes)?;
+        Some(held)
+    }
+
+    fn line(&self, number: usize) -> Option<&[u8]> {
+        let start = number.checked_mul(self.stride)?;
+        self.bytes.get(start..start.checked_add(self.stride)?)
+    }
+
+    /// The codes of one of its rows from `at` on, which is where it was filled: where they
+    /// lie, or in `desk`.
+    pub(super) fn row<'s>(
+        &'s self,
+        codes: &Codes<'_>,
+        row: usize,
+        at: usize,
+        desk: &'s mut [u8],
+    ) -> Option<Packed<'s>> {
+        if codes.packing == Packing::AwqColumns {
+            let (begin, row) = ((codes.rows.start + self.first as u64) / 8, codes.rows.start + row as u64);
+            let line = self.line(usize::try_from(row / 8 - begin).ok()?)?;
+            codes.level.nibble_of_words(line, 4 * nibble_of_awq(row)?, desk)?;
+            return Some(Packed::Bytes(desk));
+        }
+        let line = self.line(row - self.first)?;
+        let skip = (codes.columns.start + at as u64) * u64::from(codes.bits) % 32;
+        let bytes = line.get(usize::try_from(skip / 8).ok()?..)?;
+        match codes.bits {
+            8 => Some(Packed::Bytes(bytes)),
+            4 if skip % 8 == 0 => Some(Packed::LowNibbles(bytes)),
+            bits => {
+                codes.level.stream(bytes, (skip % 8) as u32, bits, desk)?;
+                Some(Packed::Bytes(desk))
+            }
+        }
+    }
 }

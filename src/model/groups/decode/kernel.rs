@@ -1,194 +1,231 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Codes to values: a row's codes, group by group. What `scalar` says is what
-//! every path must say.
+//! Codes to values by what the processor has. What `scalar` says is what every
+//! level must say.
 #![forbid(unsafe_code)]
+#![allow(clippy::arithmetic_side_effects, reason = "numbers of codes of a chunk")]
 
-use super::parameters::Runs;
+use super::op::{Magnitudes, Op, Packed, Room, Runs, Sixteen, Span};
 use super::scalar;
+#[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+use super::x86::Avx512;
 #[cfg(target_arch = "x86_64")]
-use super::x86;
+use super::x86::Avx2;
 use crate::dtype::Dtype;
 
-/// What codes stand for.
+/// Codes that are unpacked at a time: with what they become, they fit the L1 cache.
+pub(super) const CHUNK: usize = 2048;
+
+/// A set of instructions that is there.
 #[derive(Clone, Copy)]
-pub(super) enum Values<'a> {
-    Table(&'a [f32; 16]),
-    Unsigned { bits: u32 },
-    Signed,
-    E2M3,
-    E4M3,
-    E5M2,
+pub(super) enum Level {
+    Plain,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+    Avx512(Avx512),
 }
 
-/// What a code's value x becomes, with its scale s and zero z. Each operation rounds.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Tail {
-    /// (x - z) · s.
-    Scale,
-    /// ((x - z) · s) · this.
-    Times(f32),
-    /// ((x - z) · s) / this.
-    Over(f32),
-    /// x · s + z, rounded once.
-    Offset,
-}
+impl Level {
+    pub(super) fn best() -> Self {
+        #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+        if let Some(avx512) = Avx512::there() {
+            return Self::Avx512(avx512);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = Avx2::there() {
+            return Self::Avx2(avx2);
+        }
+        Self::Plain
+    }
 
-/// How codes become values.
-#[derive(Clone, Copy)]
-pub(super) struct Op<'a> {
-    pub(super) values: Values<'a>,
-    pub(super) tail: Tail,
-    /// The zero of all groups, where runs have none.
-    pub(super) zero: f32,
-}
+    /// Every level that this machine can run, the plain one first.
+    #[cfg(test)]
+    pub(super) fn all() -> Vec<Self> {
+        let mut all = vec![Self::Plain];
+        #[cfg(target_arch = "x86_64")]
+        all.extend(Avx2::there().map(Self::Avx2));
+        #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+        all.extend(Avx512::there().map(Self::Avx512));
+        all
+    }
 
-impl Op<'_> {
-    /// The values of codes of at most four bits.
-    pub(super) fn table(&self) -> Option<[f32; 16]> {
-        match self.values {
-            Values::Table(table) => Some(*table),
-            Values::Unsigned { bits: ..=4 } => Some(std::array::from_fn(|code| code as f32)),
-            _ => None,
+    #[cfg(target_arch = "x86_64")]
+    fn avx2(self) -> Option<Avx2> {
+        match self {
+            Self::Plain => None,
+            Self::Avx2(avx2) => Some(avx2),
+            #[cfg(safetensors_avx512)]
+            Self::Avx512(avx512) => Some(avx512.avx2()),
         }
     }
-}
 
-/// A run of codes with one scale.
-pub(super) struct Piece<'a> {
-    pub(super) codes: &'a [u8],
-    pub(super) out: &'a mut [u8],
-    pub(super) scale: f32,
-    pub(super) zero: f32,
-}
-
-/// Cuts codes and results where groups end.
-pub(super) struct Pieces<'a> {
-    codes: &'a [u8],
-    out: &'a mut [u8],
-    scales: std::slice::Iter<'a, f32>,
-    zeros: std::slice::Iter<'a, f32>,
-    zero: f32,
-    left: usize,
-    group: usize,
-    size: usize,
-}
-
-impl<'a> Pieces<'a> {
-    #[inline(always)]
-    pub(super) fn new(op: &Op<'_>, runs: &Runs<'a>, codes: &'a [u8], size: usize, out: &'a mut [u8]) -> Self {
-        let (scales, zeros) = (runs.scales.iter(), runs.zeros.iter());
-        Self { codes, out, scales, zeros, zero: op.zero, left: runs.left, group: runs.group, size }
+    /// Whether results by scale are looked up ([`Level::by_scale`]) faster than computed.
+    pub(super) fn has_tables(self) -> bool {
+        !matches!(self, Self::Plain)
     }
 
-    #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Piece<'a>> {
-        if self.codes.is_empty() {
+    /// The same for results by magnitude ([`Level::by_magnitude`]).
+    pub(super) fn has_wide_tables(self) -> bool {
+        #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+        return matches!(self, Self::Avx512(_));
+        #[cfg(not(all(target_arch = "x86_64", safetensors_avx512)))]
+        false
+    }
+
+    /// Fills the room with what codes become.
+    pub(super) fn run(
+        self,
+        op: &Op,
+        runs: &Runs<'_>,
+        codes: Packed<'_>,
+        to: Dtype,
+        room: Room<'_>,
+        desk: &mut [u8; CHUNK],
+    ) {
+        let size = if to == Dtype::F32 { 4 } else { 2 };
+        #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+        if let (Self::Avx512(avx512), Some(table), 2) = (self, op.table(), size) {
+            if matches!(codes, Packed::Bytes(_)) || runs.span.is_even(room.bytes.len() / size) {
+                return avx512.run(op, &table, runs, codes, to, room);
+            }
+        }
+        let Room { bytes, ahead } = room;
+        let mut runs = *runs;
+        let step = match codes {
+            Packed::Bytes(_) => bytes.len().max(1),
+            _ => CHUNK * size,
+        };
+        for (number, bytes) in bytes.chunks_mut(step).enumerate() {
+            let count = bytes.len() / size;
+            let Some(codes) = self.unpacked(codes, number * CHUNK, count, desk) else { return };
+            self.run_bytes(op, &runs, codes, to, Room { bytes, ahead });
+            runs = runs.after(count);
+        }
+    }
+
+    fn run_bytes(self, op: &Op, runs: &Runs<'_>, codes: &[u8], to: Dtype, room: Room<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = self.avx2() {
+            return avx2.run(op, runs, codes, to, room);
+        }
+        scalar::run(op, runs, codes, to, room.bytes);
+    }
+
+    /// Some codes, one a byte.
+    pub(super) fn unpacked<'c>(
+        self,
+        codes: Packed<'c>,
+        at: usize,
+        count: usize,
+        desk: &'c mut [u8; CHUNK],
+    ) -> Option<&'c [u8]> {
+        let (bytes, high_first) = match codes {
+            Packed::Bytes(bytes) => return bytes.get(at..at + count),
+            Packed::LowNibbles(bytes) => (bytes, false),
+            Packed::HighNibbles(bytes) => (bytes, true),
+        };
+        let desk = desk.get_mut(..count)?;
+        self.nibbles(bytes.get(at / 2..)?, desk, high_first)?;
+        Some(desk)
+    }
+
+    /// The same, of 16-bit results that have been made for each byte that a scale can be.
+    pub(super) fn by_scale(
+        self,
+        tables: &[Sixteen; 256],
+        scales: &[u8],
+        span: Span,
+        codes: Packed<'_>,
+        room: Room<'_>,
+        desk: &mut [u8; CHUNK],
+    ) {
+        #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+        if let (Self::Avx512(avx512), true) = (self, span.is_even(room.bytes.len() / 2)) {
+            return avx512.by_scale(tables, scales, span, codes, room);
+        }
+        let Room { bytes, ahead } = room;
+        let (mut scales, mut span) = (scales, span);
+        for (number, bytes) in bytes.chunks_mut(CHUNK * 2).enumerate() {
+            let count = bytes.len() / 2;
+            let Some(codes) = self.unpacked(codes, number * CHUNK, count, desk) else { return };
+            #[cfg(target_arch = "x86_64")]
+            if let Some(avx2) = self.avx2() {
+                avx2.by_scale(tables, scales, span, codes, Room { bytes, ahead });
+            }
+            let skip = span.advance(count);
+            scales = scales.get(skip..).unwrap_or_default();
+        }
+    }
+
+    /// The same, of 16-bit results that have been made for each group and magnitude.
+    #[allow(unused_variables, reason = "none elsewhere")]
+    pub(super) fn by_magnitude(self, tables: &[Magnitudes], span: Span, codes: &[u8], room: Room<'_>) {
+        #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+        if let Self::Avx512(avx512) = self {
+            avx512.by_magnitude(tables, span, codes, room);
+        }
+    }
+
+    /// The values of codes as F32 where an index says each column's group.
+    pub(super) fn indexed(self, op: &Op, runs: &Runs<'_>, order: &[u32], codes: &[u8], out: &mut [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        let done = self.avx2().map_or(0, |avx2| avx2.indexed(op, runs, order, codes, out));
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        let rest = (order.get(done..), codes.get(done..), out.get_mut(done * 4..));
+        if let (Some(order), Some(codes), Some(out)) = rest {
+            scalar::indexed(op, runs, order, codes, out);
+        }
+    }
+
+    /// Words of what is stored [lines, words], to lines of `stride` bytes in `turned`, one for
+    /// each of `words` words; `bytes` begin at the first, and `across` words lie from one
+    /// line of the store to the next.
+    pub(super) fn turn(self, bytes: &[u8], across: usize, words: usize, lines: usize, stride: usize, turned: &mut [u8]) -> Option<()> {
+        // Blocks of eight by eight, and what is left beside and below them.
+        #[cfg(target_arch = "x86_64")]
+        let (down, right) = self.avx2().map_or((0, 0), |avx2| avx2.turn(bytes, across, words, lines, stride, turned));
+        #[cfg(not(target_arch = "x86_64"))]
+        let (down, right) = (0, 0);
+        if right < words {
+            scalar::turn(bytes, across, (right, words), (0, down), stride, turned)?;
+        }
+        scalar::turn(bytes, across, (0, words), (down, lines), stride, turned)
+    }
+
+    /// Two codes of each byte.
+    pub(super) fn nibbles(self, bytes: &[u8], room: &mut [u8], high_first: bool) -> Option<()> {
+        if room.len().div_ceil(2) > bytes.len() {
             return None;
         }
-        let scale = *self.scales.next()?;
-        let zero = self.zeros.next().copied().unwrap_or(self.zero);
-        let count = self.left.min(self.codes.len());
-        let (codes, later) = self.codes.split_at_checked(count)?;
-        let (out, room) = std::mem::take(&mut self.out).split_at_mut_checked(count.checked_mul(self.size)?)?;
-        (self.codes, self.out, self.left) = (later, room, self.group);
-        Some(Piece { codes, out, scale, zero })
-    }
-}
-
-/// Fills `out`, which has just the room, with what codes become.
-pub(super) fn run(op: &Op<'_>, runs: &Runs<'_>, codes: &[u8], to: Dtype, out: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if x86::run(op, runs, codes, to, out) {
-        return;
-    }
-    scalar::run(op, runs, codes, to, out);
-}
-
-/// The same where an index says each column's group; the values as F32.
-pub(super) fn indexed(op: &Op<'_>, runs: &Runs<'_>, order: &[u32], codes: &[u8], values: &mut [f32]) {
-    for ((code, group), value) in codes.iter().zip(order).zip(values) {
-        let group = usize::try_from(*group).unwrap_or(usize::MAX);
-        let scale = runs.scales.get(group).copied().unwrap_or_default();
-        let zero = runs.zeros.get(group).copied().unwrap_or(op.zero);
-        *value = scalar::value(op, *code, scale, zero);
-    }
-}
-
-/// Rounds to the wanted dtype; `None` where there is no room.
-pub(super) fn round(values: &[f32], to: Dtype, out: &mut [u8]) -> Option<()> {
-    let mut bytes = [0_u8; 4 * 256];
-    let size = if to == Dtype::F32 { 4 } else { 2 };
-    for (values, out) in values.chunks(256).zip(out.chunks_mut(256 * size)) {
-        let bytes = bytes.get_mut(..values.len().checked_mul(4)?)?;
-        for (value, place) in values.iter().zip(bytes.chunks_exact_mut(4)) {
-            place.copy_from_slice(&value.to_le_bytes());
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = self.avx2() {
+            avx2.nibbles(bytes, room, high_first);
+            return Some(());
         }
-        crate::convert::convert(Dtype::F32, bytes, to, out).ok()?;
+        scalar::nibbles(bytes, room, high_first);
+        Some(())
     }
-    Some(())
-}
 
-/// Words of what is stored [lines, rows] to lines of `line` bytes, one for each of `rows` rows;
-/// `bytes` begin at the first, and `across` words lie from one line of the store to the next.
-pub(super) fn turn(
-    bytes: &[u8],
-    across: usize,
-    words: usize,
-    rows: usize,
-    line: usize,
-    lines: &mut [u8],
-) -> Option<()> {
-    // Chunks of a known size, and no iterators: out of line those cost more than the work.
-    for word in 0..words {
-        let start = word.checked_mul(across)?.checked_mul(4)?;
-        let mut row = bytes.get(start..start.checked_add(rows.checked_mul(4)?)?)?;
-        let mut place = word.checked_mul(4)?;
-        while let Some((bytes, later)) = row.split_first_chunk::<4>() {
-            *lines.get_mut(place..)?.first_chunk_mut()? = *bytes;
-            place = place.checked_add(line)?;
-            row = later;
+    /// One nibble of each word of 32 bits: that from bit `shift` on.
+    pub(super) fn nibble_of_words(self, words: &[u8], shift: u32, room: &mut [u8]) -> Option<()> {
+        #[cfg(target_arch = "x86_64")]
+        let done = self.avx2().map_or(0, |avx2| avx2.nibble_of_words(words, shift, room));
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        scalar::nibble_of_words(words.get(done * 4..)?, shift, room.get_mut(done..)?)
+    }
+
+    /// Codes of a stream of so many bits each, the first of which begins at bit `shift` of a byte.
+    pub(super) fn stream(self, bytes: &[u8], shift: u32, bits: u32, room: &mut [u8]) -> Option<()> {
+        if (bits, shift) == (4, 0) {
+            return self.nibbles(bytes, room, false);
         }
+        #[cfg(target_arch = "x86_64")]
+        let done = self.avx2().map_or(0, |avx2| avx2.stream(bytes, shift, bits, room));
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        let bytes = bytes.get(done / 8 * usize::try_from(bits).ok()?..)?;
+        scalar::stream(bytes, shift, bits, room.get_mut(done..)?)
     }
-    Some(())
-}
-
-/// One nibble of each word of 32 bits: that from bit `shift` on.
-pub(super) fn nibble_of_words(words: &[u8], shift: u32, room: &mut [u8]) -> Option<()> {
-    #[cfg(target_arch = "x86_64")]
-    let done = x86::nibble_of_words(words, shift, room);
-    #[cfg(not(target_arch = "x86_64"))]
-    let done = 0;
-    let mut words = words.get(done.checked_mul(4)?..)?;
-    for code in room.get_mut(done..)? {
-        let (word, later) = words.split_first_chunk::<4>()?;
-        *code = u8::try_from(u32::from_le_bytes(*word) >> shift & 0xf).unwrap_or_default();
-        words = later;
-    }
-    Some(())
-}
-
-/// Two codes of each byte, the low one first.
-pub(super) fn low_nibbles(bytes: &[u8], room: &mut [u8]) -> Option<()> {
-    if room.len().div_ceil(2) > bytes.len() {
-        return None;
-    }
-    #[cfg(target_arch = "x86_64")]
-    if x86::nibbles(bytes, room, false) {
-        return Some(());
-    }
-    scalar::nibbles(bytes, room, |byte| [byte & 0xf, byte >> 4]);
-    Some(())
-}
-
-/// Two codes of each byte, the high one first.
-pub(super) fn high_nibbles(bytes: &[u8], room: &mut [u8]) -> Option<()> {
-    if room.len().div_ceil(2) > bytes.len() {
-        return None;
-    }
-    #[cfg(target_arch = "x86_64")]
-    if x86::nibbles(bytes, room, true) {
-        return Some(());
-    }
-    scalar::nibbles(bytes, room, |byte| [byte >> 4, byte & 0xf]);
-    Some(())
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Values of a box of a group, from the boxes of its members.
 //!
-//! Scales and zero points of the whole box come first, as F32, one run of them
-//! for each row (`parameters`). Then each row's codes are unpacked to bytes, some
-//! KiB at a time (`codes`; what is stored [in, out] is turned first), and become
-//! values there, in the L1 cache (`kernel`).
+//! Scales and zero points of the whole box come first, in runs for each row
+//! (`parameters`, `zeros`). Then each row's codes become values: where they lie, if
+//! a kernel takes them so, or unpacked to bytes, some KiB at a time (`codes`; what is
+//! stored [in, out] is turned first). What becomes of a code is data (`op`), which the
+//! kernels of the processor (`kernel`, `x86`) and those of every processor (`scalar`)
+//! go by. Where few results come again and again they are looked up (`tables`).
 #![deny(unsafe_code)]
 #![allow(
     clippy::arithmetic_side_effects,
@@ -13,46 +15,49 @@
 
 mod codes;
 mod kernel;
+mod op;
 mod parameters;
 mod scalar;
+mod tables;
 mod view;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "SIMD loads and stores")]
 mod x86;
+mod zeros;
 
 use std::ops::Range;
 
-use self::codes::Codes;
-use self::kernel::{Op, Tail, Values};
-use self::parameters::Parameters;
-use self::view::View;
-use super::recipe::{Code, Global, Order, Packing, Zero};
+use self::codes::{Codes, Strip};
+use self::kernel::{Level, CHUNK};
+use self::op::{Op, Packed, Room, Tail, Values};
+use self::parameters::{Parameters, Wanted};
+use self::tables::Tables;
+use self::view::{lacking, View};
+use super::recipe::{Code, Global, Order, Zero};
 use super::{Group, MemberBox, Recipe, Role};
 use crate::checkpoint::Checkpoint;
+use crate::convert;
 use crate::dtype::Dtype;
-use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::load::Rows;
 
-/// Codes that are unpacked at a time: with what they become, they fit the L1 cache.
-const CHUNK: usize = 2048;
-
-/// Places where bytes are put together on the way.
-struct Desk {
-    codes: [u8; CHUNK],
-    values: [f32; CHUNK],
+/// The boxes of a group's members, and their bytes.
+struct Members<'a> {
+    checkpoint: &'a Checkpoint,
+    boxes: &'a [MemberBox],
+    bytes: &'a [&'a [u8]],
 }
 
-/// A box that is being decoded.
-struct Decoder<'a> {
-    recipe: Recipe,
-    order: Option<&'a [u32]>,
-    columns: Range<u64>,
-    rows: usize,
-    codes: Codes<'a>,
-    parameters: Parameters,
-    map: [f32; 16],
-    tail: Tail,
-    to: Dtype,
+impl<'a> Members<'a> {
+    fn view(&self, role: Role) -> Result<View<'a>> {
+        let view = || {
+            let number = self.boxes.iter().position(|found| found.role == role)?;
+            let found = self.boxes.get(number)?;
+            let dtype = self.checkpoint.tensors().get(found.tensor)?.dtype();
+            View::new(dtype, &found.ranges, self.bytes.get(number)?)
+        };
+        view().ok_or_else(lacking)
+    }
 }
 
 impl Group {
@@ -72,112 +77,154 @@ impl Group {
     ) -> Result<()> {
         self.usable()?;
         if !matches!(to, Dtype::F32 | Dtype::F16 | Dtype::Bf16) {
-            let text = format!("a group decodes to F32, F16 or BF16, not to {}", to.name());
+            let text = ["a group decodes to F32, F16 or BF16, not to ", to.name()].concat();
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         if logical.len() != self.shape.len() || logical.iter().any(Range::is_empty) {
             return Ok(());
         }
-        let lacking = || Error::new(ErrorKind::Internal, format!("group {}: a box is missing", quoted(&self.name)));
-        let view = |role: Role| -> Option<View<'_>> {
-            let number = boxes.iter().position(|found| found.role == role)?;
-            let found = boxes.get(number)?;
-            View::new(checkpoint.tensors().get(found.tensor)?.dtype(), &found.ranges, bytes.get(number)?)
-        };
-        let recipe = self.recipe.ok_or_else(lacking)?;
-        let columns = logical.last().cloned().ok_or_else(lacking)?;
-        let count = logical.iter().rev().skip(1).map(|range| range.end - range.start).product::<u64>();
-        let global = || view(Role::Global).and_then(|view| view.floats().ok()?.first().copied()).ok_or_else(lacking);
-        let tail = match (recipe.global, recipe.zero) {
-            (Global::Multiply, _) => Tail::Times(global()?),
-            (Global::Divide, _) => Tail::Over(global()?),
-            // 1/127, as the library has it.
-            (Global::Over127, _) => Tail::Times(0.007_874_016),
-            (Global::None, Zero::Offset) => Tail::Offset,
-            (Global::None, _) => Tail::Scale,
-        };
-        let mut map = FP4;
-        if recipe.code == Code::Map {
-            let values = view(Role::Map).ok_or_else(lacking)?.floats()?;
-            map = <[f32; 16]>::try_from(values).map_err(|_| lacking())?;
+        let members = Members { checkpoint, boxes, bytes };
+        let mut decoder = Decoder::new(self, logical, &members, to, Level::best())?;
+        if decoder.codes.is_turned() {
+            return decoder.turned(rows);
         }
-        let codes = Codes::new(self, recipe, logical, view(Role::Codes).ok_or_else(lacking)?);
-        let decoder = Decoder {
-            recipe,
-            order: self.order.as_deref(),
-            columns,
-            rows: usize::try_from(count).map_err(|_| lacking())?,
-            codes,
-            parameters: Parameters::new(self, recipe, logical, &view).ok_or_else(lacking)??,
-            map,
-            tail,
-            to,
-        };
-        let mut desk = Box::new(Desk { codes: [0; CHUNK], values: [0.0; CHUNK] });
-        decoder.run(&mut desk, rows).ok_or_else(lacking)?
+        decoder.straight(rows)
     }
 }
 
 /// FP4's values by code.
 const FP4: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
-impl Decoder<'_> {
-    /// `None` where a box is smaller than it was said to be.
-    fn run(&self, desk: &mut Desk, rows: &mut dyn Rows) -> Option<Result<()>> {
-        match self.recipe.packing {
-            Packing::Columns | Packing::AwqColumns => self.turned(desk, rows),
-            _ => self.straight(desk, rows),
-        }
-    }
+/// What codes become by this recipe.
+fn op(group: &Group, recipe: Recipe, members: &Members<'_>) -> Result<Op> {
+    let global = || members.view(Role::Global)?.floats()?.first().copied().ok_or_else(lacking);
+    Ok(Op {
+        values: match recipe.code {
+            Code::Map => {
+                let map = <[f32; 16]>::try_from(members.view(Role::Map)?.floats()?);
+                Values::Table(map.map_err(|_| lacking())?)
+            }
+            Code::E2M1 => Values::Table(FP4),
+            Code::Unsigned => Values::Unsigned { bits: group.bits },
+            Code::Signed => Values::Signed,
+            Code::E2M3 => Values::E2M3,
+            Code::E4M3 => Values::E4M3,
+            Code::E5M2 => Values::E5M2,
+        },
+        tail: match (recipe.global, recipe.zero) {
+            (Global::Multiply, _) => Tail::Times(global()?),
+            (Global::Divide, _) => Tail::Over(global()?),
+            // 1/127, as the library has it.
+            (Global::Over127, _) => Tail::Times(0.007_874_016),
+            (Global::None, Zero::Offset) => Tail::Offset,
+            (Global::None, _) => Tail::Scale,
+        },
+        zero: if recipe.zero == Zero::Middle { (1_u32 << (group.bits - 1)) as f32 } else { 0.0 },
+    })
+}
 
-    fn width(&self) -> usize {
-        usize::try_from(self.columns.end - self.columns.start).unwrap_or_default()
+/// A box that is being decoded.
+struct Decoder<'a> {
+    level: Level,
+    op: Op,
+    order: Option<&'a [u32]>,
+    width: usize,
+    rows: usize,
+    codes: Codes<'a>,
+    parameters: Parameters<'a>,
+    tables: Tables,
+    to: Dtype,
+    desk: Box<Desk>,
+}
+
+/// Places where bytes are put together on the way.
+struct Desk {
+    codes: [u8; CHUNK],
+    values: [u8; 4 * CHUNK],
+}
+
+impl<'a> Decoder<'a> {
+    fn new(
+        group: &'a Group,
+        logical: &[Range<u64>],
+        members: &Members<'a>,
+        to: Dtype,
+        level: Level,
+    ) -> Result<Self> {
+        let recipe = group.recipe.ok_or_else(lacking)?;
+        let size = |count: u64| usize::try_from(count).map_err(|_| lacking());
+        let width = size(logical.last().map_or(0, |range| range.end - range.start))?;
+        let rows = size(logical.iter().rev().skip(1).map(|range| range.end - range.start).product())?;
+        let op = op(group, recipe, members)?;
+        let mut desk = Box::new(Desk { codes: [0; CHUNK], values: [0; 4 * CHUNK] });
+        let mut tables = Tables::None;
+        if level.has_tables() && tables::pay_by_scale(recipe, to, &members.view(Role::Scales)?) {
+            tables = Tables::by_scale(level, &op, members.view(Role::Scales)?.dtype, to, &mut desk.codes)?;
+        }
+        let wanted = if matches!(tables, Tables::ByScale(_)) { Wanted::Bytes } else { Wanted::Floats };
+        let parameters = Parameters::new(group, recipe, logical, members, wanted)?;
+        if level.has_wide_tables() && tables::pay_by_magnitude(recipe, to, &parameters, width) {
+            tables = Tables::by_magnitude();
+        }
+        Ok(Self {
+            level,
+            op,
+            order: group.order.as_deref().filter(|_| recipe.order == Order::Index),
+            width,
+            rows,
+            codes: Codes::new(level, group, recipe, logical, members.view(Role::Codes)?),
+            parameters,
+            tables,
+            to,
+            desk,
+        })
     }
 
     /// Row by row.
-    fn straight(&self, desk: &mut Desk, rows: &mut dyn Rows) -> Option<Result<()>> {
-        let width = self.width();
+    fn straight(&mut self, rows: &mut dyn Rows) -> Result<()> {
+        /// What is asked for ahead of results: from 1 to 4 KiB the time is the same.
+        const AHEAD: usize = 2048;
+        let mut unpacked = [0; CHUNK];
         for row in 0..self.rows {
-            let mut out = match rows.row(row) {
-                Ok(out) => out,
-                Err(error) => return Some(Err(error)),
-            };
-            let mut at = 0;
-            while at < width {
-                let count = CHUNK.min(width - at);
-                let (now, later) = out.split_at_mut_checked(count * self.size())?;
-                let Desk { codes, values } = desk;
-                let codes = self.codes.unpack(row, at, codes.get_mut(..count)?)?;
-                self.values(row, at, codes, values, now)?;
-                (out, at) = (later, at + count);
+            let out = rows.row(row)?;
+            if let Some(codes) = self.codes.lying(row, 0) {
+                self.values((row, 0), codes, out, AHEAD).ok_or_else(lacking)?;
+                continue;
+            }
+            let step = CHUNK * self.size();
+            for (number, out) in out.chunks_mut(step).enumerate() {
+                let (at, count) = (number * CHUNK, out.len() / self.size());
+                let codes = unpacked.get_mut(..count).ok_or_else(lacking)?;
+                self.codes.unpack(row, at, codes).ok_or_else(lacking)?;
+                self.values((row, at), Packed::Bytes(codes), out, AHEAD).ok_or_else(lacking)?;
             }
         }
-        Some(Ok(()))
+        Ok(())
     }
 
     /// Some rows at once, as a line of the store has codes of all of them.
-    fn turned(&self, desk: &mut Desk, rows: &mut dyn Rows) -> Option<Result<()>> {
-        let width = self.width();
-        let mut strip = codes::Strip::new();
-        for first in (0..self.rows).step_by(codes::STRIP) {
-            let count = codes::STRIP.min(self.rows - first);
+    fn turned(&mut self, rows: &mut dyn Rows) -> Result<()> {
+        let mut strip = Strip::new(&self.codes)?;
+        let (size, mut unpacked) = (self.size(), [0; CHUNK]);
+        for first in (0..self.rows).step_by(strip.rows) {
+            let count = strip.rows.min(self.rows - first);
             let mut at = 0;
-            while at < width {
-                let now = self.codes.turn(first, count, at, width - at, &mut strip)?;
+            while at < self.width {
+                let now = strip.fill(&self.codes, first, count, at, self.width - at).ok_or_else(lacking)?;
                 for row in first..first + count {
-                    let out = match rows.row(row) {
-                        Ok(out) => out.get_mut(at * self.size()..(at + now) * self.size())?,
-                        Err(error) => return Some(Err(error)),
-                    };
-                    let Desk { codes, values } = desk;
-                    let codes = codes.get_mut(..now)?;
-                    self.codes.unpack_turned(&strip, row, first, at, codes)?;
-                    self.values(row, at, codes, values, out)?;
+                    // Memory that is written next is that of the next row.
+                    let next = rows.row((row + 1).min(first + count - 1))?.as_ptr().addr();
+                    let out = rows.row(row)?;
+                    let ahead = next.wrapping_sub(out.as_ptr().addr());
+                    let out = out.get_mut(at * size..(at + now) * size).ok_or_else(lacking)?;
+                    let desk = unpacked.get_mut(..now).ok_or_else(lacking)?;
+                    let codes = strip.row(&self.codes, row, at, desk).ok_or_else(lacking)?;
+                    self.values((row, at), codes, out, ahead).ok_or_else(lacking)?;
                 }
                 at += now;
             }
         }
-        Some(Ok(()))
+        Ok(())
     }
 
     fn size(&self) -> usize {
@@ -188,28 +235,49 @@ impl Decoder<'_> {
         }
     }
 
-    /// What the codes of a row from `at` on become.
-    fn values(&self, row: usize, at: usize, codes: &[u8], values: &mut [f32; CHUNK], out: &mut [u8]) -> Option<()> {
-        let op = Op {
-            values: match self.recipe.code {
-                Code::Map | Code::E2M1 => Values::Table(&self.map),
-                Code::Unsigned => Values::Unsigned { bits: self.codes.bits() },
-                Code::Signed => Values::Signed,
-                Code::E2M3 => Values::E2M3,
-                Code::E4M3 => Values::E4M3,
-                Code::E5M2 => Values::E5M2,
-            },
-            tail: self.tail,
-            zero: self.parameters.zero,
-        };
-        let runs = self.parameters.of(row, at)?;
-        if let (Order::Index, Some(order)) = (self.recipe.order, self.order) {
-            let order = self.parameters.columns_of(order, row, at, codes.len())?;
-            let values = values.get_mut(..codes.len())?;
-            kernel::indexed(&op, &runs, order, codes, values);
-            return kernel::round(values, self.to, out);
+    /// What the codes of a row from `at` on become; `None` where a box is smaller than it was said to be.
+    fn values(&mut self, (row, at): (usize, usize), codes: Packed<'_>, out: &mut [u8], ahead: usize) -> Option<()> {
+        if let Some(order) = self.order {
+            return self.indexed((row, at), order, codes, out);
         }
-        kernel::run(&op, &runs, codes, self.to, out);
+        let Self { level, op, parameters, tables, to, desk, .. } = self;
+        let room = Room { bytes: out, ahead };
+        match tables {
+            Tables::None => {}
+            Tables::ByScale(tables) => {
+                let (scales, span) = parameters.bytes_of(row, at)?;
+                level.by_scale(tables, scales, span, codes, room, &mut desk.codes);
+                return Some(());
+            }
+            Tables::ByMagnitude(tables) => {
+                let Packed::Bytes(codes) = codes else { return None };
+                tables.refresh(*level, op, parameters, row, *to, &mut desk.codes)?;
+                let (scale, span) = parameters.place(row, at)?;
+                level.by_magnitude(tables.from(scale)?, span, codes, room);
+                return Some(());
+            }
+        }
+        level.run(op, &parameters.of(row, at)?, codes, *to, room, &mut desk.codes);
+        Some(())
+    }
+
+    /// The same where an index says each column's group.
+    fn indexed(&mut self, (row, at): (usize, usize), order: &[u32], codes: Packed<'_>, out: &mut [u8]) -> Option<()> {
+        let runs = self.parameters.of(row, at)?;
+        let (size, to) = (self.size(), self.to);
+        let Desk { codes: desk, values, .. } = &mut *self.desk;
+        for (number, out) in out.chunks_mut(CHUNK * size).enumerate() {
+            let (start, count) = (number * CHUNK, out.len() / size);
+            let codes = self.level.unpacked(codes, start, count, desk)?;
+            let order = self.parameters.columns_of(order, row, at + start, count)?;
+            if to == Dtype::F32 {
+                self.level.indexed(&self.op, &runs, order, codes, out);
+                continue;
+            }
+            let values = values.get_mut(..4 * count)?;
+            self.level.indexed(&self.op, &runs, order, codes, values);
+            convert::convert(Dtype::F32, values, to, out).ok()?;
+        }
         Some(())
     }
 }

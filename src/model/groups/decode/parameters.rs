@@ -1,35 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Scales and zero points of a box, as F32 and in rows.
+//! Scales and zero points of a box, in rows.
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "numbers of elements of a box; divisors are above 0")]
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use super::codes::AWQ;
-use super::view::{FlatRows, View};
+use super::op::{Runs, Span};
+use super::view::{lacking, FlatRows, View};
+use super::zeros;
+use super::Members;
 use crate::base::memory;
 use crate::error::Result;
-use crate::model::groups::recipe::{Order, ScaleLayout, ScaleType, Zero};
+use crate::model::groups::recipe::{Order, ScaleLayout, ScaleType};
 use crate::model::groups::{Group, Recipe, Role};
 
-/// The parameters of some of a row's columns: those of the first group count for
-/// `left` columns, of each later one for `group`.
-pub(super) struct Runs<'a> {
-    pub(super) scales: &'a [f32],
-    /// Empty where there is one zero for all.
-    pub(super) zeros: &'a [f32],
-    pub(super) left: usize,
-    pub(super) group: usize,
-}
-
-pub(super) struct Parameters {
-    scales: Vec<f32>,
+pub(super) struct Parameters<'a> {
+    scales: Scales<'a>,
     zeros: Vec<f32>,
-    /// The zero point of all, where there are no others.
-    pub(super) zero: f32,
     place: Place,
     /// The box's columns.
     columns: Range<u64>,
+}
+
+enum Scales<'a> {
+    Floats(Vec<f32>),
+    /// What they are is in tables of whoever asked for them so.
+    Bytes(Cow<'a, [u8]>),
+}
+
+/// What scales are wanted as.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Wanted {
+    Floats,
+    /// Of one byte each, as they are stored.
+    Bytes,
 }
 
 /// Which parameters are a row's.
@@ -46,87 +51,90 @@ enum Place {
     Indexed { each: usize, rows: usize, width: u64, start: u64 },
 }
 
-impl Parameters {
-    /// `None` where a member is missing or too small.
-    pub(super) fn new<'a>(
+impl<'a> Parameters<'a> {
+    pub(super) fn new(
         group: &Group,
         recipe: Recipe,
         logical: &[Range<u64>],
-        view: &dyn Fn(Role) -> Option<View<'a>>,
-    ) -> Option<Result<Self>> {
-        let mut this = Self {
-            scales: Vec::new(),
-            zeros: Vec::new(),
-            zero: if recipe.zero == Zero::Middle { (1_u32 << (group.bits - 1)) as f32 } else { 0.0 },
-            place: Place::One,
-            columns: logical.last()?.clone(),
-        };
-        Some(this.fill(group, recipe, logical, view)?.map(|()| this))
-    }
-
-    fn fill<'a>(
-        &mut self,
-        group: &Group,
-        recipe: Recipe,
-        logical: &[Range<u64>],
-        view: &dyn Fn(Role) -> Option<View<'a>>,
-    ) -> Option<Result<()>> {
-        let scales = view(Role::Scales)?;
+        members: &Members<'a>,
+        wanted: Wanted,
+    ) -> Result<Self> {
+        let scales = members.view(Role::Scales)?;
         let block = |from_last: usize| {
             let at = group.block.len().checked_sub(from_last + 1)?;
-            u64::try_from(*group.block.get(at)?).ok()
+            u64::try_from(*group.block.get(at)?).ok().filter(|block| *block != 0)
         };
-        let columns = block(0)?.max(1);
-        self.scales = match recipe.scale_type {
-            ScaleType::Nested => match nested(group, &scales, view)? {
-                Ok(scales) => scales,
-                Err(error) => return Some(Err(error)),
-            },
-            _ => match scales.floats() {
-                Ok(scales) => scales,
-                Err(error) => return Some(Err(error)),
-            },
-        };
+        let columns = logical.last().cloned().ok_or_else(lacking)?;
         let rows = logical.len().checked_sub(2).and_then(|row| logical.get(row)).cloned().unwrap_or(0..1);
-        let count = usize::try_from(rows.end - rows.start).ok()?;
-        self.zeros = match zeros(group, recipe, &rows, view)? {
-            Ok(zeros) => zeros,
-            Err(error) => return Some(Err(error)),
-        };
+        let count = usize::try_from(rows.end - rows.start).map_err(|_| lacking())?;
         let transposed = recipe.scale_layout == ScaleLayout::GroupsTransposed;
-        if transposed {
-            self.scales = turned(&self.scales, count)?;
-        }
-        let each = if transposed { scales.count(1) } else { scales.count(0) };
-        self.place = match (recipe.scale_layout, recipe.order) {
+        let each = scales.count(usize::from(transposed));
+        let width = block(0).ok_or_else(lacking)?;
+        let place = match (recipe.scale_layout, recipe.order) {
             (ScaleLayout::Tensor, _) => Place::One,
             (ScaleLayout::Rows, _) => Place::Rows { each: 1, group: u64::MAX },
             (ScaleLayout::Groups | ScaleLayout::GroupsTransposed, Order::Sequential) => {
-                Place::Rows { each, group: columns }
+                Place::Rows { each, group: width }
             }
             (ScaleLayout::Groups | ScaleLayout::GroupsTransposed, Order::Index) => Place::Indexed {
                 each,
                 rows: count,
-                width: u64::try_from(*group.shape.last()?).ok()?,
-                start: logical.first()?.start,
+                width: group.shape.last().and_then(|size| u64::try_from(*size).ok()).ok_or_else(lacking)?,
+                start: logical.first().map_or(0, |range| range.start),
             },
             (ScaleLayout::Grid, _) => {
-                Place::Grid { rows, block: block(1)?.max(1), lines: scales.count(1), each, group: columns }
+                let (block, lines) = (block(1).ok_or_else(lacking)?, scales.count(1));
+                Place::Grid { rows: rows.clone(), block, lines, each, group: width }
             }
             (ScaleLayout::Swizzled, _) => {
-                self.scales = straightened(&self.scales, &scales, &rows, &self.columns)?;
-                let groups = self.columns.end.div_ceil(16) - self.columns.start / 16;
-                Place::Rows { each: usize::try_from(groups).ok()?, group: columns }
+                let groups = columns.end.div_ceil(width) - columns.start / width;
+                Place::Rows { each: usize::try_from(groups).map_err(|_| lacking())?, group: width }
             }
-            (ScaleLayout::Flat, _) => {
-                Place::Flat { first: scales.start(0), rows: FlatRows::new(group, logical)?, group: columns }
-            }
+            (ScaleLayout::Flat, _) => Place::Flat {
+                first: scales.start(0),
+                rows: FlatRows::new(group, logical).ok_or_else(lacking)?,
+                group: width,
+            },
         };
-        Some(Ok(()))
+        let straight = match recipe.scale_layout {
+            ScaleLayout::Swizzled => Cow::Owned(straightened(&scales, &rows, &columns)?),
+            _ => Cow::Borrowed(scales.bytes),
+        };
+        let scales = match recipe.scale_type {
+            _ if wanted == Wanted::Bytes => Scales::Bytes(straight),
+            ScaleType::Nested => Scales::Floats(nested(group, &scales, members)?),
+            _ if transposed => Scales::Floats(turned(&scales.floats()?, count)?),
+            _ => Scales::Floats(View { bytes: &straight, ..scales }.floats()?),
+        };
+        Ok(Self {
+            scales,
+            zeros: zeros::read(group, recipe, &rows, members)?,
+            place,
+            columns,
+        })
     }
 
     /// The parameters of a row's columns from number `at` of the box on.
     pub(super) fn of(&self, row: usize, at: usize) -> Option<Runs<'_>> {
+        let Scales::Floats(scales) = &self.scales else { return None };
+        let (start, span) = self.place(row, at)?;
+        let end = match &self.place {
+            Place::Indexed { each, .. } => start + each,
+            _ => scales.len(),
+        };
+        let zeros = if self.zeros.is_empty() { &[] } else { self.zeros.get(start..end)? };
+        Some(Runs { scales: scales.get(start..end)?, zeros, span })
+    }
+
+    /// The same where scales are bytes.
+    pub(super) fn bytes_of(&self, row: usize, at: usize) -> Option<(&[u8], Span)> {
+        let Scales::Bytes(scales) = &self.scales else { return None };
+        let (start, span) = self.place(row, at)?;
+        Some((scales.get(start..)?, span))
+    }
+
+    /// The number of the first scale of a row's columns from `at` on.
+    pub(super) fn place(&self, row: usize, at: usize) -> Option<(usize, Span)> {
         let column = self.columns.start + at as u64;
         let (start, within, group) = match &self.place {
             Place::One => (0, 0, u64::MAX),
@@ -143,22 +151,30 @@ impl Parameters {
             }
             Place::Indexed { each, .. } => (row * each, 0, u64::MAX),
         };
-        let end = match &self.place {
-            Place::Indexed { each, .. } => start + each,
-            _ => self.scales.len(),
-        };
         let bounded = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-        Some(Runs {
-            scales: self.scales.get(start..end)?,
-            zeros: if self.zeros.is_empty() { &[] } else { self.zeros.get(start..end)? },
-            left: bounded(group - within),
-            group: bounded(group),
-        })
+        Some((start, Span { left: bounded(group - within), group: bounded(group) }))
     }
 
     /// The number of a column's group among those of the box.
     fn group_of(&self, column: u64, group: u64) -> Option<usize> {
         usize::try_from(column / group - self.columns.start / group).ok()
+    }
+
+    /// How many scales each row has, and how many rows one after the other have the same ones.
+    pub(super) fn shared(&self) -> Option<(usize, u64)> {
+        match &self.place {
+            Place::One => Some((1, u64::MAX)),
+            Place::Rows { each, .. } => Some((*each, 1)),
+            Place::Grid { block, each, .. } => Some((*each, *block)),
+            Place::Flat { .. } | Place::Indexed { .. } => None,
+        }
+    }
+
+    /// All scales of a row, and the number of the first one.
+    pub(super) fn line(&self, row: usize) -> Option<(usize, &[f32])> {
+        let Scales::Floats(scales) = &self.scales else { return None };
+        let (start, (each, _)) = (self.place(row, 0)?.0, self.shared()?);
+        Some((start, scales.get(start..start + each)?))
     }
 
     /// The part of an index that is about a row's columns.
@@ -175,123 +191,46 @@ impl Parameters {
 }
 
 /// Rows of what is stored [groups, rows].
-fn turned(values: &[f32], rows: usize) -> Option<Vec<f32>> {
+fn turned(values: &[f32], rows: usize) -> Result<Vec<f32>> {
     let groups = values.len() / rows.max(1);
-    let mut found = memory::vec_with_capacity(values.len(), "a group's scales").ok()?;
-    for row in 0..rows {
-        found.extend((0..groups).map(|group| values.get(group * rows + row).copied().unwrap_or_default()));
-    }
-    Some(found)
-}
-
-/// Rows of scales out of tiles of 128 rows and 4 groups.
-fn straightened(values: &[f32], stored: &View<'_>, rows: &Range<u64>, columns: &Range<u64>) -> Option<Vec<f32>> {
-    let (first, width) = (stored.start(1), stored.count(0) as u64);
-    let groups = columns.start / 16..columns.end.div_ceil(16);
-    let mut found = Vec::new();
-    let count = (rows.end - rows.start).checked_mul(groups.end - groups.start)?;
-    memory::reserve(&mut found, usize::try_from(count).ok()?, "a group's scales").ok()?;
-    for row in rows.clone() {
-        let within = row - first;
-        for group in groups.clone() {
-            let tile = (within / 128) * (width / 4) + group / 4;
-            let place = tile * 512 + (row % 32) * 16 + (row % 128 / 32) * 4 + group % 4;
-            found.push(*values.get(usize::try_from(place).ok()?)?);
+    let mut found = memory::vec_with_capacity(values.len(), "a group's scales")?;
+    found.resize(values.len(), 0.0);
+    for (group, values) in values.chunks(rows.max(1)).enumerate() {
+        for (place, value) in found.iter_mut().skip(group).step_by(groups.max(1)).zip(values) {
+            *place = *value;
         }
     }
-    Some(found)
+    Ok(found)
+}
+
+/// Rows of scales, of a byte each, out of tiles of 128 rows and 4 groups.
+fn straightened(stored: &View<'_>, rows: &Range<u64>, columns: &Range<u64>) -> Result<Vec<u8>> {
+    let (first, width) = (stored.start(1), stored.count(0) as u64);
+    let groups = columns.start / 16..columns.end.div_ceil(16);
+    let count = (rows.end - rows.start).checked_mul(groups.end - groups.start);
+    let count = count.and_then(|count| usize::try_from(count).ok()).ok_or_else(lacking)?;
+    let mut found = memory::vec_with_capacity(count, "a group's scales")?;
+    for row in rows.clone() {
+        let within = row - first;
+        let start = (within / 128) * (width / 4) * 512 + (row % 32) * 16 + (row % 128 / 32) * 4;
+        for group in groups.clone() {
+            let place = usize::try_from(start + group / 4 * 512 + group % 4).unwrap_or(usize::MAX);
+            found.push(*stored.bytes.get(place).ok_or_else(lacking)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Scales that are indices into a map, scaled and with an offset.
-fn nested<'a>(group: &Group, scales: &View<'_>, view: &dyn Fn(Role) -> Option<View<'a>>) -> Option<Result<Vec<f32>>> {
-    let nested = group.nested?;
-    let (map, outer) = (view(Role::NestedMap)?, view(Role::NestedScales)?);
-    let (map, of_scales) = match (map.floats(), outer.floats()) {
-        (Ok(map), Ok(scales)) => (map, scales),
-        (Err(error), _) | (_, Err(error)) => return Some(Err(error)),
-    };
-    let mut found = match memory::vec_with_capacity(scales.bytes.len(), "a group's scales") {
-        Ok(found) => found,
-        Err(error) => return Some(Err(error)),
-    };
+fn nested(group: &Group, scales: &View<'_>, members: &Members<'_>) -> Result<Vec<f32>> {
+    let nested = group.nested.ok_or_else(lacking)?;
+    let (map, outer) = (members.view(Role::NestedMap)?, members.view(Role::NestedScales)?);
+    let (map, of_scales) = (map.floats()?, outer.floats()?);
+    let mut found = memory::vec_with_capacity(scales.bytes.len(), "a group's scales")?;
     for (number, code) in (scales.start(0)..).zip(scales.bytes) {
-        let scale = of_scales.get(usize::try_from(number / nested.block - outer.start(0)).ok()?)?;
-        found.push(map.get(usize::from(*code))? * scale + nested.offset);
+        let outer = usize::try_from((number / nested.block).saturating_sub(outer.start(0))).unwrap_or(usize::MAX);
+        let (scale, value) = of_scales.get(outer).zip(map.get(usize::from(*code))).ok_or_else(lacking)?;
+        found.push(value * scale + nested.offset);
     }
-    Some(Ok(found))
-}
-
-/// Zero points or offsets, in the order of the scales.
-fn zeros<'a>(
-    group: &Group,
-    recipe: Recipe,
-    rows: &Range<u64>,
-    view: &dyn Fn(Role) -> Option<View<'a>>,
-) -> Option<Result<Vec<f32>>> {
-    let bits = u64::from(group.bits);
-    match recipe.zero {
-        Zero::None | Zero::Middle => return Some(Ok(Vec::new())),
-        Zero::Offset => return Some(view(Role::Offsets)?.floats()),
-        Zero::Signed => {
-            let bytes = view(Role::Zeros)?.bytes;
-            return Some(Ok(bytes.iter().map(|byte| f32::from(i8::from_le_bytes([*byte]))).collect()));
-        }
-        _ => {}
-    }
-    let stored = view(Role::Zeros)?;
-    let scales = view(Role::Scales)?;
-    // How many there are of each: matrices, rows, groups.
-    let count = usize::try_from(rows.end - rows.start).ok()?;
-    let transposed = recipe.scale_layout == ScaleLayout::GroupsTransposed;
-    let groups = if transposed { scales.count(1) } else { scales.count(0) };
-    let first_group = scales.start(0);
-    let (lines, across) = (stored.count(1), stored.count(0));
-    let outer = (scales.bytes.len() / scales.size().max(1)).checked_div(count.max(1) * groups.max(1))?;
-    let mut found = match memory::vec_with_capacity(outer * count * groups, "a group's zero points") {
-        Ok(found) => found,
-        Err(error) => return Some(Err(error)),
-    };
-    let less = u32::from(recipe.zero == Zero::ColumnsLessOne);
-    let mask = (1_u32 << bits) - 1;
-    let first_word =
-        if matches!(recipe.zero, Zero::Rows | Zero::PaddedRows) { stored.start(1) } else { stored.start(0) };
-    // A code's word among those of its stream, and its place in that.
-    let place = |at: u64| -> Option<(usize, u32)> {
-        let (word, shift) = match recipe.zero {
-            Zero::PaddedRows => (at / (32 / bits), at % (32 / bits) * bits),
-            Zero::AwqColumns => (at / 8, u64::from(4 * AWQ.get(usize::try_from(at % 8).ok()?)?)),
-            _ => (at * bits / 32, at * bits % 32),
-        };
-        Some((usize::try_from(word - first_word).ok()?, u32::try_from(shift).ok()?))
-    };
-    let bits = group.bits;
-    for matrix in 0..outer {
-        let base = matrix * lines * across;
-        for row in rows.clone() {
-            if recipe.zero == Zero::Groups {
-                let line = base + usize::try_from(row - stored.start(1)).ok()? * across;
-                for group in 0..groups {
-                    let (word, shift) = place(first_group + group as u64)?;
-                    found.push(((stored.word(line + word)? >> shift) & mask) as f32);
-                }
-                continue;
-            }
-            let (word, shift) = place(row)?;
-            // Words of a stream, and streams of a group, lie so far apart.
-            let (step, apart) = match recipe.zero {
-                Zero::Rows | Zero::PaddedRows => (across, 1),
-                _ => (1, across),
-            };
-            let first = base + word * step;
-            for group in 0..groups {
-                let number = first + group * apart;
-                let mut zero = stored.word(number)? >> shift;
-                if shift + bits > 32 {
-                    zero |= stored.word(number + step)? << (32 - shift);
-                }
-                found.push((((zero & mask) + less) & mask) as f32);
-            }
-        }
-    }
-    Some(Ok(found))
+    Ok(found)
 }

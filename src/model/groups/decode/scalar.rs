@@ -3,12 +3,11 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "bit fields")]
 
-use super::kernel::{Op, Pieces, Tail, Values};
-use super::parameters::Runs;
+use super::op::{Op, Pieces, Runs, Tail, Values};
 use crate::convert::{to_bf16, to_f16};
 use crate::dtype::Dtype;
 
-pub(super) fn run(op: &Op<'_>, runs: &Runs<'_>, codes: &[u8], to: Dtype, out: &mut [u8]) {
+pub(super) fn run(op: &Op, runs: &Runs<'_>, codes: &[u8], to: Dtype, out: &mut [u8]) {
     let size = if to == Dtype::F32 { 4 } else { 2 };
     let mut pieces = Pieces::new(op, runs, codes, size, out);
     while let Some(piece) = pieces.next() {
@@ -28,12 +27,12 @@ fn put<const N: usize>(values: impl Iterator<Item = f32>, out: &mut [u8], bytes:
 }
 
 /// The value of one code.
-pub(super) fn value(op: &Op<'_>, code: u8, scale: f32, zero: f32) -> f32 {
+pub(super) fn value(op: &Op, code: u8, scale: f32, zero: f32) -> f32 {
     tail(op.tail, plain(op.values, code), scale, zero)
 }
 
 /// The value of a code before it is scaled.
-fn plain(values: Values<'_>, code: u8) -> f32 {
+fn plain(values: Values, code: u8) -> f32 {
     match values {
         Values::Table(table) => table.get(usize::from(code & 0xf)).copied().unwrap_or_default(),
         Values::Unsigned { .. } => f32::from(code),
@@ -93,10 +92,77 @@ pub(super) static E2M3: [f32; 64] = {
     values
 };
 
-pub(super) fn nibbles(bytes: &[u8], room: &mut [u8], both: impl Fn(u8) -> [u8; 2]) {
+/// The values of codes as F32 where an index says each column's group.
+pub(super) fn indexed(op: &Op, runs: &Runs<'_>, order: &[u32], codes: &[u8], out: &mut [u8]) {
+    for ((code, group), place) in codes.iter().zip(order).zip(out.chunks_exact_mut(4)) {
+        let group = usize::try_from(*group).unwrap_or(usize::MAX);
+        let scale = runs.scales.get(group).copied().unwrap_or_default();
+        let zero = runs.zeros.get(group).copied().unwrap_or(op.zero);
+        place.copy_from_slice(&value(op, *code, scale, zero).to_le_bytes());
+    }
+}
+
+/// Words `from` to `to` of some lines of a store that is `across` words wide: each to its
+/// place in the line of `stride` bytes for its number.
+pub(super) fn turn(
+    bytes: &[u8],
+    across: usize,
+    (from, to): (usize, usize),
+    (first, last): (usize, usize),
+    stride: usize,
+    turned: &mut [u8],
+) -> Option<()> {
+    // Chunks of a known size, and no iterators: out of line those cost more than the work.
+    for line in first..last {
+        let start = (line * across + from) * 4;
+        let mut row = bytes.get(start..start + (to - from) * 4)?;
+        let mut place = from * stride + line * 4;
+        while let Some((word, later)) = row.split_first_chunk::<4>() {
+            *turned.get_mut(place..)?.first_chunk_mut()? = *word;
+            (place, row) = (place + stride, later);
+        }
+    }
+    Some(())
+}
+
+/// Two codes of each byte.
+pub(super) fn nibbles(bytes: &[u8], room: &mut [u8], high_first: bool) {
     for (byte, codes) in bytes.iter().zip(room.chunks_mut(2)) {
-        for (code, place) in both(*byte).into_iter().zip(codes) {
+        let (low, high) = (byte & 0xf, byte >> 4);
+        let pair = if high_first { [high, low] } else { [low, high] };
+        for (code, place) in pair.into_iter().zip(codes) {
             *place = code;
         }
     }
+}
+
+/// One nibble of each word of 32 bits: that from bit `shift` on.
+pub(super) fn nibble_of_words(mut words: &[u8], shift: u32, room: &mut [u8]) -> Option<()> {
+    for code in room {
+        let (word, later) = words.split_first_chunk::<4>()?;
+        *code = u8::try_from(u32::from_le_bytes(*word) >> shift & 0xf).unwrap_or_default();
+        words = later;
+    }
+    Some(())
+}
+
+/// Codes of so many bits: eight at a time out of the bytes that they fill.
+pub(super) fn stream(mut bytes: &[u8], shift: u32, bits: u32, room: &mut [u8]) -> Option<()> {
+    let mask = (1_u128 << bits) - 1;
+    let each = bits as usize;
+    for codes in room.chunks_mut(8) {
+        let mut window = [0_u8; 16];
+        let have = (each + 1).min(bytes.len());
+        if (codes.len() * each + shift as usize).div_ceil(8) > have {
+            return None;
+        }
+        window.get_mut(..have)?.copy_from_slice(bytes.get(..have)?);
+        let mut window = u128::from_le_bytes(window) >> shift;
+        for code in codes {
+            *code = u8::try_from(window & mask).unwrap_or_default();
+            window >>= bits;
+        }
+        bytes = bytes.get(each..).unwrap_or_default();
+    }
+    Some(())
 }

@@ -8,8 +8,13 @@ use std::ops::Range;
 use crate::base::memory;
 use crate::convert;
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::groups::Group;
+
+/// A box is not what was asked for.
+pub(super) fn lacking() -> Error {
+    Error::new(ErrorKind::Internal, "a box of a group is missing, or smaller than was said")
+}
 
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -55,12 +60,6 @@ impl<'a> View<'a> {
         let mut floats = memory::vec_with_capacity(count, "a group's scales")?;
         floats.extend(values.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap_or_default())));
         Ok(floats)
-    }
-
-    /// A word of 32 bits; its number counts in words from the first byte.
-    pub(super) fn word(&self, number: usize) -> Option<u32> {
-        let bytes = self.bytes.get(number.checked_mul(4)?..)?.first_chunk()?;
-        Some(u32::from_le_bytes(*bytes))
     }
 }
 
