@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
+use super::group::Group;
 use super::recipe::Packing;
-use super::Group;
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};

@@ -4,8 +4,8 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most")]
 
 use super::draft::{require_dtype, require_shape, shape, sound, Draft, Form, Found};
+use super::group::Role;
 use super::recipe::MXFP4_GPT_OSS;
-use super::Role;
 use crate::dtype::Dtype;
 use crate::error::quoted;
 

@@ -4,8 +4,8 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{gcd, require_dtype, require_shape, shape, state, Draft, Fault, Form, Found, SMALL};
+use super::group::{Flags, Nested, Role};
 use super::recipe::{ScaleType, BNB_FP4, BNB_FP4_NESTED, BNB_NF4, BNB_NF4_NESTED};
-use super::{Flags, Nested, Role};
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::model::config::Json;

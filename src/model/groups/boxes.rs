@@ -8,8 +8,9 @@
 
 use std::ops::Range;
 
+use super::group::{Group, Member, Role};
+use super::recipe::Recipe;
 use super::recipe::{Order, Packing, ScaleLayout, Zero};
-use super::{Group, Member, Recipe, Role};
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::record::{self, Tensor};

@@ -6,9 +6,9 @@
 use super::draft::{
     config, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS,
 };
+use super::group::{Break, Flags, Role};
 use super::packed::{group_size, no_whole_groups, single};
 use super::recipe::{ScaleLayout, Zero, BNB_INT8, CT_INT8, DEEPSEEK_V4_FP4, INT8_COMFY, NVFP4_COMFY, NVFP4_MODELOPT};
-use super::{Break, Flags, Role};
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -90,7 +90,7 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, zeros: Option<&Tensor>, comfy: b
     if of_scales.len() <= 1 {
         form.recipe.scale_layout = ScaleLayout::Tensor;
     }
-    form.recipe.scale_type = super::scale_type(scales);
+    form.recipe.scale_type = super::draft::scale_type(scales);
     if let Some(zeros) = zeros {
         require_dtype(zeros, &[Dtype::I8])?;
         require_shape(zeros, &of_scales)?;

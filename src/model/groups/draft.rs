@@ -7,50 +7,22 @@
     reason = "members have 2^48 elements at most (`sound`), and numbers of a configuration are below 2^32"
 )]
 
-use super::recipe::{Layout, Recipe};
-use super::settings::{ConfigGroup, GroupSize, MlxModule, Settings};
-use super::{Flags, Member, Nested, Role};
+use std::ffi::CStr;
+
+use super::group::{Break, Flags, Group, Member, Nested, Role, Status};
+use super::marker::{Marker, Markers};
+use super::recipe::{Layout, Recipe, ScaleType};
+use super::settings::{ConfigGroup, GroupSize, MlxModule, Override, Settings};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
-use crate::error::quoted;
+use crate::error::{quoted, Error};
+use crate::model::config::Json;
 use crate::record::Tensor;
 
 /// Most bytes of a small member that is read at opening.
 pub(super) const SMALL: u64 = 64 << 10;
 /// More elements than any disk holds; so sums and small multiples fit 64 bits.
 const MOST_ELEMENTS: u64 = 1 << 48;
-
-/// Which rule of a layout is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Break {
-    /// A companion is not there.
-    Missing,
-    /// Shapes that do not go together.
-    Shape,
-    /// A dtype that the layout does not have.
-    Dtype,
-    /// A number out of range.
-    Value,
-    /// A small member that can't be understood.
-    State,
-    /// The configuration says otherwise.
-    Config,
-}
-
-impl Break {
-    /// The word that a message begins with.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Shape => "shape",
-            Self::Dtype => "dtype",
-            Self::Value => "value",
-            Self::State => "state",
-            Self::Config => "config",
-        }
-    }
-}
 
 /// Why there is no group that can be decoded.
 #[derive(Debug)]
@@ -63,7 +35,7 @@ pub(super) enum Fault {
     /// No group at all: the tensor is what it seems.
     Plain,
     /// Reading failed: not the group's fault.
-    Failed(crate::error::Error),
+    Failed(Error),
 }
 
 pub(super) type Found = Result<Form, Fault>;
@@ -101,7 +73,7 @@ impl Form {
 pub(super) struct Draft<'a> {
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) settings: &'a Settings,
-    pub(super) markers: &'a super::marker::Markers,
+    pub(super) markers: &'a Markers,
     /// The module's name.
     pub(super) module: &'a [u8],
     pub(super) codes: &'a Tensor,
@@ -163,7 +135,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(super) fn overridden(&self) -> Option<&'a super::settings::Override> {
+    pub(super) fn overridden(&self) -> Option<&'a Override> {
         self.settings.override_of(self.module)
     }
 
@@ -181,6 +153,18 @@ impl<'a> Draft<'a> {
             Some(over) => Some(MlxModule { bits: over.bits, group_size: over.group_size, mode: None }),
             None => self.settings.mlx(self.module),
         }
+    }
+
+    /// The marker of this module; its tensor becomes a member.
+    pub(super) fn marker(&mut self) -> Result<Option<Marker>, Fault> {
+        let Some(tensor) = self.optional(Role::Format, ".comfy_quant") else {
+            return self.markers.find(self.module).map_err(state);
+        };
+        require_dtype(tensor, &[Dtype::U8])?;
+        let text = self.read_small(tensor)?;
+        let wrong = |fault: &str| state([quoted(tensor.name()).as_str(), ": ", fault].concat());
+        let json = Json::parse(&text, usize::try_from(SMALL).unwrap_or_default()).map_err(|fault| wrong(&fault))?;
+        Marker::of(&json).map(Some).ok_or_else(|| wrong("it has no \"format\""))
     }
 
     /// The bytes of a small member.
@@ -202,6 +186,80 @@ impl<'a> Draft<'a> {
             Ok(bytes)
         };
         read().map_err(Fault::Failed)
+    }
+}
+
+impl Draft<'_> {
+    /// The group that this is, by what a recogniser found; `None` where it is none.
+    ///
+    /// # Errors
+    /// What reading said.
+    pub(super) fn group(self, name: Vec<u8>, found: Found) -> Result<Option<Group>, Error> {
+        let mut this = Group {
+            name,
+            kind: self.family(),
+            status: Status::Ok,
+            problem: String::new(),
+            members: self.members,
+            layout: None,
+            recipe: None,
+            bits: 0,
+            flags: Flags::default(),
+            shape: Vec::new(),
+            block: Vec::new(),
+            step: Vec::new(),
+            nested: None,
+            order: None,
+        };
+        let (status, problem) = match found {
+            Ok(form) => match form.put(&mut this) {
+                Some(()) => (Status::Ok, String::new()),
+                None => (Status::Broken(Break::Shape), "shape: a size is beyond 63 bits".to_owned()),
+            },
+            Err(Fault::Plain) => return Ok(None),
+            Err(Fault::Failed(error)) => return Err(error),
+            Err(Fault::Broken(rule, text)) => (Status::Broken(rule), format!("{}: {text}", rule.word())),
+            Err(Fault::Ambiguous(readings)) => {
+                this.flags = Flags::AMBIGUOUS;
+                (Status::Ambiguous, format!("ambiguous: {readings}"))
+            }
+            Err(Fault::Opaque(text)) => (Status::Opaque, format!("unsupported: {text}")),
+        };
+        (this.status, this.problem) = (status, problem);
+        Ok(Some(this))
+    }
+
+    /// What a group that is no good seems to be.
+    fn family(&self) -> &'static CStr {
+        let name = self.codes.name();
+        match self.codes.dtype() {
+            _ if name.ends_with(b".qweight") => match self.method() {
+                Some("awq") => c"awq",
+                _ => c"gptq",
+            },
+            _ if name.ends_with(b"blocks") => c"mxfp4",
+            Dtype::I32 => c"int_packed",
+            Dtype::U32 => c"mlx",
+            Dtype::F8E4M3 | Dtype::F8E5M2 => c"fp8",
+            Dtype::I8 => c"int8",
+            Dtype::U8 if self.members.iter().any(|member| matches!(member.role, Role::Map | Role::State)) => c"bnb4",
+            Dtype::U8 => c"nvfp4",
+            _ => c"",
+        }
+    }
+}
+
+impl Form {
+    /// Makes a group this; `None` where a size is beyond 63 bits.
+    fn put(self, group: &mut Group) -> Option<()> {
+        let signed =
+            |sizes: Vec<u64>| sizes.into_iter().map(|size| i64::try_from(size).ok()).collect::<Option<Vec<i64>>>();
+        group.kind = self.layout.kind;
+        group.layout = Some(self.layout);
+        group.recipe = Some(self.recipe);
+        (group.bits, group.flags, group.nested, group.order) = (self.bits, self.flags, self.nested, self.order);
+        (group.shape, group.block, group.step) = (signed(self.shape)?, signed(self.block)?, signed(self.step)?);
+        Some(())
     }
 }
 
@@ -281,4 +339,15 @@ pub(super) fn lcm(a: u64, b: u64) -> u64 {
 /// Codes after which a stream is at the beginning of a word again.
 pub(super) fn period(bits: u64) -> u64 {
     32 / gcd(bits, 32)
+}
+
+/// The type of scales that are floats.
+pub(super) fn scale_type(scales: &Tensor) -> ScaleType {
+    match scales.dtype() {
+        Dtype::F16 => ScaleType::F16,
+        Dtype::Bf16 => ScaleType::Bf16,
+        Dtype::F8E8M0 | Dtype::U8 => ScaleType::E8M0,
+        Dtype::F8E4M3 => ScaleType::E4M3,
+        _ => ScaleType::F32,
+    }
 }

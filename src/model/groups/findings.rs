@@ -2,7 +2,8 @@
 //! What is wrong with a checkpoint's groups, for those who validate files.
 #![forbid(unsafe_code)]
 
-use super::{Groups, GroupsOptions, Status};
+use super::group::Status;
+use super::search::{Groups, GroupsOptions};
 use crate::checkpoint::validate::{Fatal, Problem};
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};

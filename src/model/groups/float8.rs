@@ -4,10 +4,10 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS};
+use super::group::{Break, Role};
 use super::recipe::{
     Code, Layout, ScaleLayout, FP8_BLOCK, FP8_BLOCK_E8M0, FP8_CHANNEL, FP8_COMFY, FP8_TENSOR, MXFP8_CT,
 };
-use super::{Break, Role};
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -137,7 +137,7 @@ fn plain_scale(draft: &Draft<'_>, scales: &Tensor, comfy: Option<&'static Layout
 }
 
 fn finish(mut form: Form, codes: &Tensor, scales: &Tensor) -> Form {
-    form.recipe.scale_type = super::scale_type(scales);
+    form.recipe.scale_type = super::draft::scale_type(scales);
     if codes.dtype() == Dtype::F8E5M2 {
         form.recipe.code = Code::E5M2;
     }

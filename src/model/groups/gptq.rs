@@ -4,9 +4,10 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{config, lcm, matrix, period, require_dtype, require_shape, shape, Draft, Fault, Form, Found};
-use super::recipe::{AWQ_GEMM, AWQ_GEMV, GPTQ_V1, GPTQ_V2};
+use super::group::{Break, Flags, Role};
+use super::index;
+use super::recipe::{Layout, AWQ_GEMM, AWQ_GEMV, GPTQ_V1, GPTQ_V2};
 use super::settings::GroupSize;
-use super::{index, Break, Flags, Role};
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -157,7 +158,7 @@ impl Members<'_> {
         let step = period(bits);
         let bits = u32::try_from(bits).unwrap_or_default();
         let mut form = Form::new(layout, bits, vec![out, width], vec![1, size]);
-        form.recipe.scale_type = super::scale_type(self.scales);
+        form.recipe.scale_type = super::draft::scale_type(self.scales);
         form.flags = Flags::TRANSPOSED;
         let whole = order.is_some() || groups == 1;
         form.step = vec![step, if whole { step } else { lcm(size, step) }];
@@ -170,7 +171,7 @@ impl Members<'_> {
     }
 
     /// The version, and whether the zeros as stored contradict it.
-    fn version(&self, draft: &Draft<'_>, bits: u64) -> Result<&'static super::Layout, Fault> {
+    fn version(&self, draft: &Draft<'_>, bits: u64) -> Result<&'static Layout, Fault> {
         let both = |why: &str| Err(Fault::Ambiguous(format!("gptq-v1 or gptq-v2: {why}")));
         // Symmetric zeros are the middle, stored one less by v1.
         let middle = 1_u32.checked_shl(u32::try_from(bits - 1).unwrap_or_default()).unwrap_or_default();

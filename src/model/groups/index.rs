@@ -4,7 +4,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{Draft, Fault};
-use super::Break;
+use super::group::Break;
 use crate::base::memory;
 use crate::error::quoted;
 use crate::record::Tensor;

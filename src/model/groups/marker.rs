@@ -4,11 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::draft::{state, Draft, Fault, SMALL};
-use super::Role;
 use crate::checkpoint::Checkpoint;
-use crate::dtype::Dtype;
-use crate::error::quoted;
 use crate::model::config::{Json, MAX_CONFIG};
 
 /// The markers of the metadata.
@@ -26,7 +22,8 @@ pub(super) struct Marker {
 }
 
 impl Marker {
-    fn of(json: &Json) -> Option<Self> {
+    /// `None` where a text has no format.
+    pub(super) fn of(json: &Json) -> Option<Self> {
         let format = json.get("format")?.text()?.to_owned();
         Some(Self { format, rotated: json.get("convrot").and_then(Json::bool) == Some(true) })
     }
@@ -48,21 +45,15 @@ impl Markers {
             Err(fault) => Self { layers: HashMap::new(), fault: Some(fault) },
         }
     }
-}
 
-impl Draft<'_> {
-    /// The marker of this module; its tensor becomes a member.
-    pub(super) fn marker(&mut self) -> Result<Option<Marker>, Fault> {
-        if let Some(tensor) = self.optional(Role::Format, ".comfy_quant") {
-            super::draft::require_dtype(tensor, &[Dtype::U8])?;
-            let text = self.read_small(tensor)?;
-            let wrong = |fault: &str| state(format!("{}: {fault}", quoted(tensor.name())));
-            let json = Json::parse(&text, usize::try_from(SMALL).unwrap_or_default()).map_err(|fault| wrong(&fault))?;
-            return Marker::of(&json).map(Some).ok_or_else(|| wrong("it has no \"format\""));
+    /// That of a module.
+    ///
+    /// # Errors
+    /// What is wrong with the metadata, whatever the module.
+    pub(super) fn find(&self, module: &[u8]) -> Result<Option<Marker>, String> {
+        if let Some(fault) = &self.fault {
+            return Err(["_quantization_metadata: ", fault].concat());
         }
-        if let Some(fault) = &self.markers.fault {
-            return Err(state(format!("_quantization_metadata: {fault}")));
-        }
-        Ok(std::str::from_utf8(self.module).ok().and_then(|module| self.markers.layers.get(module)).cloned())
+        Ok(std::str::from_utf8(module).ok().and_then(|module| self.layers.get(module)).cloned())
     }
 }

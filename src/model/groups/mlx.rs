@@ -6,9 +6,9 @@
 use super::draft::{
     config, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS,
 };
+use super::group::Role;
 use super::recipe::{MLX_AFFINE, MLX_MXFP4, MLX_MXFP8, MLX_NVFP4};
 use super::settings::MlxModule;
-use super::Role;
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -104,6 +104,6 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, biases: &Tensor) -> Found {
     let ones = vec![1; outer.len() + 1];
     let small = u32::try_from(bits).unwrap_or_default();
     let mut form = Form::new(&MLX_AFFINE, small, with(&outer, &[rows, columns * group]), with(&ones, &[group]));
-    form.recipe.scale_type = super::scale_type(scales);
+    form.recipe.scale_type = super::draft::scale_type(scales);
     Ok(form.step_along_in(group))
 }

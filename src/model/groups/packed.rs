@@ -6,9 +6,10 @@
 use super::draft::{
     config, lcm, period, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS,
 };
-use super::recipe::{Order, Zero, CT_PACK, CT_PACK_OLD, MXFP4_CT, MXFP6_CT, NVFP4_CT};
+use super::group::{Flags, Role};
+use super::index;
+use super::recipe::{Layout, Order, Zero, CT_PACK, CT_PACK_OLD, MXFP4_CT, MXFP6_CT, NVFP4_CT};
 use super::settings::ConfigGroup;
-use super::{index, Flags, Layout, Role};
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -123,7 +124,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
     let small = u32::try_from(bits).unwrap_or_default();
     let ones = vec![1; outer.len() + 1];
     let mut form = Form::new(layout, small, with(&outer, &[rows, width]), with(&ones, &[size]));
-    form.recipe.scale_type = super::scale_type(scales);
+    form.recipe.scale_type = super::draft::scale_type(scales);
     if layout == &CT_PACK_OLD {
         form.flags = form.flags.and(Flags::PADDED_WORDS);
     }

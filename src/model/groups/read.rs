@@ -2,7 +2,8 @@
 //! A part of a group as values, read and decoded in one piece.
 #![forbid(unsafe_code)]
 
-use super::{Group, MemberBox};
+use super::boxes::MemberBox;
+use super::group::Group;
 use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;

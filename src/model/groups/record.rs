@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use std::ffi::{c_char, CStr};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Group, Groups, MemberBox, Recipe, Status};
+use super::boxes::MemberBox;
+use super::group::{Group, Status};
+use super::recipe::Recipe;
+use super::search::Groups;
 use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};

@@ -12,8 +12,9 @@ use super::op::Packed;
 use super::view::{FlatRows, View};
 use crate::base::memory;
 use crate::error::Result;
+use crate::model::groups::group::Group;
+use crate::model::groups::recipe::Recipe;
 use crate::model::groups::recipe::{nibble_of_awq, Packing};
-use crate::model::groups::{Group, Recipe};
 
 pub(super) struct Codes<'a> {
     level: Level,
@@ -30,13 +31,7 @@ pub(super) struct Codes<'a> {
 }
 
 impl<'a> Codes<'a> {
-    pub(super) fn new(
-        level: Level,
-        group: &Group,
-        recipe: Recipe,
-        logical: &[Range<u64>],
-        view: View<'a>,
-    ) -> Self {
+    pub(super) fn new(level: Level, group: &Group, recipe: Recipe, logical: &[Range<u64>], view: View<'a>) -> Self {
         let columns = logical.last().cloned().unwrap_or(0..0);
         let rows = logical.len().checked_sub(2).and_then(|row| logical.get(row)).cloned().unwrap_or(0..1);
         let bits = group.bits;
@@ -173,7 +168,14 @@ impl Strip {
     }
 
     /// Turns words of `count` rows from `first` on; says how many codes from `at` on they hold.
-    pub(super) fn fill(&mut self, codes: &Codes<'_>, first: usize, count: usize, at: usize, most: usize) -> Option<usize> {
+    pub(super) fn fill(
+        &mut self,
+        codes: &Codes<'_>,
+        first: usize,
+        count: usize,
+        at: usize,
+        most: usize,
+    ) -> Option<usize> {
         self.first = first;
         let across = codes.view.count(0);
         let column = codes.columns.start + at as u64;

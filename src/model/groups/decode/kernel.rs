@@ -6,10 +6,10 @@
 
 use super::op::{Magnitudes, Op, Packed, Room, Runs, Sixteen, Span};
 use super::scalar;
-#[cfg(all(target_arch = "x86_64", safetensors_avx512))]
-use super::x86::Avx512;
 #[cfg(target_arch = "x86_64")]
 use super::x86::Avx2;
+#[cfg(all(target_arch = "x86_64", safetensors_avx512))]
+use super::x86::Avx512;
 use crate::dtype::Dtype;
 
 /// Codes that are unpacked at a time: with what they become, they fit the L1 cache.
@@ -181,7 +181,15 @@ impl Level {
     /// Words of what is stored [lines, words], to lines of `stride` bytes in `turned`, one for
     /// each of `words` words; `bytes` begin at the first, and `across` words lie from one
     /// line of the store to the next.
-    pub(super) fn turn(self, bytes: &[u8], across: usize, words: usize, lines: usize, stride: usize, turned: &mut [u8]) -> Option<()> {
+    pub(super) fn turn(
+        self,
+        bytes: &[u8],
+        across: usize,
+        words: usize,
+        lines: usize,
+        stride: usize,
+        turned: &mut [u8],
+    ) -> Option<()> {
         // Blocks of eight by eight, and what is left beside and below them.
         #[cfg(target_arch = "x86_64")]
         let (down, right) = self.avx2().map_or((0, 0), |avx2| avx2.turn(bytes, across, words, lines, stride, turned));

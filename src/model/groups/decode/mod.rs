@@ -19,6 +19,8 @@ mod op;
 mod parameters;
 mod scalar;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod view;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "SIMD loads and stores")]
@@ -32,33 +34,16 @@ use self::kernel::{Level, CHUNK};
 use self::op::{Op, Packed, Room, Tail, Values};
 use self::parameters::{Parameters, Wanted};
 use self::tables::Tables;
-use self::view::{lacking, View};
+use self::view::{lacking, Members};
+use super::boxes::MemberBox;
+use super::group::{Group, Role};
+use super::recipe::Recipe;
 use super::recipe::{Code, Global, Order, Zero};
-use super::{Group, MemberBox, Recipe, Role};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::Rows;
-
-/// The boxes of a group's members, and their bytes.
-struct Members<'a> {
-    checkpoint: &'a Checkpoint,
-    boxes: &'a [MemberBox],
-    bytes: &'a [&'a [u8]],
-}
-
-impl<'a> Members<'a> {
-    fn view(&self, role: Role) -> Result<View<'a>> {
-        let view = || {
-            let number = self.boxes.iter().position(|found| found.role == role)?;
-            let found = self.boxes.get(number)?;
-            let dtype = self.checkpoint.tensors().get(found.tensor)?.dtype();
-            View::new(dtype, &found.ranges, self.bytes.get(number)?)
-        };
-        view().ok_or_else(lacking)
-    }
-}
 
 impl Group {
     /// Decodes a box of the logical tensor: `bytes` are those of its boxes, dense and in their order.
@@ -144,13 +129,7 @@ struct Desk {
 }
 
 impl<'a> Decoder<'a> {
-    fn new(
-        group: &'a Group,
-        logical: &[Range<u64>],
-        members: &Members<'a>,
-        to: Dtype,
-        level: Level,
-    ) -> Result<Self> {
+    fn new(group: &'a Group, logical: &[Range<u64>], members: &Members<'a>, to: Dtype, level: Level) -> Result<Self> {
         let recipe = group.recipe.ok_or_else(lacking)?;
         let size = |count: u64| usize::try_from(count).map_err(|_| lacking());
         let width = size(logical.last().map_or(0, |range| range.end - range.start))?;

@@ -7,13 +7,13 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::op::{Runs, Span};
-use super::view::{lacking, FlatRows, View};
+use super::view::{lacking, FlatRows, Members, View};
 use super::zeros;
-use super::Members;
 use crate::base::memory;
 use crate::error::Result;
+use crate::model::groups::group::{Group, Role};
+use crate::model::groups::recipe::Recipe;
 use crate::model::groups::recipe::{Order, ScaleLayout, ScaleType};
-use crate::model::groups::{Group, Recipe, Role};
 
 pub(super) struct Parameters<'a> {
     scales: Scales<'a>,
@@ -106,12 +106,7 @@ impl<'a> Parameters<'a> {
             _ if transposed => Scales::Floats(turned(&scales.floats()?, count)?),
             _ => Scales::Floats(View { bytes: &straight, ..scales }.floats()?),
         };
-        Ok(Self {
-            scales,
-            zeros: zeros::read(group, recipe, &rows, members)?,
-            place,
-            columns,
-        })
+        Ok(Self { scales, zeros: zeros::read(group, recipe, &rows, members)?, place, columns })
     }
 
     /// The parameters of a row's columns from number `at` of the box on.

@@ -11,8 +11,8 @@ use super::view::View;
 use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::Result;
+use crate::model::groups::recipe::Recipe;
 use crate::model::groups::recipe::{Code, ScaleLayout, ScaleType};
-use crate::model::groups::Recipe;
 
 pub(super) enum Tables {
     None,

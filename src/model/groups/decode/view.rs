@@ -1,19 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A box of a stored tensor, dense in memory.
+//! Boxes of a group's members, dense in memory.
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "a box of a stored tensor, whose bytes have been counted")]
 
 use std::ops::Range;
 
 use crate::base::memory;
+use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::groups::Group;
+use crate::model::groups::boxes::MemberBox;
+use crate::model::groups::group::{Group, Role};
 
 /// A box is not what was asked for.
 pub(super) fn lacking() -> Error {
     Error::new(ErrorKind::Internal, "a box of a group is missing, or smaller than was said")
+}
+
+/// The boxes of a group's members, and their bytes.
+pub(super) struct Members<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) boxes: &'a [MemberBox],
+    pub(super) bytes: &'a [&'a [u8]],
+}
+
+impl<'a> Members<'a> {
+    /// The box of a member that the recipe needs.
+    pub(super) fn view(&self, role: Role) -> Result<View<'a>> {
+        let view = || {
+            let number = self.boxes.iter().position(|found| found.role == role)?;
+            let found = self.boxes.get(number)?;
+            let dtype = self.checkpoint.tensors().get(found.tensor)?.dtype();
+            View::new(dtype, &found.ranges, self.bytes.get(number)?)
+        };
+        view().ok_or_else(lacking)
+    }
 }
 
 #[derive(Clone, Copy)]

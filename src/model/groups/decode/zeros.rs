@@ -7,12 +7,12 @@ use std::ops::Range;
 
 use super::codes;
 use super::kernel::Level;
-use super::view::lacking;
-use super::Members;
+use super::view::{lacking, Members};
 use crate::base::memory;
 use crate::error::Result;
+use crate::model::groups::group::{Group, Role};
+use crate::model::groups::recipe::Recipe;
 use crate::model::groups::recipe::{nibble_of_awq, ScaleLayout, Zero};
-use crate::model::groups::{Group, Recipe, Role};
 
 /// Those of a box; none where all have the same, or no zero point. Offsets take their place.
 pub(super) fn read(group: &Group, recipe: Recipe, rows: &Range<u64>, members: &Members<'_>) -> Result<Vec<f32>> {
@@ -54,7 +54,8 @@ fn packed(group: &Group, recipe: Recipe, rows: &Range<u64>, members: &Members<'_
     let mask = u8::MAX >> (8 - group.bits.clamp(1, 8));
     let matrix = count * groups;
     for (number, found) in found.chunks_mut(matrix.max(1)).enumerate() {
-        let bytes = stored.bytes.get(number * lines * across * 4..(number + 1) * lines * across * 4).ok_or_else(lacking)?;
+        let bytes =
+            stored.bytes.get(number * lines * across * 4..(number + 1) * lines * across * 4).ok_or_else(lacking)?;
         let (bytes, line) = if down {
             level.turn(bytes, across, across, lines, lines * 4, &mut turned).ok_or_else(lacking)?;
             (turned.as_slice(), lines * 4)

@@ -113,9 +113,15 @@ unsafe fn direct(op: &Op, piece: Piece<'_>, to: Dtype, ahead: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         match op.values {
-            Values::E4M3 => floats(Minifloat { left: 0, right: 1, kept: 0xbfff, unit: 256.0, nan: 0x7f }, op, piece, to, ahead),
-            Values::E5M2 => floats(Minifloat { left: 0, right: 0, kept: 0xffff, unit: 1.0, nan: 0xff }, op, piece, to, ahead),
-            Values::E2M3 => floats(Minifloat { left: 2, right: 3, kept: 0x8f80, unit: 16384.0, nan: 0xff }, op, piece, to, ahead),
+            Values::E4M3 => {
+                floats(Minifloat { left: 0, right: 1, kept: 0xbfff, unit: 256.0, nan: 0x7f }, op, piece, to, ahead)
+            }
+            Values::E5M2 => {
+                floats(Minifloat { left: 0, right: 0, kept: 0xffff, unit: 1.0, nan: 0xff }, op, piece, to, ahead)
+            }
+            Values::E2M3 => {
+                floats(Minifloat { left: 2, right: 3, kept: 0x8f80, unit: 16384.0, nan: 0xff }, op, piece, to, ahead)
+            }
             Values::Signed => integers(0, op, piece, to, ahead),
             Values::Unsigned { .. } | Values::Table(_) => integers(-128, op, piece, to, ahead),
         }
