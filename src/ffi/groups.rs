@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::arguments::{all_ranges, array_at, memory_at, null, required, required_text, st_checkpoint};
 use super::boundary::{guard, read_options, CallerStruct};
+use super::group_handle::st_groups;
 use super::rank_plan::st_text;
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
@@ -163,13 +164,6 @@ pub struct st_groups_options {
 // SAFETY: it begins with struct_size, and consists of numbers and pointers.
 unsafe impl CallerStruct for st_groups_options {
     const NAME: &'static str = "st_groups_options";
-}
-
-/// The quantised groups of a checkpoint. Opaque; made by st_groups_open.
-pub struct st_groups {
-    pub(super) listing: Listing,
-    /// Keeps alive, and in its place, what the listing points into.
-    pub(super) checkpoint: Arc<st_checkpoint>,
 }
 
 /// Finds the groups of a checkpoint: weights that are stored as codes, scales

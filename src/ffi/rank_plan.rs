@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::arguments::{array_at, memory_at, required, required_text, st_checkpoint};
 use super::boundary::{guard, read_options, CallerStruct};
-use super::groups::st_groups;
+use super::group_handle::st_groups;
 use super::status::st_error;
 use crate::base::memory;
 use crate::error::{quoted, Error, ErrorKind, Result};
