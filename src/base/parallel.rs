@@ -59,10 +59,10 @@ pub(crate) fn map_on<T: Send>(
 }
 
 /// A piece of work.
-type Piece<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
+type Half<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
 
 /// Two pieces of work at once, or the error of the first one that has one.
-pub(crate) fn both<'a>(first: Piece<'a>, second: Piece<'a>) -> Result<()> {
+pub(crate) fn both<'a>(first: Half<'a>, second: Half<'a>) -> Result<()> {
     let pieces = [(first, Ok(())), (second, Ok(()))].map(Mutex::new);
     let next = AtomicUsize::new(0);
     on_threads(2, &|| {

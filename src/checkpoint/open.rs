@@ -16,7 +16,7 @@ use super::shards::{self, c_path, label, OpenIndex, Whose};
 use super::Checkpoint;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::budget::Budget;
+use crate::format::budget::HeaderBudget;
 use crate::format::header::Header;
 use crate::format::index;
 use crate::options::OpenOptions;
@@ -66,7 +66,7 @@ impl Checkpoint {
         if let more @ 1.. = paths.len().saturating_sub(1) {
             whole += &format!(" and {more} more");
         }
-        let budget = Budget::of_set(&options.limits, &whole);
+        let budget = HeaderBudget::of_set(&options.limits, &whole);
         let parts = shards::open_parts(&names, options, &budget, Whose::Callers);
         let checkpoint = parts.and_then(|parts| Self::assemble(parts, None, &whole));
         checkpoint.map_err(|error| error.in_file(&whole))
@@ -136,7 +136,7 @@ fn json_index(path: &Path, options: &OpenOptions) -> Option<()> {
     if found.len() > options.limits.header_bytes {
         return None;
     }
-    let text = OpenIndex::read(path, options, &Budget::of_set(&options.limits, "")).ok()?.text;
+    let text = OpenIndex::read(path, options, &HeaderBudget::of_set(&options.limits, "")).ok()?.text;
     index::has_weight_map(&text).then_some(())
 }
 
@@ -187,13 +187,13 @@ fn open_single(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 }
 
 fn single(path: Option<&[u8]>, source: Source, options: &OpenOptions, whole: &str) -> Result<Checkpoint> {
-    let header = Header::read(&source, 0, &options.limits, options.tolerate, &Budget::of_one(&options.limits))?;
+    let header = Header::read(&source, 0, &options.limits, options.tolerate, &HeaderBudget::of_one(&options.limits))?;
     source.prefetch(options.prefetch);
     Checkpoint::single(path.map(c_path).transpose()?, source, header, whole)
 }
 
 fn open_series(files: &[Vec<u8>], options: &OpenOptions, whole: &str) -> Result<Checkpoint> {
-    let parts = shards::open_parts(files, options, &Budget::of_set(&options.limits, whole), Whose::Sets);
+    let parts = shards::open_parts(files, options, &HeaderBudget::of_set(&options.limits, whole), Whose::Sets);
     let checkpoint = parts.and_then(|parts| Checkpoint::assemble(parts, None, whole));
     checkpoint.map_err(|error| error.in_file(whole))
 }
@@ -202,7 +202,7 @@ fn open_series(files: &[Vec<u8>], options: &OpenOptions, whole: &str) -> Result<
 fn open_index(path: &Path, options: &OpenOptions, whole: &str) -> Result<Option<Checkpoint>> {
     let bytes = path.as_os_str().as_bytes();
     let in_index = |error: Error| error.in_file(&label(bytes));
-    let budget = Budget::of_set(&options.limits, whole);
+    let budget = HeaderBudget::of_set(&options.limits, whole);
     let mut read = OpenIndex::read(path, options, &budget).map_err(in_index)?;
     let text = std::mem::take(&mut read.text);
     let open = || {

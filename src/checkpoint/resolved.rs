@@ -8,7 +8,7 @@ use super::shards::{self, c_path, label, Whose};
 use super::Checkpoint;
 use crate::base::{memory, parallel};
 use crate::error::{listed, Error, Result};
-use crate::format::budget::Budget;
+use crate::format::budget::HeaderBudget;
 use crate::format::header::Header;
 use crate::format::index;
 use crate::options::OpenOptions;
@@ -35,13 +35,13 @@ impl Checkpoint {
 
 fn open(resolver: &dyn Resolver, name: &[u8], options: &OpenOptions) -> Result<Checkpoint> {
     let source = Source::callback(resolver.open(name)?);
-    let budget = Budget::of_set(&options.limits, &label(name));
+    let budget = HeaderBudget::of_set(&options.limits, &label(name));
     let text = match name::is_index(name) {
         true => shards::index_text(&source, options, &budget)?,
         false => match index_after_all(&source, name, options, &budget)? {
             Some(text) => text,
             None => {
-                let budget = Budget::of_one(&options.limits);
+                let budget = HeaderBudget::of_one(&options.limits);
                 let header = Header::read(&source, 0, &options.limits, options.tolerate, &budget)?;
                 return Checkpoint::single(Some(c_path(name)?), source, header, &label(name));
             }
@@ -66,7 +66,12 @@ fn open(resolver: &dyn Resolver, name: &[u8], options: &OpenOptions) -> Result<C
 }
 
 /// The text of a `.json` file that is an index, whatever it is called.
-fn index_after_all(source: &Source, name: &[u8], options: &OpenOptions, budget: &Budget) -> Result<Option<Vec<u8>>> {
+fn index_after_all(
+    source: &Source,
+    name: &[u8],
+    options: &OpenOptions,
+    budget: &HeaderBudget,
+) -> Result<Option<Vec<u8>>> {
     let within = (1..=options.limits.header_bytes).contains(&source.size());
     if !name::is_json(name) || !within {
         return Ok(None);

@@ -11,7 +11,7 @@ use super::assembly::{Part, Records};
 use crate::base::parallel::{self, Stack};
 use crate::base::{memory, sort};
 use crate::error::{escaped, listed, quoted, Error, ErrorKind, Result};
-use crate::format::budget::Budget;
+use crate::format::budget::HeaderBudget;
 use crate::format::finding;
 use crate::format::header::Header;
 use crate::format::index::Index;
@@ -26,7 +26,7 @@ pub(crate) struct OpenIndex {
 }
 
 impl OpenIndex {
-    pub(crate) fn read(path: &Path, options: &OpenOptions, budget: &Budget) -> Result<Self> {
+    pub(crate) fn read(path: &Path, options: &OpenOptions, budget: &HeaderBudget) -> Result<Self> {
         source::check_regular(path)?;
         // Read, whatever the options say: an index is never mapped.
         let source = Source::file(path, &Manner::once())?;
@@ -41,7 +41,7 @@ impl OpenIndex {
 }
 
 /// An index's text. No more of it is believed than there is.
-pub(crate) fn index_text(source: &Source, options: &OpenOptions, budget: &Budget) -> Result<Vec<u8>> {
+pub(crate) fn index_text(source: &Source, options: &OpenOptions, budget: &HeaderBudget) -> Result<Vec<u8>> {
     let (size, limit) = (source.size(), options.limits.header_bytes);
     let Some(len) = usize::try_from(size).ok().filter(|_| size <= limit) else {
         return Err(Error::new(ErrorKind::Index, format!("index of {size} bytes exceeds the limit of {limit}")));
@@ -59,7 +59,7 @@ pub(crate) fn parse_index(text: Vec<u8>) -> Result<Index> {
 /// Whether two indexes lead to the same.
 pub(super) fn say_the_same(one: &Path, other: &Path, options: &OpenOptions) -> Result<bool> {
     let read = |path: &Path| {
-        let read = OpenIndex::read(path, options, &Budget::of_set(&options.limits, ""));
+        let read = OpenIndex::read(path, options, &HeaderBudget::of_set(&options.limits, ""));
         let parsed = read.and_then(|read| parse_index(read.text));
         parsed.map_err(|error| error.in_file(&label(path.as_os_str().as_bytes())))
     };
@@ -80,7 +80,7 @@ pub(crate) fn shards_beside(index_path: &[u8], index: &Index) -> Result<Vec<Vec<
 pub(crate) fn open_parts(
     paths: &[Vec<u8>],
     options: &OpenOptions,
-    budget: &Budget,
+    budget: &HeaderBudget,
     of_set: Whose,
 ) -> Result<Vec<Part>> {
     let manner = Manner::of(options.access, paths.len())?;

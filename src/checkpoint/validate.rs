@@ -17,7 +17,7 @@ use super::shards::{self, label, OpenIndex, Whose};
 use super::{in_both, lacking, names_of};
 use crate::base::{memory, sort};
 use crate::error::{as_it_stands, Error, ErrorKind, Result};
-use crate::format::budget::Budget;
+use crate::format::budget::HeaderBudget;
 use crate::format::finding::Finding;
 use crate::format::header::Header;
 use crate::format::index::Index;
@@ -113,14 +113,14 @@ impl Inspector<'_> {
     /// One file.
     fn file(&mut self, path: &[u8]) -> Result<()> {
         match shards::open_file(path, &Manner::once()) {
-            Ok(source) => self.header(path, &source, 0, &Budget::of_one(&self.options.limits)).map(|_| ()),
+            Ok(source) => self.header(path, &source, 0, &HeaderBudget::of_one(&self.options.limits)).map(|_| ()),
             Err(error) => self.tell(path, Finding::new(error, 0, None)),
         }
     }
 
     /// All files of a series.
     fn series(&mut self, paths: &[Vec<u8>], whole: &str) -> Result<()> {
-        let headers = self.headers(paths, &Budget::of_set(&self.options.limits, whole), whole)?;
+        let headers = self.headers(paths, &HeaderBudget::of_set(&self.options.limits, whole), whole)?;
         let path = |number: usize| paths.get(number).map_or(&[][..], Vec::as_slice);
         for (number, first) in headers.firsts.iter().enumerate().filter(|(number, first)| number != *first) {
             if let Some(tensor) = headers.of(number).and_then(|header| header.tensors.first()) {
@@ -149,7 +149,7 @@ impl Inspector<'_> {
     /// An index and its shards; the paths of all of them.
     fn index(&mut self, path: &Path, whole: &str) -> Result<Vec<Vec<u8>>> {
         let bytes = path.as_os_str().as_bytes();
-        let budget = Budget::of_set(&self.options.limits, whole);
+        let budget = HeaderBudget::of_set(&self.options.limits, whole);
         let itself = || memory::concat(&[bytes], "paths");
         let text = match OpenIndex::read(path, self.options, &budget) {
             Ok(read) => read.text,
@@ -178,7 +178,7 @@ impl Inspector<'_> {
     }
 
     /// The files' headers; what can't be opened is reported first, as by opening.
-    fn headers(&mut self, paths: &[Vec<u8>], budget: &Budget, whole: &str) -> Result<Headers> {
+    fn headers(&mut self, paths: &[Vec<u8>], budget: &HeaderBudget, whole: &str) -> Result<Headers> {
         let mut identities = memory::vec_with_capacity(paths.len(), "shards")?;
         let mut counted = false;
         for path in paths {
@@ -211,7 +211,7 @@ impl Inspector<'_> {
     }
 
     /// One file; what can be read of its header.
-    fn header(&mut self, path: &[u8], source: &Source, number: u32, budget: &Budget) -> Result<Option<Header>> {
+    fn header(&mut self, path: &[u8], source: &Source, number: u32, budget: &HeaderBudget) -> Result<Option<Header>> {
         let limits = &self.options.limits;
         Header::audit(source, number, limits, budget, &mut |finding| self.tell(path, finding))
     }

@@ -11,10 +11,10 @@ const PAGE: usize = 4096;
 
 /// A set of instructions that is there: only made after having looked.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Level(Set);
+pub(super) struct Instructions(InstructionSet);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Set {
+enum InstructionSet {
     /// What the target always has: SSE2 on x86-64, NEON on 64-bit ARM.
     Plain,
     #[cfg(target_arch = "x86_64")]
@@ -23,26 +23,26 @@ enum Set {
     Avx512,
 }
 
-impl Level {
+impl Instructions {
     pub(super) fn best() -> Self {
         #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
         if x86::has_avx512() {
-            return Self(Set::Avx512);
+            return Self(InstructionSet::Avx512);
         }
         #[cfg(target_arch = "x86_64")]
         if x86::has_avx2() {
-            return Self(Set::Avx2);
+            return Self(InstructionSet::Avx2);
         }
-        Self(Set::Plain)
+        Self(InstructionSet::Plain)
     }
 
     /// Every level that this machine can run, the plain one first.
     #[cfg(test)]
     pub(super) fn all() -> Vec<Self> {
-        let mut all = vec![Self(Set::Plain)];
+        let mut all = vec![Self(InstructionSet::Plain)];
         #[cfg(target_arch = "x86_64")]
         if x86::has_avx2() {
-            all.push(Self(Set::Avx2));
+            all.push(Self(InstructionSet::Avx2));
         }
         all.push(Self::best());
         all.dedup();
@@ -51,20 +51,20 @@ impl Level {
 
     pub(super) fn run(self, step: Step, src: &[u8], dst: &mut [u8]) {
         match self.0 {
-            Set::Plain => scalar::run(step, src, dst),
+            InstructionSet::Plain => scalar::run(step, src, dst),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this level is only made where the processor has AVX2 and F16C.
-            Set::Avx2 => unsafe { x86::run_avx2(step, src, dst, false) },
+            InstructionSet::Avx2 => unsafe { x86::run_avx2(step, src, dst, false) },
             #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
             // SAFETY: this level is only made where the processor has these kinds of AVX-512.
-            Set::Avx512 => unsafe { x86::run_avx512(step, src, dst) },
+            InstructionSet::Avx512 => unsafe { x86::run_avx512(step, src, dst) },
         }
     }
 
     /// Whether results can go past the caches. On 64-bit ARM the caches find out
     /// by themselves what is only written.
     pub(super) fn streams(self) -> bool {
-        self.0 != Set::Plain
+        self.0 != InstructionSet::Plain
     }
 
     /// Whether `run_far` takes this step; of others the result can be copied by `stream`.

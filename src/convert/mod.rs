@@ -16,7 +16,7 @@ mod x86;
 
 pub(crate) use self::scalar::{to_bf16, to_f16};
 
-use self::level::Level;
+use self::level::Instructions;
 use self::scalar::Step;
 use self::small::Codes;
 use crate::dtype::Dtype;
@@ -52,8 +52,8 @@ pub fn convert_to(from: Dtype, src: &[u8], to: Dtype, dst: &mut [u8], far: bool)
         return Err(Error::new(ErrorKind::BufferSize, text));
     }
     match plan {
-        Plan::Copy => dst.copy_from_slice(src),
-        Plan::Steps(steps) => steps.run(Level::best(), src, dst, far),
+        Conversion::Copy => dst.copy_from_slice(src),
+        Conversion::Steps(steps) => steps.run(Instructions::best(), src, dst, far),
     }
     Ok(())
 }
@@ -67,7 +67,7 @@ pub(crate) fn copy_far(src: &[u8], dst: &mut [u8]) -> Result<()> {
     if src.len() != dst.len() {
         return Err(Error::new(ErrorKind::BufferSize, "a copy to a place of another size"));
     }
-    Level::best().copy_far(src, dst);
+    Instructions::best().copy_far(src, dst);
     Ok(())
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn unsupported(from: Dtype, to: Dtype) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{} can't be converted to {}", from.name(), to.name()))
 }
 
-enum Plan {
+enum Conversion {
     Copy,
     Steps(Steps),
 }
@@ -118,9 +118,9 @@ struct Steps {
     to: usize,
 }
 
-fn plan(from: Dtype, to: Dtype) -> Option<Plan> {
+fn plan(from: Dtype, to: Dtype) -> Option<Conversion> {
     if from == to {
-        return (from != Dtype::Unknown).then_some(Plan::Copy);
+        return (from != Dtype::Unknown).then_some(Conversion::Copy);
     }
     let unpack = match from {
         Dtype::F4 => Some(Step::Unpack4),
@@ -129,7 +129,7 @@ fn plan(from: Dtype, to: Dtype) -> Option<Plan> {
     };
     let (first, second) = steps(from, to)?;
     let bits = |dtype: Dtype| usize::try_from(dtype.bits()).ok();
-    Some(Plan::Steps(Steps { unpack, first, second, from: bits(from)?, to: bits(to)? / 8 }))
+    Some(Conversion::Steps(Steps { unpack, first, second, from: bits(from)?, to: bits(to)? / 8 }))
 }
 
 fn steps(from: Dtype, to: Dtype) -> Option<(Step, Option<Step>)> {
@@ -190,7 +190,7 @@ fn small_float(dtype: Dtype) -> Option<&'static Codes> {
 
 /// Room for one block of codes, of F32 and of the result, on cache lines of its own.
 #[repr(align(64))]
-struct Room {
+struct BlockRoom {
     codes: [u8; BLOCK],
     middle: [u8; BLOCK * 4],
     result: [u8; BLOCK * 4],
@@ -200,14 +200,14 @@ impl Steps {
     /// `far`: the result is not in the caches, and need not be. Where it has to be
     /// copied there and is smaller than the source, that gains nothing (measured:
     /// F32 to 8 bits loses a fifth, I64 to F32 a third).
-    fn run(&self, level: Level, src: &[u8], dst: &mut [u8], far: bool) {
+    fn run(&self, level: Instructions, src: &[u8], dst: &mut [u8], far: bool) {
         let last = self.second.unwrap_or(self.first);
         let far = far && level.streams() && (level.streams_step(last) || self.to.saturating_mul(8) >= self.from);
         let near = if far { self.before_line(dst) } else { dst.len() };
         let (near_src, far_src) = src.split_at(self.source_bytes(self.elements(near)));
         let (near, far) = dst.split_at_mut(near);
         let single = self.unpack.is_none() && self.second.is_none();
-        let mut room = Room { codes: [0; BLOCK], middle: [0; BLOCK * 4], result: [0; BLOCK * 4] };
+        let mut room = BlockRoom { codes: [0; BLOCK], middle: [0; BLOCK * 4], result: [0; BLOCK * 4] };
         if single {
             level.run(self.first, near_src, near);
         } else {
@@ -245,7 +245,7 @@ impl Steps {
         }
     }
 
-    fn run_block(&self, level: Level, src: &[u8], dst: &mut [u8], far: bool, room: &mut Room) {
+    fn run_block(&self, level: Instructions, src: &[u8], dst: &mut [u8], far: bool, room: &mut BlockRoom) {
         let elements = self.elements(dst.len());
         let (Some(codes), Some(middle)) =
             (room.codes.get_mut(..elements), room.middle.get_mut(..elements.saturating_mul(4)))

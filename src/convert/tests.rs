@@ -25,14 +25,14 @@ fn bytes(len: usize, seed: u64) -> Vec<u8> {
 fn pairs() -> impl Iterator<Item = (Dtype, Dtype, Steps)> {
     let all = Dtype::ALL.iter().flat_map(|from| Dtype::ALL.iter().map(move |to| (*from, *to)));
     all.filter_map(|(from, to)| match plan(from, to) {
-        Some(Plan::Steps(steps)) => Some((from, to, steps)),
+        Some(Conversion::Steps(steps)) => Some((from, to, steps)),
         _ => None,
     })
 }
 
 /// The same by the plain level and by none of the block machinery.
 fn plainly(steps: &Steps, src: &[u8], elements: usize) -> Vec<u8> {
-    let plain = Level::all()[0];
+    let plain = Instructions::all()[0];
     let mut values = src.to_vec();
     for (step, size) in [
         (steps.unpack, 1),
@@ -58,7 +58,7 @@ fn levels_agree_at_every_length_and_alignment() {
             let src = bytes(src_skew + src_len, elements as u64);
             let src = &src[src_skew..];
             let expected = plainly(&steps, src, elements);
-            for (level, far) in Level::all().into_iter().flat_map(|level| [(level, false), (level, true)]) {
+            for (level, far) in Instructions::all().into_iter().flat_map(|level| [(level, false), (level, true)]) {
                 let mut dst = vec![0xa5; dst_skew + expected.len() + 3];
                 steps.run(level, src, &mut dst[dst_skew..][..expected.len()], far);
                 assert!(dst[dst_skew..][..expected.len()] == expected, "{from:?} to {to:?}, {elements} at {level:?}");
@@ -77,7 +77,9 @@ fn levels_agree_over_many_blocks_wherever_they_go() {
         let src = bytes(byte_size(from, elements).unwrap(), 7);
         let expected = plainly(&steps, &src, elements);
         // On a cache line, after one element or more, and where no element meets a line.
-        for (level, skew) in Level::all().into_iter().flat_map(|level| [0, 1, 2, 8, 48, 62].map(|skew| (level, skew))) {
+        for (level, skew) in
+            Instructions::all().into_iter().flat_map(|level| [0, 1, 2, 8, 48, 62].map(|skew| (level, skew)))
+        {
             for far in [false, true] {
                 let mut memory = vec![0xa5; expected.len() + 192];
                 let start = memory.as_ptr().align_offset(64) + skew;
@@ -103,7 +105,7 @@ fn levels_agree_on_every_sixteen_bits() {
     for (from, to, steps) in pairs().filter(|(from, ..)| from.bits() >= 16) {
         let src = if from.bits() == 16 { &low } else { &high };
         let expected = plainly(&steps, src, src.len() * 8 / from.bits() as usize);
-        for level in Level::all() {
+        for level in Instructions::all() {
             let mut dst = vec![0; expected.len()];
             steps.run(level, src, &mut dst, false);
             assert!(dst == expected, "{from:?} to {to:?} at {level:?}");

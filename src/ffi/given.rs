@@ -86,7 +86,7 @@ unsafe impl CallerStruct for st_save_options {
 const BATCH: usize = 64;
 
 /// What the functions that write are given.
-pub(super) struct Given<'a> {
+pub(super) struct GivenSave<'a> {
     pub(super) tensors: Vec<NewTensor<'a>>,
     pub(super) metadata: Option<Vec<MetadataEntry<'a>>>,
     pub(super) options: SaveOptions,
@@ -94,7 +94,7 @@ pub(super) struct Given<'a> {
     progress: Option<CallerProgress>,
 }
 
-impl Given<'_> {
+impl GivenSave<'_> {
     /// # Safety
     /// Everything is as the header's rules say, and outlives the result.
     pub(super) unsafe fn read(

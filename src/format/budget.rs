@@ -12,14 +12,14 @@ use crate::options::Limits;
 const DEFAULT: u64 = 1_000_000_000;
 
 /// What is left of it.
-pub(crate) struct Budget {
+pub(crate) struct HeaderBudget {
     most: u64,
     used: AtomicU64,
     /// What a message names: no single file has too much.
     whole: String,
 }
 
-impl Budget {
+impl HeaderBudget {
     /// For one file, whose header has a limit already.
     pub(crate) fn of_one(limits: &Limits) -> Self {
         Self { most: limits.set_bytes.unwrap_or(u64::MAX), used: AtomicU64::new(0), whole: String::new() }

@@ -17,7 +17,7 @@ pub(crate) struct Finding<'a> {
 }
 
 /// Who is told. An error ends the checks.
-pub(crate) type Sink<'a> = dyn FnMut(Finding<'_>) -> Result<()> + 'a;
+pub(crate) type FindingSink<'a> = dyn FnMut(Finding<'_>) -> Result<()> + 'a;
 
 impl<'a> Finding<'a> {
     /// One that no option makes good.

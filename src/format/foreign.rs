@@ -10,7 +10,7 @@ pub(crate) const ENOUGH: usize = 512;
 
 /// As what a file was read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Read {
+pub(crate) enum ReadAs {
     File,
     Index,
 }
@@ -36,7 +36,7 @@ const BEGINNINGS: &[(&[u8], &str)] = &[
 ];
 
 /// The same error, which says what the file is if its first bytes tell.
-pub(crate) fn named(error: Error, start: &[u8], read: Read) -> Error {
+pub(crate) fn named(error: Error, start: &[u8], read: ReadAs) -> Error {
     match what(start, read) {
         Some(what) => error.with_text(&format!("; this is {what}")),
         None => error,
@@ -44,9 +44,9 @@ pub(crate) fn named(error: Error, start: &[u8], read: Read) -> Error {
 }
 
 /// What a file is that is no header's start or, read as an index, no index.
-pub(crate) fn what(start: &[u8], read: Read) -> Option<&'static str> {
+pub(crate) fn what(start: &[u8], read: ReadAs) -> Option<&'static str> {
     if is_tensors(start) {
-        return (read == Read::Index).then_some("a safetensors file");
+        return (read == ReadAs::Index).then_some("a safetensors file");
     }
     if let Some((_, what)) = BEGINNINGS.iter().find(|(beginning, _)| start.starts_with(beginning)) {
         return Some(what);
@@ -60,7 +60,7 @@ pub(crate) fn what(start: &[u8], read: Read) -> Option<&'static str> {
             Some(rest) if rest.starts_with(b"?xml") => "XML, perhaps a server's error",
             _ => "HTML: a page, perhaps a server's error or a login",
         }),
-        Some(b'{' | b'[') if read == Read::File && is_json(text) => Some("JSON"),
+        Some(b'{' | b'[') if read == ReadAs::File && is_json(text) => Some("JSON"),
         _ => None,
     }
 }
@@ -108,12 +108,12 @@ mod tests {
             (b"\x93NUMPY\x01\0", "NumPy"),
         ];
         for (start, expected) in cases {
-            assert!(what(start, Read::File).unwrap().contains(expected), "{expected}");
+            assert!(what(start, ReadAs::File).unwrap().contains(expected), "{expected}");
         }
         for start in [&b""[..], b"\x10\0\0\0\0\0\0\0{\"a\"", b"{\x01\0\0\0\0\0\0{}", b"any text"] {
-            assert_eq!(what(start, Read::File), None, "{start:?}");
+            assert_eq!(what(start, ReadAs::File), None, "{start:?}");
         }
-        assert_eq!(what(b"{\"weight_map\":", Read::Index), None);
-        assert_eq!(what(b"\x10\0\0\0\0\0\0\0{\"a\"", Read::Index), Some("a safetensors file"));
+        assert_eq!(what(b"{\"weight_map\":", ReadAs::Index), None);
+        assert_eq!(what(b"\x10\0\0\0\0\0\0\0{\"a\"", ReadAs::Index), Some("a safetensors file"));
     }
 }

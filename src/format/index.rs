@@ -5,11 +5,11 @@
 //! nothing here allocates for one without being able to say so.
 #![forbid(unsafe_code)]
 
-use crate::base::json::{Cursor, Fault, Span};
+use crate::base::json::{Cursor, JsonFault, Span};
 use crate::base::memory;
 use crate::base::sort;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::format::finding::{Finding, Sink};
+use crate::format::finding::{Finding, FindingSink};
 use crate::format::foreign;
 use crate::format::lookup::{Hasher, Lookup};
 use crate::record::{Metadata, Tensor};
@@ -44,17 +44,17 @@ const NOWHERE: u32 = u32::MAX;
 impl Index {
     /// Checks an index file's text. Of broken rules the sink is told; `None`
     /// where it lets one pass without which there is no index.
-    pub(crate) fn parse(mut text: Vec<u8>, sink: &mut Sink<'_>) -> Result<Option<Self>> {
+    pub(crate) fn parse(mut text: Vec<u8>, sink: &mut FindingSink<'_>) -> Result<Option<Self>> {
         let start: Vec<u8> = text.iter().take(foreign::ENOUGH).copied().collect();
         let hasher = Hasher::default();
         let mut parser =
-            Parser { cursor: Cursor::new(&mut text), sink, hasher: &hasher, weights: None, metadata: None };
+            IndexParser { cursor: Cursor::new(&mut text), sink, hasher: &hasher, weights: None, metadata: None };
         let (weights, metadata) = match parser.index() {
             Ok(()) => (parser.weights, parser.metadata),
-            Err(Fault::Other(error)) => return Err(error),
+            Err(JsonFault::Other(error)) => return Err(error),
             Err(fault) => {
                 let (error, at) = parser.cursor.error(fault, "index");
-                let error = foreign::named(error.with_kind(ErrorKind::Index), &start, foreign::Read::Index);
+                let error = foreign::named(error.with_kind(ErrorKind::Index), &start, foreign::ReadAs::Index);
                 return sink(Finding::new(error, at, None)).map(|()| None);
             }
         };
@@ -180,7 +180,7 @@ impl Index {
     }
 
     /// Puts the shards in order, and leaves out what is no file's name.
-    fn check_shards(&mut self, sink: &mut Sink<'_>) -> Result<()> {
+    fn check_shards(&mut self, sink: &mut FindingSink<'_>) -> Result<()> {
         let bad = |shard: &Span| refusal(shard.of(&self.text)).is_some();
         if self.shards.iter().any(bad) {
             for entry in &self.entries {
@@ -212,7 +212,7 @@ impl Index {
         Ok(())
     }
 
-    fn check_metadata(&self, sink: &mut Sink<'_>) -> Result<()> {
+    fn check_metadata(&self, sink: &mut FindingSink<'_>) -> Result<()> {
         for (key, _) in sort::repeated(&self.metadata_by_key()?) {
             let said = format!("index metadata has the key {} twice", quoted(key));
             sink(Finding::new(Error::new(ErrorKind::Index, said), self.place(key), None))?;
@@ -326,16 +326,16 @@ impl Shards {
     }
 }
 
-struct Parser<'a, 'b> {
+struct IndexParser<'a, 'b> {
     cursor: Cursor<'a>,
-    sink: &'a mut Sink<'b>,
+    sink: &'a mut FindingSink<'b>,
     hasher: &'a Hasher,
     weights: Option<Weights>,
     metadata: Option<Vec<(Span, Span)>>,
 }
 
-impl Parser<'_, '_> {
-    fn index(&mut self) -> Result<(), Fault> {
+impl IndexParser<'_, '_> {
+    fn index(&mut self) -> Result<(), JsonFault> {
         let (mut seen_weights, mut seen_metadata) = (false, false);
         self.cursor.skip_space();
         self.object("an object with a weight_map", |this, key| match this.cursor.get(key) {
@@ -355,7 +355,7 @@ impl Parser<'_, '_> {
 
     /// Tells of a fault in the value that begins here, and passes over it.
     #[cold]
-    fn passed(&mut self, text: &str) -> Result<(), Fault> {
+    fn passed(&mut self, text: &str) -> Result<(), JsonFault> {
         self.tell(None, Error::new(ErrorKind::Index, text))?;
         self.cursor.skip_value(ENTRY_DEPTH - 1)
     }
@@ -365,7 +365,7 @@ impl Parser<'_, '_> {
         (self.sink)(Finding::new(error, self.cursor.position(), tensor))
     }
 
-    fn weight_map(&mut self) -> Result<(), Fault> {
+    fn weight_map(&mut self) -> Result<(), JsonFault> {
         let mut weights = Weights { entries: Vec::new(), hashes: Vec::new(), shards: Shards::default() };
         if self.cursor.peek() != b'{' {
             self.weights = Some(weights);
@@ -392,7 +392,7 @@ impl Parser<'_, '_> {
         Ok(())
     }
 
-    fn metadata(&mut self) -> Result<(), Fault> {
+    fn metadata(&mut self) -> Result<(), JsonFault> {
         if self.cursor.take_literal(b"null") {
             return Ok(());
         }
@@ -420,8 +420,8 @@ impl Parser<'_, '_> {
     fn object(
         &mut self,
         what: &'static str,
-        mut value: impl FnMut(&mut Self, Span) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        mut value: impl FnMut(&mut Self, Span) -> Result<(), JsonFault>,
+    ) -> Result<(), JsonFault> {
         self.cursor.expect(b'{', what)?;
         self.cursor.skip_space();
         if self.cursor.take(b'}') {

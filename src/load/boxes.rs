@@ -9,7 +9,7 @@ use super::reader::fault;
 use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::slice::{picks, pieces, Piece};
+use crate::format::slice::{picks, pieces, IndexRun};
 use crate::part::Interval;
 
 pub(super) struct Boxes<'a> {
@@ -26,7 +26,7 @@ type Decode<'d> = &'d mut dyn FnMut(&[Span], &mut dyn Rows) -> Result<()>;
 
 /// What is taken of one dimension.
 struct Dim {
-    pieces: Vec<Piece>,
+    pieces: Vec<IndexRun>,
     count: u64,
     block: u64,
 }
@@ -53,10 +53,10 @@ impl<'a> Boxes<'a> {
         };
         let shape = group.shape();
         let mut dims = memory::vec_with_capacity(shape.len().max(1), "a group's dimensions")?;
-        let mut add = |dimension: usize, whole: i64, pieces: Vec<Piece>| {
+        let mut add = |dimension: usize, whole: i64, pieces: Vec<IndexRun>| {
             let step = group.step().get(dimension).and_then(|step| u64::try_from(*step).ok()).unwrap_or(1).max(1);
             let size = u64::try_from(whole).unwrap_or_default();
-            for Piece { start, count, .. } in &pieces {
+            for IndexRun { start, count, .. } in &pieces {
                 let stop = start.saturating_add(*count);
                 let on = |cut: u64| cut.is_multiple_of(step) || cut == size;
                 if !on(*start) || !on(stop) {
@@ -81,7 +81,7 @@ impl<'a> Boxes<'a> {
                         return refuse(ErrorKind::InvalidArgument, text);
                     }
                     let whole = i64::try_from(pick.size).unwrap_or(i64::MAX);
-                    add(dimension, whole, vec![Piece { start: pick.start, count: pick.count, zeros: 0, at: 0 }])?;
+                    add(dimension, whole, vec![IndexRun { start: pick.start, count: pick.count, zeros: 0, at: 0 }])?;
                 }
             }
             Origin::GroupLists(_, lists) => {
@@ -102,7 +102,7 @@ impl<'a> Boxes<'a> {
             Origin::Ranges(..) | Origin::Lists(..) => {}
         }
         if dims.is_empty() {
-            dims.push(Dim { pieces: vec![Piece { start: 0, count: 1, zeros: 0, at: 0 }], count: 1, block: 1 });
+            dims.push(Dim { pieces: vec![IndexRun { start: 0, count: 1, zeros: 0, at: 0 }], count: 1, block: 1 });
         }
         let mut size = u64::from(to.bits() / 8);
         for dim in &dims {

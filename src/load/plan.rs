@@ -17,7 +17,7 @@ use super::task::{Picks, Task};
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::slice::{Read, Reads};
+use crate::format::slice::{Reads, SliceRead};
 use crate::source::Source;
 
 /// The largest request: some 1 ms of a fast disk or of a memory copy, so that
@@ -370,7 +370,7 @@ impl Plan<'_> {
 /// From 256 KiB to here the time is the same.
 pub(super) const WINDOW: u64 = 1 << 20;
 
-fn part_of(number: usize, task: &Task<'_>, read: &Read) -> Part {
+fn part_of(number: usize, task: &Task<'_>, read: &SliceRead) -> Part {
     let offset = task.tensor.offset().saturating_add(read.start);
     Part { task: number, at: read.at, picked: read.picked, offset, size: read.size, dense: read.dense }
 }

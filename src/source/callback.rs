@@ -124,7 +124,7 @@ impl Callback {
     }
 
     /// Waits until one more read may be under way.
-    fn place(&self) -> Result<Option<Place<'_>>> {
+    fn place(&self) -> Result<Option<ReadSlot<'_>>> {
         let most = self.reader.max_parallel();
         if most == 0 {
             return Ok(None);
@@ -139,7 +139,7 @@ impl Callback {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free = free.saturating_sub(1);
-        Ok(Some(Place(self)))
+        Ok(Some(ReadSlot(self)))
     }
 }
 
@@ -166,9 +166,9 @@ impl Drop for Inside {
 }
 
 /// One of the reads that may be under way.
-struct Place<'a>(&'a Callback);
+struct ReadSlot<'a>(&'a Callback);
 
-impl Drop for Place<'_> {
+impl Drop for ReadSlot<'_> {
     fn drop(&mut self) {
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         *free = free.saturating_add(1);

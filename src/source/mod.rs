@@ -37,11 +37,11 @@ pub enum Chosen {
 
 /// One shard's bytes.
 pub(crate) struct Source {
-    kind: Kind,
+    kind: SourceKind,
     reason: CString,
 }
 
-enum Kind {
+enum SourceKind {
     File(MappableFile),
     Memory(&'static [u8]),
     Callback(Callback),
@@ -51,46 +51,49 @@ impl Source {
     /// Opens a regular file.
     pub(crate) fn file(path: &Path, manner: &Manner) -> Result<Self> {
         let (file, reason) = MappableFile::open(path, manner)?;
-        Ok(Self { kind: Kind::File(file), reason: text(&reason) })
+        Ok(Self { kind: SourceKind::File(file), reason: text(&reason) })
     }
 
     /// A part of a file that somebody has opened; all up to its end where `size` is 0.
     pub(crate) fn part(fd: BorrowedFd<'_>, offset: u64, size: u64, access: Access) -> Result<Self> {
         let (file, reason) = MappableFile::part(fd, offset, size, access)?;
-        Ok(Self { kind: Kind::File(file), reason: text(&reason) })
+        Ok(Self { kind: SourceKind::File(file), reason: text(&reason) })
     }
 
     pub(crate) fn memory(bytes: &'static [u8]) -> Self {
-        Self { kind: Kind::Memory(bytes), reason: text("the bytes are the caller's") }
+        Self { kind: SourceKind::Memory(bytes), reason: text("the bytes are the caller's") }
     }
 
     pub(crate) fn callback(reader: Box<dyn ReadAt>) -> Self {
-        Self { kind: Kind::Callback(Callback::new(reader)), reason: text("the bytes come from the caller's read_at") }
+        Self {
+            kind: SourceKind::Callback(Callback::new(reader)),
+            reason: text("the bytes come from the caller's read_at"),
+        }
     }
 
     pub(crate) fn size(&self) -> u64 {
         match &self.kind {
-            Kind::File(file) => file.size(),
-            Kind::Memory(bytes) => bytes.len() as u64,
-            Kind::Callback(callback) => callback.size(),
+            SourceKind::File(file) => file.size(),
+            SourceKind::Memory(bytes) => bytes.len() as u64,
+            SourceKind::Callback(callback) => callback.size(),
         }
     }
 
     /// Which file it is, where it is one.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         match &self.kind {
-            Kind::File(file) => Some(file.stamp()),
-            Kind::Memory(_) | Kind::Callback(_) => None,
+            SourceKind::File(file) => Some(file.stamp()),
+            SourceKind::Memory(_) | SourceKind::Callback(_) => None,
         }
     }
 
     /// How the bytes are reached.
     pub(crate) fn access(&self) -> Chosen {
         match &self.kind {
-            Kind::File(file) if file.mapped().is_some() => Chosen::Map,
-            Kind::File(_) => Chosen::Read,
-            Kind::Memory(_) => Chosen::Memory,
-            Kind::Callback(_) => Chosen::Callback,
+            SourceKind::File(file) if file.mapped().is_some() => Chosen::Map,
+            SourceKind::File(_) => Chosen::Read,
+            SourceKind::Memory(_) => Chosen::Memory,
+            SourceKind::Callback(_) => Chosen::Callback,
         }
     }
 
@@ -102,9 +105,9 @@ impl Source {
     /// All bytes, where they can be addressed.
     pub(crate) fn mapped(&self) -> Option<&[u8]> {
         match &self.kind {
-            Kind::File(file) => file.mapped(),
-            Kind::Memory(bytes) => Some(bytes),
-            Kind::Callback(_) => None,
+            SourceKind::File(file) => file.mapped(),
+            SourceKind::Memory(bytes) => Some(bytes),
+            SourceKind::Callback(_) => None,
         }
     }
 
@@ -112,8 +115,8 @@ impl Source {
     /// take straight from there, which it may not from a mapping.
     pub(crate) fn callers_memory(&self) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Memory(bytes) => Some(bytes),
-            Kind::File(_) | Kind::Callback(_) => None,
+            SourceKind::Memory(bytes) => Some(bytes),
+            SourceKind::File(_) | SourceKind::Callback(_) => None,
         }
     }
 
@@ -121,7 +124,7 @@ impl Source {
     /// usual header where each request is a journey.
     pub(crate) fn first_read(&self) -> u64 {
         match &self.kind {
-            Kind::Callback(callback) => callback.first_read(),
+            SourceKind::Callback(callback) => callback.first_read(),
             _ => 8,
         }
     }
@@ -132,25 +135,25 @@ impl Source {
     /// them, over 2 and 4 KiB about the same, over 16 KiB 1.6 times as long.)
     pub(crate) fn widest_gap(&self) -> u64 {
         match &self.kind {
-            Kind::File(_) => 4 << 10,
-            Kind::Callback(_) => 64 << 10,
-            Kind::Memory(_) => 0,
+            SourceKind::File(_) => 4 << 10,
+            SourceKind::Callback(_) => 64 << 10,
+            SourceKind::Memory(_) => 0,
         }
     }
 
     /// The most that one request brings where each is a journey.
     pub(crate) fn preferred_request(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Callback(callback) => Some(callback.largest_read()),
-            Kind::File(_) | Kind::Memory(_) => None,
+            SourceKind::Callback(callback) => Some(callback.largest_read()),
+            SourceKind::File(_) | SourceKind::Memory(_) => None,
         }
     }
 
     /// How many reads it takes to read that many bytes, if none comes back short.
     pub(crate) fn reads(&self, len: u64) -> u64 {
         let most = match &self.kind {
-            Kind::Callback(callback) => callback.largest_read(),
-            Kind::File(_) | Kind::Memory(_) => u64::MAX,
+            SourceKind::Callback(callback) => callback.largest_read(),
+            SourceKind::File(_) | SourceKind::Memory(_) => u64::MAX,
         };
         len.div_ceil(most)
     }
@@ -159,15 +162,15 @@ impl Source {
     /// processors. Files: two for each, as one of two waits for the disk.
     pub(crate) fn useful_threads(&self, cores: usize) -> usize {
         match &self.kind {
-            Kind::File(_) => cores.saturating_mul(2).clamp(2, 16),
-            Kind::Memory(_) => cores.min(16),
-            Kind::Callback(callback) => callback.useful_threads(),
+            SourceKind::File(_) => cores.saturating_mul(2).clamp(2, 16),
+            SourceKind::Memory(_) => cores.min(16),
+            SourceKind::Callback(callback) => callback.useful_threads(),
         }
     }
 
     /// Whether each who reads from it takes a descriptor for that.
     pub(crate) fn is_opened_anew(&self) -> bool {
-        matches!(&self.kind, Kind::File(file) if !file.is_kept_open())
+        matches!(&self.kind, SourceKind::File(file) if !file.is_kept_open())
     }
 
     /// Fills `buffer` from `offset` on. Never through the mapping: a file that
@@ -178,25 +181,25 @@ impl Source {
 
     /// Whether the thread is within a callback's read of it.
     pub(crate) fn is_inside(&self) -> bool {
-        matches!(&self.kind, Kind::Callback(callback) if callback.is_inside())
+        matches!(&self.kind, SourceKind::Callback(callback) if callback.is_inside())
     }
 
     /// Whether only that many reads of it may be under way.
     pub(crate) fn is_limited(&self) -> bool {
-        matches!(&self.kind, Kind::Callback(callback) if callback.is_limited())
+        matches!(&self.kind, SourceKind::Callback(callback) if callback.is_limited())
     }
 
     /// [`Source::read_exact_at`], asking before each of a callback's reads whether it goes on.
     pub(crate) fn read_while(&self, offset: u64, buffer: &mut [u8], goes_on: &dyn Fn() -> Result<()>) -> Result<()> {
         match &self.kind {
-            Kind::File(file) => file.read_exact_at(offset, buffer),
-            Kind::Memory(bytes) => {
+            SourceKind::File(file) => file.read_exact_at(offset, buffer),
+            SourceKind::Memory(bytes) => {
                 let range = usize::try_from(offset).ok().and_then(|start| bytes.get(start..));
                 let from = range.and_then(|rest| rest.get(..buffer.len()));
                 buffer.copy_from_slice(from.ok_or_else(|| ended(offset, buffer.len(), bytes.len() as u64))?);
                 Ok(())
             }
-            Kind::Callback(callback) => callback.read_exact_at(offset, buffer, goes_on),
+            SourceKind::Callback(callback) => callback.read_exact_at(offset, buffer, goes_on),
         }
     }
 
@@ -204,8 +207,8 @@ impl Source {
     /// one, whose offsets are not the file's.
     pub(crate) fn as_file(&self) -> Result<Option<FileRef<'_>>> {
         match &self.kind {
-            Kind::File(file) if file.base() == 0 => file.file().map(Some),
-            Kind::File(_) | Kind::Memory(_) | Kind::Callback(_) => Ok(None),
+            SourceKind::File(file) if file.base() == 0 => file.file().map(Some),
+            SourceKind::File(_) | SourceKind::Memory(_) | SourceKind::Callback(_) => Ok(None),
         }
     }
 
@@ -221,14 +224,14 @@ impl Source {
 
     /// Tells the system that these bytes will be wanted.
     fn advise(&self, offset: u64, len: u64) {
-        if let Kind::File(file) = &self.kind {
+        if let SourceKind::File(file) = &self.kind {
             file.advise(offset, len);
         }
     }
 
     /// These bytes need not stay in memory; a hint.
     pub(crate) fn evict(&self, offset: u64, len: u64) {
-        if let Kind::File(file) = &self.kind {
+        if let SourceKind::File(file) = &self.kind {
             file.evict(offset, len);
         }
     }
@@ -237,8 +240,8 @@ impl Source {
     /// returns; where nothing is mapped it does not wait.
     pub(crate) fn populate(&self, offset: u64, len: u64) -> Result<()> {
         match &self.kind {
-            Kind::File(file) => file.populate(offset, len),
-            Kind::Memory(_) | Kind::Callback(_) => Ok(()),
+            SourceKind::File(file) => file.populate(offset, len),
+            SourceKind::Memory(_) | SourceKind::Callback(_) => Ok(()),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::set::Names;
 use super::spelling::push_ascii_string;
 use super::text;
-use crate::base::json::{Cursor, Fault, Span};
+use crate::base::json::{Cursor, JsonFault, Span};
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
 use crate::error::{escaped, Error, ErrorKind, Result};
@@ -57,7 +57,7 @@ impl Older {
         let mut decoded = memory::concat(&[&text], "index")?;
         match shards(&mut Cursor::new(&mut decoded)) {
             Ok(shards) => Ok(Some(Self { text, decoded, shards, is_index })),
-            Err(Fault::Other(error)) => Err(error),
+            Err(JsonFault::Other(error)) => Err(error),
             // What is not an index is not one to any loader.
             Err(_) => Ok(None),
         }
@@ -143,7 +143,7 @@ fn may_pass(error: &Error) -> bool {
 }
 
 /// The shards' names in an index. What it says else is the loader's to check.
-fn shards(cursor: &mut Cursor<'_>) -> Result<Vec<Shard>, Fault> {
+fn shards(cursor: &mut Cursor<'_>) -> Result<Vec<Shard>, JsonFault> {
     let mut shards = Vec::new();
     cursor.skip_space();
     object(cursor, &mut |cursor, key| {
@@ -167,8 +167,8 @@ fn shards(cursor: &mut Cursor<'_>) -> Result<Vec<Shard>, Fault> {
 /// An object; `value` is called after each key's colon.
 fn object(
     cursor: &mut Cursor<'_>,
-    value: &mut dyn FnMut(&mut Cursor<'_>, Span) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    value: &mut dyn FnMut(&mut Cursor<'_>, Span) -> Result<(), JsonFault>,
+) -> Result<(), JsonFault> {
     cursor.expect(b'{', "an object")?;
     cursor.skip_space();
     if cursor.take(b'}') {

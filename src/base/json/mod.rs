@@ -19,12 +19,12 @@ const MAX_DEPTH: u32 = 127;
 
 /// Why the text is not acceptable JSON, and at which byte.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum JsonFault {
     Syntax { at: usize, expected: &'static str },
     Other(Error),
 }
 
-impl From<Error> for Fault {
+impl From<Error> for JsonFault {
     fn from(error: Error) -> Self {
         Self::Other(error)
     }
@@ -123,7 +123,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    pub(crate) fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Fault> {
+    pub(crate) fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), JsonFault> {
         if self.take(byte) {
             Ok(())
         } else {
@@ -132,8 +132,8 @@ impl<'a> Cursor<'a> {
     }
 
     #[cold]
-    pub(crate) fn fault(&self, expected: &'static str) -> Fault {
-        Fault::Syntax { at: self.pos, expected }
+    pub(crate) fn fault(&self, expected: &'static str) -> JsonFault {
+        JsonFault::Syntax { at: self.pos, expected }
     }
 
     /// Plain digits within u64, as lengths and offsets are written. `None`
@@ -160,7 +160,7 @@ impl<'a> Cursor<'a> {
     /// A string whose opening quote has been taken: unescaped in place, its
     /// closing quote (or an earlier byte) replaced by NUL.
     #[inline]
-    pub(crate) fn string(&mut self) -> Result<Span, Fault> {
+    pub(crate) fn string(&mut self) -> Result<Span, JsonFault> {
         let start = self.pos;
         let mut ascii = true;
         loop {
@@ -190,7 +190,7 @@ impl<'a> Cursor<'a> {
     /// All of it is checked before any of it moves, so that a fault is where it
     /// was in the file.
     #[cold]
-    fn unescape(&mut self, start: usize) -> Result<Span, Fault> {
+    fn unescape(&mut self, start: usize) -> Result<Span, JsonFault> {
         let mut write = self.pos;
         self.pass_string(start)?;
         let end = self.pos;
@@ -225,7 +225,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// What stands after a backslash.
-    fn escape(&mut self) -> Result<char, Fault> {
+    fn escape(&mut self) -> Result<char, JsonFault> {
         let byte = self.peek();
         self.pos += 1;
         Ok(match byte {
@@ -250,7 +250,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    fn hex4(&mut self) -> Result<u32, Fault> {
+    fn hex4(&mut self) -> Result<u32, JsonFault> {
         let mut value = 0;
         for _ in 0..4 {
             let digit = char::from(self.peek()).to_digit(16);
@@ -261,7 +261,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A string that begins at `start`, from here on: checked, and left as it is.
-    fn pass_string(&mut self, start: usize) -> Result<(), Fault> {
+    fn pass_string(&mut self, start: usize) -> Result<(), JsonFault> {
         loop {
             self.pos += plain_len(self.rest());
             match self.peek() {
@@ -279,13 +279,13 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn require_utf8(&self, start: usize) -> Result<(), Fault> {
+    fn require_utf8(&self, start: usize) -> Result<(), JsonFault> {
         std::str::from_utf8(self.get(self.span_from(start))).map(|_| ()).map_err(|_| self.fault("UTF-8"))
     }
 
     /// Any value, checked and passed over, `depth` levels deep already. No
     /// recursion: the open brackets are the bits of one number.
-    pub(crate) fn skip_value(&mut self, depth: u32) -> Result<(), Fault> {
+    pub(crate) fn skip_value(&mut self, depth: u32) -> Result<(), JsonFault> {
         let mut objects: u128 = 0;
         let mut open = depth;
         loop {
@@ -339,14 +339,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn key(&mut self) -> Result<(), Fault> {
+    fn key(&mut self) -> Result<(), JsonFault> {
         self.expect(b'"', "a key in quotes")?;
         self.pass_string(self.pos)?;
         self.skip_space();
         self.expect(b':', "a colon")
     }
 
-    fn number(&mut self) -> Result<(), Fault> {
+    fn number(&mut self) -> Result<(), JsonFault> {
         let start = self.pos;
         self.take(b'-');
         let plain = self.digit_run()?;
@@ -366,7 +366,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn digit_run(&mut self) -> Result<usize, Fault> {
+    fn digit_run(&mut self) -> Result<usize, JsonFault> {
         let start = self.pos;
         while self.peek().is_ascii_digit() {
             self.pos += 1;
@@ -380,10 +380,10 @@ impl<'a> Cursor<'a> {
     /// The error for a fault in `what`, and its place: bytes that are no UTF-8 outrank all
     /// other faults, wherever they are.
     #[cold]
-    pub(crate) fn error(&self, fault: Fault, what: &str) -> (Error, usize) {
+    pub(crate) fn error(&self, fault: JsonFault, what: &str) -> (Error, usize) {
         let (at, expected) = match fault {
-            Fault::Syntax { at, expected } => (at, expected),
-            Fault::Other(error) => return (error, self.pos),
+            JsonFault::Syntax { at, expected } => (at, expected),
+            JsonFault::Other(error) => return (error, self.pos),
         };
         if let Err(utf8) = std::str::from_utf8(self.text) {
             return (not_utf8(what, utf8.valid_up_to()), utf8.valid_up_to());

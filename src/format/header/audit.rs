@@ -7,14 +7,14 @@
 #![forbid(unsafe_code)]
 
 use super::check::{self, Judge};
-use super::parse::{self, Context, Found};
-use super::rule::{Listener, Rank};
+use super::parse::{self, Context, Parsed};
+use super::rule::{Listener, RuleRank};
 use super::{explained, in_file, read_text, start_of, Header};
 use crate::base::json;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::budget::Budget;
-use crate::format::finding::{Finding, Sink};
+use crate::format::budget::HeaderBudget;
+use crate::format::finding::{Finding, FindingSink};
 use crate::format::foreign;
 use crate::format::lookup::Hasher;
 use crate::options::{Limits, Tolerate};
@@ -26,19 +26,19 @@ struct Audit<'a> {
     /// The ranks met, one bit each.
     met: u32,
     /// Of this rank all are told.
-    rank: Option<Rank>,
-    sink: &'a mut Sink<'a>,
+    rank: Option<RuleRank>,
+    sink: &'a mut FindingSink<'a>,
     result: Result<()>,
 }
 
 impl<'a> Audit<'a> {
-    fn new(rank: Option<Rank>, sink: &'a mut Sink<'a>) -> Self {
+    fn new(rank: Option<RuleRank>, sink: &'a mut FindingSink<'a>) -> Self {
         Self { met: 0, rank, sink, result: Ok(()) }
     }
 }
 
 impl Listener for Audit<'_> {
-    fn wants(&mut self, rank: Rank) -> bool {
+    fn wants(&mut self, rank: RuleRank) -> bool {
         self.met |= bit(rank);
         self.rank == Some(rank) && self.result.is_ok()
     }
@@ -48,7 +48,7 @@ impl Listener for Audit<'_> {
     }
 }
 
-fn bit(rank: Rank) -> u32 {
+fn bit(rank: RuleRank) -> u32 {
     1_u32.wrapping_shl(rank as u32)
 }
 
@@ -60,7 +60,7 @@ struct Every<'a, 'b> {
     met: u32,
     /// What was no UTF-8 has been replaced, so equal names prove nothing.
     replaced: bool,
-    sink: &'a mut Sink<'b>,
+    sink: &'a mut FindingSink<'b>,
 }
 
 impl Judge for Every<'_, '_> {
@@ -71,11 +71,11 @@ impl Judge for Every<'_, '_> {
         (self.sink)(finding)
     }
 
-    fn met(&mut self, from: Rank, to: Rank) -> Result<bool> {
+    fn met(&mut self, from: RuleRank, to: RuleRank) -> Result<bool> {
         let mut any = false;
-        for rank in Rank::ALL.iter().filter(|rank| (from..=to).contains(rank) && self.met & bit(**rank) != 0) {
+        for rank in RuleRank::ALL.iter().filter(|rank| (from..=to).contains(rank) && self.met & bit(**rank) != 0) {
             let mut text = memory::concat(&[self.text], "header")?;
-            let (context, replaced) = (self.context, self.replaced && *rank == Rank::Duplicate);
+            let (context, replaced) = (self.context, self.replaced && *rank == RuleRank::Duplicate);
             let mut tensors = Vec::new();
             let mut sink = |finding: Finding<'_>| if replaced { Ok(()) } else { (self.sink)(finding) };
             let mut audit = Audit::new(Some(*rank), &mut sink);
@@ -99,11 +99,11 @@ impl Header {
         source: &Source,
         shard: u32,
         limits: &Limits,
-        budget: &Budget,
-        sink: &mut Sink<'_>,
+        budget: &HeaderBudget,
+        sink: &mut FindingSink<'_>,
     ) -> Result<Option<Self>> {
         let mut start = None;
-        let sink: &mut Sink<'_> = &mut |finding: Finding<'_>| {
+        let sink: &mut FindingSink<'_> = &mut |finding: Finding<'_>| {
             let error = match foreign::may_explain(finding.error.kind()) {
                 true => explained(finding.error, start.get_or_insert_with(|| start_of(source)), source.size()),
                 false => finding.error,
@@ -136,7 +136,7 @@ impl Header {
         let mut judge = Every { text: &original, context, met, replaced, sink };
         match found {
             Some(found) => check::check(text, tensors, found, &context, source.size(), &mut judge).map(Some),
-            None => judge.met(Rank::Entry, Rank::Size).map(|_| None),
+            None => judge.met(RuleRank::Entry, RuleRank::Size).map(|_| None),
         }
     }
 }
@@ -147,13 +147,13 @@ fn pass(
     tensors: &mut Vec<Tensor>,
     context: Context<'_>,
     audit: &mut Audit<'_>,
-) -> Result<Found, (Error, usize)> {
+) -> Result<Parsed, (Error, usize)> {
     *tensors = memory::vec_with_capacity(parse::most_tensors(text), "tensors").map_err(|error| (error, 0))?;
     super::whole(text, tensors, context, Some(audit))
 }
 
 /// Tells of what ended the parse, if something did.
-fn tell_fault(found: Result<Found, (Error, usize)>, sink: &mut Sink<'_>) -> Result<Option<Found>> {
+fn tell_fault(found: Result<Parsed, (Error, usize)>, sink: &mut FindingSink<'_>) -> Result<Option<Parsed>> {
     match found {
         Ok(found) => Ok(Some(found)),
         Err((error, at)) => sink(Finding::new(error, in_file(at), None)).map(|()| None),
@@ -162,7 +162,7 @@ fn tell_fault(found: Result<Found, (Error, usize)>, sink: &mut Sink<'_>) -> Resu
 
 /// Tells of bytes that are no UTF-8, and makes question marks of them: what else
 /// there is to find can then be found. Whether there were any.
-fn replace_all_but_utf8(text: &mut [u8], sink: &mut Sink<'_>) -> Result<bool> {
+fn replace_all_but_utf8(text: &mut [u8], sink: &mut FindingSink<'_>) -> Result<bool> {
     let mut at = 0_usize;
     while let Err(error) = std::str::from_utf8(text.get(at..).unwrap_or_default()) {
         at = at.saturating_add(error.valid_up_to());

@@ -22,7 +22,7 @@ type Window = [u8; WINDOW];
 
 /// One entry, from its opening to its closing brace. Its shape is the one that
 /// is being built in the arena.
-pub(super) struct Entry {
+pub(super) struct CanonicalEntry {
     pub(super) dtype: Dtype,
     /// Elements; `None` beyond 64 bits.
     pub(super) elements: Option<u64>,
@@ -35,7 +35,7 @@ pub(super) struct Entry {
 /// `{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}`, if it is that. If it
 /// is not, the shape being built is to be dropped.
 #[inline(always)]
-pub(super) fn entry(text: &Window, shapes: &mut ShapeArena) -> Option<Entry> {
+pub(super) fn entry(text: &Window, shapes: &mut ShapeArena) -> Option<CanonicalEntry> {
     if word(text, 0) != literal(b"{\"dtype\"") || word(text, 2) != literal(b"dtype\":\"") {
         return None;
     }
@@ -75,7 +75,13 @@ pub(super) fn entry(text: &Window, shapes: &mut ShapeArena) -> Option<Entry> {
     let closing = (byte(text, at), byte(text, at + 1));
     at += 2;
     // Positions only grow, so if the last one is within the span, all were.
-    (comma == b',' && closing == (b']', b'}') && at <= SPAN).then_some(Entry { dtype, elements, begin, end, len: at })
+    (comma == b',' && closing == (b']', b'}') && at <= SPAN).then_some(CanonicalEntry {
+        dtype,
+        elements,
+        begin,
+        end,
+        len: at,
+    })
 }
 
 /// The dtype whose name begins at 10, and where the shape's first size is. The
@@ -134,7 +140,7 @@ const fn literal(text: &[u8; 8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn entry_of(text: &str, shapes: &mut ShapeArena) -> Option<Entry> {
+    fn entry_of(text: &str, shapes: &mut ShapeArena) -> Option<CanonicalEntry> {
         let mut window = [b' '; WINDOW];
         window[..text.len()].copy_from_slice(text.as_bytes());
         entry(&window, shapes)

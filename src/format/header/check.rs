@@ -3,8 +3,8 @@
 //! data section.
 #![forbid(unsafe_code)]
 
-use super::parse::{Context, Found};
-use super::rule::Rank;
+use super::parse::{Context, Parsed};
+use super::rule::RuleRank;
 use super::{Arena, Header};
 use crate::base::memory;
 use crate::base::sort;
@@ -19,18 +19,18 @@ pub(super) trait Judge {
     fn tell(&mut self, finding: Finding<'_>) -> Result<()>;
 
     /// Those of these ranks, which the parse has met. Whether there were any.
-    fn met(&mut self, from: Rank, to: Rank) -> Result<bool>;
+    fn met(&mut self, from: RuleRank, to: RuleRank) -> Result<bool>;
 }
 
 /// Opening: the first one is the error. What the parse has met is at most this.
-pub(super) struct First(pub(super) Option<(Rank, Error)>);
+pub(super) struct First(pub(super) Option<(RuleRank, Error)>);
 
 impl Judge for First {
     fn tell(&mut self, finding: Finding<'_>) -> Result<()> {
         Err(finding.error)
     }
 
-    fn met(&mut self, from: Rank, to: Rank) -> Result<bool> {
+    fn met(&mut self, from: RuleRank, to: RuleRank) -> Result<bool> {
         match self.0.take() {
             Some((rank, error)) if (from..=to).contains(&rank) => Err(error),
             other => {
@@ -45,12 +45,12 @@ impl Judge for First {
 pub(super) fn check(
     text: Vec<u8>,
     mut tensors: Vec<Tensor>,
-    found: Found,
+    found: Parsed,
     context: &Context<'_>,
     file_size: u64,
     judge: &mut dyn Judge,
 ) -> Result<Header> {
-    let Found { mut hashes, shapes, metadata, begin, end, in_order, .. } = found;
+    let Parsed { mut hashes, shapes, metadata, begin, end, in_order, .. } = found;
     memory::shrink(&mut tensors);
     let in_order = in_order && begin == 0;
     if !in_order {
@@ -61,15 +61,15 @@ pub(super) fn check(
     }
     let arena = Arena { text, shapes };
     // Where entries are unreadable, what they would have covered looks like a hole.
-    let mut complete = !judge.met(Rank::Entry, Rank::Entry)?;
+    let mut complete = !judge.met(RuleRank::Entry, RuleRank::Entry)?;
     let names = Lookup::build(context.hasher.clone(), &tensors, &hashes, &mut |_, second| {
         let error = Error::tensor(ErrorKind::DuplicateKey, second.name(), "the name appears twice in the header");
         judge.tell(Finding::new(error, arena.place(second), Some(second.name())))
     })?;
-    judge.met(Rank::Duplicate, Rank::Shape)?;
-    complete &= !judge.met(Rank::Offsets, Rank::Offsets)?;
+    judge.met(RuleRank::Duplicate, RuleRank::Shape)?;
+    complete &= !judge.met(RuleRank::Offsets, RuleRank::Offsets)?;
     let end = if in_order && complete { end } else { check_tiling(&tensors, &arena, complete, context, judge)? };
-    judge.met(Rank::SubByte, Rank::Size)?;
+    judge.met(RuleRank::SubByte, RuleRank::Size)?;
     check_end(end, file_size, complete, context, judge)?;
     Ok(Header { tensors, names, metadata, data_offset: context.data_offset, data_size: end, arena })
 }

@@ -8,7 +8,7 @@
 //! text again, from its start, so that errors are those of a single pass.
 #![forbid(unsafe_code)]
 
-use super::parse::{first_half, second_half, Context, Found};
+use super::parse::{first_half, second_half, Context, Parsed};
 use crate::base::memory;
 use crate::base::parallel;
 use crate::record::Tensor;
@@ -30,7 +30,7 @@ pub(super) fn middle(text: &[u8]) -> Option<usize> {
 }
 
 /// Parses both halves. `None`: the text has to be read and parsed again.
-pub(super) fn parse(text: &mut [u8], middle: usize, tensors: &mut Vec<Tensor>, context: Context<'_>) -> Option<Found> {
+pub(super) fn parse(text: &mut [u8], middle: usize, tensors: &mut Vec<Tensor>, context: Context<'_>) -> Option<Parsed> {
     let (first, second) = text.split_at_mut_checked(middle)?;
     // Where the second half's records go is a guess too. It is wrong where a
     // name contains a brace, and then the first half doesn't fill its room.
@@ -73,14 +73,14 @@ fn braces(text: &[u8]) -> usize {
 const BRACES: u64 = u64::from_ne_bytes([b'}'; 8]);
 const LOW_BITS: u64 = u64::from_ne_bytes([0x7F; 8]);
 
-fn join(mut first: Found, mut second: Found) -> Option<Found> {
+fn join(mut first: Parsed, mut second: Parsed) -> Option<Parsed> {
     if first.hashes.is_empty() || second.hashes.is_empty() || (first.seen_metadata && second.seen_metadata) {
         return None;
     }
     first.hashes.try_reserve(second.hashes.len()).ok()?;
     first.hashes.append(&mut second.hashes);
     first.shapes.join(second.shapes);
-    Some(Found {
+    Some(Parsed {
         metadata: first.metadata.or(second.metadata),
         seen_metadata: first.seen_metadata || second.seen_metadata,
         in_order: first.in_order && second.in_order && first.end == second.begin,

@@ -11,14 +11,14 @@ mod rule;
 
 use crate::base::memory::{self, ShapeArena};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::budget::Budget;
+use crate::format::budget::HeaderBudget;
 use crate::format::foreign;
 use crate::format::lookup::{Hasher, Lookup};
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 use crate::source::Source;
 use check::First;
-use parse::{Context, Found};
+use parse::{Context, Parsed};
 use rule::Listener;
 
 /// The length field.
@@ -59,7 +59,7 @@ impl Header {
         shard: u32,
         limits: &Limits,
         tolerate: Tolerate,
-        budget: &Budget,
+        budget: &HeaderBudget,
     ) -> Result<Self> {
         let read = Self::read_strange(source, shard, limits, tolerate, budget);
         read.map_err(|error| match foreign::may_explain(error.kind()) {
@@ -69,7 +69,13 @@ impl Header {
     }
 
     /// The same for a file that may be something else altogether.
-    fn read_strange(source: &Source, shard: u32, limits: &Limits, tolerate: Tolerate, budget: &Budget) -> Result<Self> {
+    fn read_strange(
+        source: &Source,
+        shard: u32,
+        limits: &Limits,
+        tolerate: Tolerate,
+        budget: &HeaderBudget,
+    ) -> Result<Self> {
         let (mut text, data_offset) = read_text(source, limits, budget)?;
         let hasher = Hasher::default();
         let context = Context { shard, data_offset, mapped: source.mapped(), limits, tolerate, hasher: &hasher };
@@ -96,7 +102,7 @@ fn whole(
     tensors: &mut Vec<Tensor>,
     context: Context<'_>,
     listener: Option<&mut dyn Listener>,
-) -> Result<Found, (Error, usize)> {
+) -> Result<Parsed, (Error, usize)> {
     memory::fill(tensors, 0, |_, tensors| Some(parse::whole(text, tensors, context, listener)))
         .unwrap_or_else(|| Err((Error::new(ErrorKind::Internal, "records are not where they should be"), 0)))
 }
@@ -119,13 +125,13 @@ fn start_of(source: &Source) -> Vec<u8> {
 /// The error for a file that is something else, as its start tells, says so. What
 /// stands for a length there is then none of a header that is too large.
 fn explained(error: Error, start: &[u8], size: u64) -> Error {
-    if !foreign::may_explain(error.kind()) || foreign::what(start, foreign::Read::File).is_none() {
+    if !foreign::may_explain(error.kind()) || foreign::what(start, foreign::ReadAs::File).is_none() {
         return error;
     }
     let length = start.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let beyond = error.kind() == ErrorKind::HeaderTooLarge && length.saturating_add(LENGTH_BYTES) > size;
     let error = if beyond { beyond_the_file(length, size) } else { error };
-    foreign::named(error, start, foreign::Read::File)
+    foreign::named(error, start, foreign::ReadAs::File)
 }
 
 fn beyond_the_file(length: u64, size: u64) -> Error {
@@ -136,7 +142,7 @@ fn beyond_the_file(length: u64, size: u64) -> Error {
 
 /// The header's JSON and where it ends. No size is believed before it is
 /// compared with the file's.
-fn read_text(source: &Source, limits: &Limits, budget: &Budget) -> Result<(Vec<u8>, u64)> {
+fn read_text(source: &Source, limits: &Limits, budget: &HeaderBudget) -> Result<(Vec<u8>, u64)> {
     let size = source.size();
     if size < LENGTH_BYTES {
         let text = format!("file holds {size} bytes, but the header's length alone takes 8");

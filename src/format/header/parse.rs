@@ -16,9 +16,9 @@ use crate::format::lookup::Hasher;
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 
-use super::canonical::{self, Entry};
-use super::rule::{Listener, Rank};
-use crate::base::json::{Cursor, Fault, Span};
+use super::canonical::{self, CanonicalEntry};
+use super::rule::{Listener, RuleRank};
+use crate::base::json::{Cursor, JsonFault, Span};
 
 /// `"":{"dtype":0,"shape":0,"data_offsets":0},` is the least that makes a
 /// record, be it one that is then refused.
@@ -46,7 +46,7 @@ pub(super) struct Context<'a> {
 
 /// What a text, or a half of one, says. Rules that concern all records
 /// together have not been checked yet.
-pub(super) struct Found {
+pub(super) struct Parsed {
     /// Of the tensors' names, in their order.
     pub(super) hashes: Vec<u32>,
     pub(super) shapes: ShapeArena,
@@ -57,7 +57,7 @@ pub(super) struct Found {
     pub(super) begin: u64,
     pub(super) end: u64,
     pub(super) in_order: bool,
-    pub(super) pending: Option<(Rank, Error)>,
+    pub(super) pending: Option<(RuleRank, Error)>,
 }
 
 /// How many tensors a text can describe at most.
@@ -71,8 +71,8 @@ pub(super) fn whole(
     tensors: &mut Filler<'_, Tensor>,
     context: Context<'_>,
     listener: Option<&mut dyn Listener>,
-) -> Result<Found, (Error, usize)> {
-    let mut parser = Parser::new(text, tensors, context).map_err(|error| (error, 0))?;
+) -> Result<Parsed, (Error, usize)> {
+    let mut parser = HeaderParser::new(text, tensors, context).map_err(|error| (error, 0))?;
     parser.listener = listener;
     match parser.open().and_then(|()| parser.entries()) {
         Ok(()) => Ok(parser.found),
@@ -82,21 +82,21 @@ pub(super) fn whole(
 
 /// The pass over the first entries of a header, up to a comma where the text
 /// ends. `None`: it doesn't end there, or breaks a rule.
-pub(super) fn first_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Option<Found> {
-    let mut parser = Parser::new(text, tensors, context).ok()?;
+pub(super) fn first_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Option<Parsed> {
+    let mut parser = HeaderParser::new(text, tensors, context).ok()?;
     parser.continued = true;
     parser.open().and_then(|()| parser.entries()).ok()?;
     (parser.ended_in_comma && parser.found.pending.is_none()).then_some(parser.found)
 }
 
 /// The pass over the other entries of a header, after that comma.
-pub(super) fn second_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Option<Found> {
-    let mut parser = Parser::new(text, tensors, context).ok()?;
+pub(super) fn second_half(text: &mut [u8], tensors: &mut Filler<'_, Tensor>, context: Context<'_>) -> Option<Parsed> {
+    let mut parser = HeaderParser::new(text, tensors, context).ok()?;
     parser.entries().ok()?;
     parser.found.pending.is_none().then_some(parser.found)
 }
 
-struct Parser<'a, 'b, 'c> {
+struct HeaderParser<'a, 'b, 'c> {
     cursor: Cursor<'a>,
     /// Names are addressed from here. It stays right when the text's owner moves.
     origin: *const u8,
@@ -106,7 +106,7 @@ struct Parser<'a, 'b, 'c> {
     continued: bool,
     ended_in_comma: bool,
     listener: Option<&'c mut (dyn Listener + 'c)>,
-    found: Found,
+    found: Parsed,
 }
 
 /// The three fields of an entry as far as they have been seen.
@@ -118,9 +118,9 @@ struct Fields {
     offsets: Option<(u64, u64)>,
 }
 
-impl<'a, 'b> Parser<'a, 'b, '_> {
+impl<'a, 'b> HeaderParser<'a, 'b, '_> {
     fn new(text: &'a mut [u8], tensors: &'a mut Filler<'b, Tensor>, context: Context<'a>) -> Result<Self> {
-        let found = Found {
+        let found = Parsed {
             hashes: memory::vec_with_capacity(most_tensors(text), "hashes")?,
             shapes: ShapeArena::default(),
             metadata: None,
@@ -138,7 +138,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     /// Keeps the error, whose place is `at`, unless one that ranks no later is
     /// kept already.
     #[cold]
-    fn pend(&mut self, rank: Rank, kind: ErrorKind, at: usize, text: impl FnOnce(&Self) -> String) {
+    fn pend(&mut self, rank: RuleRank, kind: ErrorKind, at: usize, text: impl FnOnce(&Self) -> String) {
         if self.wants(rank) {
             let text = text(self);
             self.keep(rank, kind, at, None, text);
@@ -146,14 +146,14 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     #[cold]
-    fn pend_tensor(&mut self, rank: Rank, kind: ErrorKind, name: Span, text: impl FnOnce(&Self) -> String) {
+    fn pend_tensor(&mut self, rank: RuleRank, kind: ErrorKind, name: Span, text: impl FnOnce(&Self) -> String) {
         if self.wants(rank) {
             let text = text(self);
             self.keep(rank, kind, name.start.saturating_sub(1), Some(name), text);
         }
     }
 
-    fn wants(&mut self, rank: Rank) -> bool {
+    fn wants(&mut self, rank: RuleRank) -> bool {
         match &mut self.listener {
             Some(listener) => listener.wants(rank),
             None => self.found.pending.as_ref().is_none_or(|(kept, _)| rank < *kept),
@@ -161,7 +161,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     #[inline(never)]
-    fn keep(&mut self, rank: Rank, kind: ErrorKind, at: usize, name: Option<Span>, text: String) {
+    fn keep(&mut self, rank: RuleRank, kind: ErrorKind, at: usize, name: Option<Span>, text: String) {
         let name = name.map(|name| self.cursor.get(name));
         let error = match name {
             Some(name) => Error::tensor(kind, name, text),
@@ -169,7 +169,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         };
         match &mut self.listener {
             Some(listener) => listener.tell(Finding {
-                tolerable: rank == Rank::UnknownDtype,
+                tolerable: rank == RuleRank::UnknownDtype,
                 ..Finding::new(error, super::in_file(at), name)
             }),
             None => self.found.pending = Some((rank, error)),
@@ -177,7 +177,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     /// The start of the header, up to its first entry.
-    fn open(&mut self) -> Result<(), Fault> {
+    fn open(&mut self) -> Result<(), JsonFault> {
         self.cursor.skip_space();
         if self.cursor.take(b'{') {
             return Ok(());
@@ -191,7 +191,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     /// All entries up to the end of the text.
-    fn entries(&mut self) -> Result<(), Fault> {
+    fn entries(&mut self) -> Result<(), JsonFault> {
         self.cursor.skip_space();
         if !self.cursor.take(b'}') {
             loop {
@@ -227,10 +227,10 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     /// The value of `__metadata__`.
-    fn metadata(&mut self) -> Result<(), Fault> {
+    fn metadata(&mut self) -> Result<(), JsonFault> {
         let start = self.cursor.position();
         if self.found.seen_metadata {
-            self.pend(Rank::Duplicate, ErrorKind::DuplicateKey, start, |_| "__metadata__ appears twice".into());
+            self.pend(RuleRank::Duplicate, ErrorKind::DuplicateKey, start, |_| "__metadata__ appears twice".into());
         }
         self.found.seen_metadata = true;
         if self.cursor.take_literal(b"null") {
@@ -238,7 +238,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         }
         if !self.cursor.take(b'{') {
             self.cursor.skip_value(ENTRY_DEPTH)?;
-            self.pend(Rank::Metadata, ErrorKind::Metadata, start, |this| {
+            self.pend(RuleRank::Metadata, ErrorKind::Metadata, start, |this| {
                 format!("__metadata__ is {}, not a map of strings", this.cursor.excerpt(start))
             });
             return Ok(());
@@ -258,7 +258,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
                 } else {
                     let start = self.cursor.position();
                     self.cursor.skip_value(FIELD_DEPTH)?;
-                    self.pend(Rank::Metadata, ErrorKind::Metadata, start, |this| {
+                    self.pend(RuleRank::Metadata, ErrorKind::Metadata, start, |this| {
                         let (key, found) = (quoted(this.cursor.get(key)), this.cursor.excerpt(start));
                         format!("__metadata__ key {key} has the value {found}, which is not a string")
                     });
@@ -290,7 +290,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     fn equal_keys(&mut self, entries: &[Metadata]) -> Result<()> {
         for (key, _) in sort::repeated(&sort::sorted(entries.iter().map(Metadata::key), "metadata keys")?) {
             let at = key.as_ptr().addr().saturating_sub(self.origin.addr()).saturating_sub(1);
-            self.pend(Rank::Duplicate, ErrorKind::DuplicateKey, at, |_| {
+            self.pend(RuleRank::Duplicate, ErrorKind::DuplicateKey, at, |_| {
                 format!("__metadata__ key {} appears twice", quoted(key))
             });
         }
@@ -303,10 +303,10 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
 
     /// The entry of one tensor.
     #[inline]
-    fn tensor(&mut self, name: Span) -> Result<(), Fault> {
+    fn tensor(&mut self, name: Span) -> Result<(), JsonFault> {
         let window = self.cursor.rest().first_chunk();
         if let Some(entry) = window.and_then(|window| canonical::entry(window, &mut self.found.shapes)) {
-            let Entry { dtype, elements, begin, end, len } = entry;
+            let CanonicalEntry { dtype, elements, begin, end, len } = entry;
             self.cursor.advance(len);
             if end < begin {
                 self.backwards(name, begin, end);
@@ -318,7 +318,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         let mut fields = Fields::default();
         if !self.cursor.take(b'{') {
             self.cursor.skip_value(ENTRY_DEPTH)?;
-            self.pend_tensor(Rank::Entry, ErrorKind::HeaderJson, name, |this| {
+            self.pend_tensor(RuleRank::Entry, ErrorKind::HeaderJson, name, |this| {
                 format!("its entry is {}, not an object", this.cursor.excerpt(start))
             });
             return Ok(());
@@ -338,7 +338,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         let Fields { dtype: Some((dtype, dtype_name)), shape: Some(elements), offsets: Some((begin, end)) } = fields
         else {
             self.found.shapes.abandon();
-            self.pend_tensor(Rank::Entry, ErrorKind::HeaderJson, name, |_| {
+            self.pend_tensor(RuleRank::Entry, ErrorKind::HeaderJson, name, |_| {
                 "its entry lacks one of the fields dtype, shape and data_offsets".into()
             });
             return Ok(());
@@ -348,7 +348,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
 
     /// One `"key":value` of an entry, from its opening quote on.
     #[inline]
-    fn field(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+    fn field(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
         // As every writer spells them; anything else takes the way below.
         if self.cursor.take_literal(b"\"dtype\":") {
             self.dtype(name, fields)
@@ -362,7 +362,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     #[cold]
-    fn spelled_field(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+    fn spelled_field(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
         self.cursor.expect(b'"', "a field name in quotes")?;
         let key = self.cursor.string()?;
         self.cursor.skip_space();
@@ -377,13 +377,13 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
 
     #[cold]
     fn twice(&mut self, name: Span, field: &str) {
-        self.pend_tensor(Rank::Duplicate, ErrorKind::DuplicateKey, name, |_| {
+        self.pend_tensor(RuleRank::Duplicate, ErrorKind::DuplicateKey, name, |_| {
             format!("the field {field} appears twice")
         });
     }
 
     #[inline]
-    fn dtype(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+    fn dtype(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
         if fields.dtype.is_some() {
             self.twice(name, "dtype");
         }
@@ -398,14 +398,14 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
                 found.1 = self.pointer(span);
             } else {
                 let nul = self.cursor.get(span).contains(&0);
-                let rank = if nul { Rank::Dtype } else { Rank::UnknownDtype };
+                let rank = if nul { RuleRank::Dtype } else { RuleRank::UnknownDtype };
                 self.pend_tensor(rank, ErrorKind::Dtype, name, |this| {
                     format!("dtype {} is not one of the format's", quoted(this.cursor.get(span)))
                 });
             }
         } else {
             self.cursor.skip_value(FIELD_DEPTH)?;
-            self.pend_tensor(Rank::Dtype, ErrorKind::Dtype, name, |this| {
+            self.pend_tensor(RuleRank::Dtype, ErrorKind::Dtype, name, |this| {
                 format!("dtype is {}, not a string", this.cursor.excerpt(start))
             });
         }
@@ -414,7 +414,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     #[inline]
-    fn shape(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+    fn shape(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
         if fields.shape.is_some() {
             self.twice(name, "shape");
             self.found.shapes.abandon();
@@ -428,7 +428,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         self.found.shapes.abandon();
         self.cursor.rewind(start);
         self.cursor.skip_value(FIELD_DEPTH)?;
-        self.pend_tensor(Rank::Shape, ErrorKind::Shape, name, |this| {
+        self.pend_tensor(RuleRank::Shape, ErrorKind::Shape, name, |this| {
             let found = this.cursor.excerpt(start);
             format!("shape is {found}, not an array of integers from 0 to 2^63 - 1")
         });
@@ -438,7 +438,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
 
     /// Whether a shape as the format wants it was next.
     #[inline]
-    fn plain_shape(&mut self, fields: &mut Fields) -> Result<bool, Fault> {
+    fn plain_shape(&mut self, fields: &mut Fields) -> Result<bool, JsonFault> {
         if !self.cursor.take(b'[') {
             return Ok(false);
         }
@@ -464,7 +464,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     }
 
     #[inline]
-    fn offsets(&mut self, name: Span, fields: &mut Fields) -> Result<(), Fault> {
+    fn offsets(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
         if fields.offsets.is_some() {
             self.twice(name, "data_offsets");
         }
@@ -479,7 +479,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         }
         self.cursor.rewind(start);
         self.cursor.skip_value(FIELD_DEPTH)?;
-        self.pend_tensor(Rank::Offsets, ErrorKind::Offsets, name, |this| {
+        self.pend_tensor(RuleRank::Offsets, ErrorKind::Offsets, name, |this| {
             format!("data_offsets are {}, not two integers", this.cursor.excerpt(start))
         });
         fields.offsets = Some(UNREADABLE);
@@ -488,7 +488,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
 
     #[cold]
     fn backwards(&mut self, name: Span, begin: u64, end: u64) {
-        self.pend_tensor(Rank::Offsets, ErrorKind::Offsets, name, |_| {
+        self.pend_tensor(RuleRank::Offsets, ErrorKind::Offsets, name, |_| {
             format!("data_offsets [{begin}, {end}] end before they begin")
         });
     }
@@ -517,7 +517,7 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
         elements: Option<u64>,
         begin: u64,
         end: u64,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), JsonFault> {
         let bits = elements.and_then(|n| n.checked_mul(u64::from(dtype.bits())));
         let size = end.wrapping_sub(begin);
         if bits.is_none_or(|bits| bits % 8 != 0 || bits / 8 != size) && dtype != Dtype::Unknown || elements.is_none() {
@@ -576,7 +576,9 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
             (ErrorKind::Shape, "dimensions", rank, most_rank),
         ] {
             if found as u64 > limit {
-                self.pend_tensor(Rank::Limit, kind, name, |_| format!("{found} {what} exceed the limit of {limit}"));
+                self.pend_tensor(RuleRank::Limit, kind, name, |_| {
+                    format!("{found} {what} exceed the limit of {limit}")
+                });
             }
         }
     }
@@ -585,21 +587,21 @@ impl<'a, 'b> Parser<'a, 'b, '_> {
     #[cold]
     fn misfit(&mut self, name: Span, dtype: Dtype, elements: Option<u64>, bits: Option<u64>, begin: u64, end: u64) {
         let (rank, kind) = match (elements, bits) {
-            (None, _) | (_, None) => (Rank::Shape, ErrorKind::Shape),
-            (_, Some(bits)) if bits % 8 != 0 => (Rank::SubByte, ErrorKind::SubByte),
-            _ => (Rank::Size, ErrorKind::SizeMismatch),
+            (None, _) | (_, None) => (RuleRank::Shape, ErrorKind::Shape),
+            (_, Some(bits)) if bits % 8 != 0 => (RuleRank::SubByte, ErrorKind::SubByte),
+            _ => (RuleRank::Size, ErrorKind::SizeMismatch),
         };
         // What can't be read (a shape then has no dimensions) has been reported.
         let unreadable = elements.is_none() && self.found.shapes.current().is_empty();
-        if unreadable || rank == Rank::Size && end < begin {
+        if unreadable || rank == RuleRank::Size && end < begin {
             return;
         }
         self.pend_tensor(rank, kind, name, |this| {
             let what = format!("{} {}", dtype.name(), shown(this.found.shapes.current()));
             let bits = bits.unwrap_or(0);
             match rank {
-                Rank::Shape => format!("{what} does not fit into 64 bits"),
-                Rank::SubByte => format!("{what} takes {bits} bits, which are no whole bytes"),
+                RuleRank::Shape => format!("{what} does not fit into 64 bits"),
+                RuleRank::SubByte => format!("{what} takes {bits} bits, which are no whole bytes"),
                 _ => {
                     let (holds, needs) = (end.wrapping_sub(begin), bits / 8);
                     format!("data_offsets [{begin}, {end}] hold {holds} bytes, but {what} needs {needs}")

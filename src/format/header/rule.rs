@@ -6,7 +6,7 @@ use crate::format::finding::Finding;
 
 /// The rules after JSON in the order in which they are reported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub(super) enum RuleRank {
     /// An entry that is no object with the three fields: not the JSON that a header is.
     Entry,
     Duplicate,
@@ -21,7 +21,7 @@ pub(super) enum Rank {
     Size,
 }
 
-impl Rank {
+impl RuleRank {
     pub(super) const ALL: &'static [Self] = &[
         Self::Entry,
         Self::Duplicate,
@@ -40,7 +40,7 @@ impl Rank {
 /// first by itself.
 pub(super) trait Listener {
     /// Whether breaches of this rank are reported to it.
-    fn wants(&mut self, rank: Rank) -> bool;
+    fn wants(&mut self, rank: RuleRank) -> bool;
 
     /// One of a rank that it wants.
     fn tell(&mut self, finding: Finding<'_>);

@@ -3,7 +3,7 @@
 //! are needed.
 #![forbid(unsafe_code)]
 
-use super::selection::{Level, Piece, Selection};
+use super::selection::{IndexRun, Level, Selection};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where the bytes of a tensor come from.
@@ -42,13 +42,13 @@ impl Selection {
             let place = level.place(at)?;
             let offset = base.checked_add(place.start)?;
             let len = match place.kind {
-                Kind::Zeros => {
+                GatherKind::Zeros => {
                     let len = out.len().min(usize::try_from(place.left).unwrap_or(usize::MAX));
                     out.get_mut(..len)?.fill(0);
                     len
                 }
                 // Units side by side: of the innermost level, each one run.
-                Kind::Index if inner.is_empty() && place.within == 0 && out.len() as u64 >= level.block => {
+                GatherKind::Index if inner.is_empty() && place.within == 0 && out.len() as u64 >= level.block => {
                     let unit = usize::try_from(self.unit).ok()?;
                     let count = place.left.min(out.len().checked_div(unit)? as u64);
                     let len = usize::try_from(count).ok()?.checked_mul(unit)?;
@@ -60,7 +60,7 @@ impl Selection {
                     }
                     len
                 }
-                Kind::Index => {
+                GatherKind::Index => {
                     let rest = usize::try_from(level.block.checked_sub(place.within)?).unwrap_or(usize::MAX);
                     let len = rest.min(out.len());
                     self.copy_level(inner, offset, place.within, out.get_mut(..len)?, from)?;
@@ -99,19 +99,19 @@ impl Selection {
             let whole = (out.len() as u64).checked_div(level.block).unwrap_or_default();
             let inside = level.inside;
             let len = match place.kind {
-                Kind::Zeros => {
+                GatherKind::Zeros => {
                     let len = out.len().min(usize::try_from(place.left).unwrap_or(usize::MAX));
                     out.get_mut(..len).ok_or_else(outside)?.fill(0);
                     len
                 }
-                Kind::Index if inner.is_empty() && level.stride == self.unit => {
+                GatherKind::Index if inner.is_empty() && level.stride == self.unit => {
                     let left = place.left.saturating_mul(level.block).saturating_sub(place.within);
                     let len = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let to = out.get_mut(..len).ok_or_else(outside)?;
                     from.straight(offset.saturating_add(place.within), to)?;
                     len
                 }
-                Kind::Index
+                GatherKind::Index
                     if place.within == 0 && whole != 0 && inside.gap <= widest_gap && inside.len() <= window =>
                 {
                     let gap = level.stride.saturating_sub(inside.len());
@@ -134,7 +134,7 @@ impl Selection {
                     }
                     len
                 }
-                Kind::Index => {
+                GatherKind::Index => {
                     let rest = level.block.saturating_sub(place.within);
                     let len = out.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
                     let to = out.get_mut(..len).ok_or_else(outside)?;
@@ -150,8 +150,8 @@ impl Selection {
 }
 
 /// A place in a level's part of the result.
-struct Place {
-    kind: Kind,
+struct LevelPlace {
+    kind: GatherKind,
     /// Where the index lies, in bytes from the level's first.
     start: u64,
     /// Bytes of the index before the place.
@@ -160,24 +160,24 @@ struct Place {
     left: u64,
 }
 
-enum Kind {
+enum GatherKind {
     Index,
     Zeros,
 }
 
 impl Level {
-    fn place(&self, at: u64) -> Option<Place> {
+    fn place(&self, at: u64) -> Option<LevelPlace> {
         let (index, within) = (at.checked_div(self.block)?, at.checked_rem(self.block)?);
         let after = self.pieces.partition_point(|piece| piece.at <= index);
-        let Piece { start, count, zeros, at: first } = *self.pieces.get(after.checked_sub(1)?)?;
+        let IndexRun { start, count, zeros, at: first } = *self.pieces.get(after.checked_sub(1)?)?;
         let turn = index.checked_sub(first)?;
         if turn < count {
             let start = start.checked_add(turn)?.checked_mul(self.stride)?;
-            return Some(Place { kind: Kind::Index, start, within, left: count.checked_sub(turn)? });
+            return Some(LevelPlace { kind: GatherKind::Index, start, within, left: count.checked_sub(turn)? });
         }
         let end = first.checked_add(count)?.checked_add(zeros)?.checked_mul(self.block)?;
         let left = end.checked_sub(at).filter(|left| *left != 0)?;
-        Some(Place { kind: Kind::Zeros, start: 0, within: 0, left })
+        Some(LevelPlace { kind: GatherKind::Zeros, start: 0, within: 0, left })
     }
 }
 

@@ -8,8 +8,8 @@ mod reads;
 mod selection;
 
 pub(crate) use gather::Fetch;
-pub(crate) use reads::{Read, Reads};
-pub(crate) use selection::{pieces, Piece, Selection};
+pub(crate) use reads::{Reads, SliceRead};
+pub(crate) use selection::{pieces, IndexRun, Selection};
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Range {
 
 /// What one range picks from one dimension.
 #[derive(Clone, Copy)]
-pub(crate) struct Pick {
+pub(crate) struct RangePick {
     /// Elements in the whole dimension.
     pub(crate) size: u64,
     pub(crate) start: u64,
@@ -38,7 +38,7 @@ pub(crate) fn picks<'a>(
     shape: &'a [i64],
     name: &'a [u8],
     ranges: &'a [Range],
-) -> Result<impl DoubleEndedIterator<Item = Result<Pick>> + ExactSizeIterator + Clone + 'a> {
+) -> Result<impl DoubleEndedIterator<Item = Result<RangePick>> + ExactSizeIterator + Clone + 'a> {
     if ranges.len() > shape.len() {
         let text = format!("{} ranges were given for its {} dimensions", ranges.len(), shape.len());
         return Err(Error::tensor(ErrorKind::InvalidArgument, name, text));
@@ -53,7 +53,7 @@ pub(crate) fn picks<'a>(
 }
 
 /// Resolves a range; nothing is clamped.
-fn pick(size: i64, range: &Range) -> Result<Pick, String> {
+fn pick(size: i64, range: &Range) -> Result<RangePick, String> {
     let whole = u64::try_from(size).map_err(|_| "a size is never negative".to_owned())?;
     let step = u64::try_from(range.step).ok().filter(|step| *step != 0);
     let step = step.ok_or_else(|| format!("step {} is below 1", range.step))?;
@@ -68,7 +68,7 @@ fn pick(size: i64, range: &Range) -> Result<Pick, String> {
         i64::MAX => format!("start {} is over its end", range.start),
         stop => format!("start {} is over stop {stop}", range.start),
     })?;
-    Ok(Pick { size: whole, start, step, count: picked.div_ceil(step) })
+    Ok(RangePick { size: whole, start, step, count: picked.div_ceil(step) })
 }
 
 /// The shape of what these ranges pick, one size for each dimension.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::selection::{Piece, Reach, Selection};
+use super::selection::{IndexRun, ReadReach, Selection};
 
 /// The reads that fetch a selection. Each yields one piece of the result, with
 /// the zeros before and after it.
@@ -14,22 +14,22 @@ pub(crate) struct Reads {
     widest_gap: u64,
     window: u64,
     /// Where the outer levels stand; what is inside the last of them is fetched together.
-    outer: Vec<Turn>,
+    outer: Vec<LevelPosition>,
     over: bool,
     /// What was found with the last read: the run it is of and the zeros after that.
-    later: [Option<Read>; 2],
+    later: [Option<SliceRead>; 2],
 }
 
 /// Where one level stands: a place in its order of pieces, and an index in that piece.
 #[derive(Clone, Copy, Default)]
-struct Turn {
+struct LevelPosition {
     piece: usize,
     index: u64,
 }
 
 /// One read.
 #[derive(Clone, Copy)]
-pub(crate) struct Read {
+pub(crate) struct SliceRead {
     /// Where it begins, in bytes from the tensor's first.
     pub(crate) start: u64,
     /// Bytes to read; 0 where the result is zeros alone.
@@ -43,7 +43,7 @@ pub(crate) struct Read {
 
 impl Reads {
     pub(super) fn new(selection: Arc<Selection>, widest_gap: u64, window: u64) -> Self {
-        let fits = |reach: &Reach| reach.gap <= widest_gap && reach.len() <= window;
+        let fits = |reach: &ReadReach| reach.gap <= widest_gap && reach.len() <= window;
         let depth = match fits(&selection.reach) || selection.read_size() == 0 {
             true => 0,
             false => {
@@ -52,20 +52,20 @@ impl Reads {
             }
         };
         let over = selection.size() == 0;
-        Self { selection, widest_gap, window, outer: vec![Turn::default(); depth], over, later: [None, None] }
+        Self { selection, widest_gap, window, outer: vec![LevelPosition::default(); depth], over, later: [None, None] }
     }
 
     /// All of it in one read.
-    fn whole(&mut self) -> Read {
+    fn whole(&mut self) -> SliceRead {
         self.over = true;
         let selection = &self.selection;
         let size = if selection.read_size() == 0 { 0 } else { selection.span() };
-        Read { start: selection.first(), size, at: 0, picked: selection.size(), dense: selection.is_one_piece() }
+        SliceRead { start: selection.first(), size, at: 0, picked: selection.size(), dense: selection.is_one_piece() }
     }
 
     /// The piece at which each outer level stands, and whether others of its come
     /// before and after it in the result.
-    fn piece(&self, level: usize) -> Option<(Piece, u64)> {
+    fn piece(&self, level: usize) -> Option<(IndexRun, u64)> {
         let turn = self.outer.get(level)?;
         let level = self.selection.levels.get(level)?;
         Some((*level.pieces.get(*level.order.get(turn.piece)?)?, turn.index))
@@ -117,7 +117,7 @@ impl Reads {
             if turn.piece < level.order.len() {
                 return;
             }
-            *turn = Turn::default();
+            *turn = LevelPosition::default();
             count = 1;
         }
         self.over = true;
@@ -125,9 +125,9 @@ impl Reads {
 }
 
 impl Iterator for Reads {
-    type Item = Read;
+    type Item = SliceRead;
 
-    fn next(&mut self) -> Option<Read> {
+    fn next(&mut self) -> Option<SliceRead> {
         let later = self.later.iter_mut().find_map(Option::take);
         if later.is_some() || self.over {
             return later;
@@ -162,7 +162,7 @@ impl Iterator for Reads {
         let last = index.saturating_add(count).saturating_sub(1);
         let (before, after) = (self.zeros_before(), self.zeros_after(last));
         let run = self.outer.len() == self.selection.levels.len() && (touches || count == 1);
-        let read = Read {
+        let read = SliceRead {
             start: start.saturating_add(inside.start),
             size: inside.len().saturating_add(more),
             at: at.saturating_sub(before),
@@ -174,9 +174,9 @@ impl Iterator for Reads {
             return Some(read);
         }
         // It had better go straight to its place, and the zeros without it.
-        let zeros = |at: u64, picked: u64| Read { size: 0, at, picked, dense: false, ..read };
+        let zeros = |at: u64, picked: u64| SliceRead { size: 0, at, picked, dense: false, ..read };
         let last = (after != 0).then(|| zeros(read.at.saturating_add(read.picked).saturating_sub(after), after));
-        let run = Read { at, picked: read.size, dense: true, ..read };
+        let run = SliceRead { at, picked: read.size, dense: true, ..read };
         if before == 0 {
             self.later = [last, None];
             return Some(run);

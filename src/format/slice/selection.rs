@@ -8,7 +8,7 @@
 //! the tensor's rank.
 #![forbid(unsafe_code)]
 
-use super::{picks, Pick};
+use super::{picks, RangePick};
 use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
@@ -28,7 +28,7 @@ pub(crate) struct Selection {
     /// Outermost first.
     pub(super) levels: Vec<Level>,
     /// Of everything, from `base` on.
-    pub(super) reach: Reach,
+    pub(super) reach: ReadReach,
 }
 
 /// A dimension, or several that are gone through as one.
@@ -38,16 +38,16 @@ pub(super) struct Level {
     /// Bytes of the result that an index takes.
     pub(super) block: u64,
     /// In the result's order. Only the first may be zeros alone.
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<IndexRun>,
     /// The pieces that are read, by where they begin in the file.
     pub(super) order: Vec<usize>,
     /// What an index holds, from its first byte in the file on.
-    pub(super) inside: Reach,
+    pub(super) inside: ReadReach,
 }
 
 /// Indices that follow one another in the file and in the result, then zeros.
 #[derive(Clone, Copy)]
-pub(crate) struct Piece {
+pub(crate) struct IndexRun {
     pub(crate) start: u64,
     pub(crate) count: u64,
     pub(crate) zeros: u64,
@@ -57,13 +57,13 @@ pub(crate) struct Piece {
 
 /// From the first byte that is read to after the last, and the widest gap between.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Reach {
+pub(super) struct ReadReach {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) gap: u64,
 }
 
-impl Reach {
+impl ReadReach {
     pub(super) fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
@@ -82,11 +82,11 @@ impl Selection {
             let text = format!("{} interval lists were given for its {} dimensions", lists.len(), shape.len());
             return Err(Error::tensor(ErrorKind::InvalidArgument, tensor.name(), text));
         }
-        let mut builder = Builder::new(tensor)?;
+        let mut builder = LevelBuilder::new(tensor)?;
         for (dimension, (size, list)) in shape.iter().zip(lists).enumerate().rev() {
             let size = u64::try_from(*size).unwrap_or_default();
             let added = match list {
-                None => builder.add(size, Pick { size, start: 0, step: 1, count: size }),
+                None => builder.add(size, RangePick { size, start: 0, step: 1, count: size }),
                 Some(list) => {
                     let pieces = pieces(list, size).map_err(|fault| {
                         let text = format!("dimension {dimension} (size {size}): {fault}");
@@ -106,7 +106,7 @@ impl Selection {
     /// `InvalidArgument` for ranges outside the shape, `SubByte`, `Unsupported`
     /// for unknown dtypes.
     pub(crate) fn of_ranges(tensor: &Tensor, ranges: &[Range]) -> Result<Self> {
-        let mut builder = Builder::new(tensor)?;
+        let mut builder = LevelBuilder::new(tensor)?;
         let picks = picks(tensor.shape(), tensor.name(), ranges)?;
         let mut empty = false;
         for pick in picks.clone() {
@@ -123,7 +123,7 @@ impl Selection {
     }
 
     fn nothing() -> Self {
-        Self { size: 0, read_size: 0, base: 0, unit: 0, levels: Vec::new(), reach: Reach::default() }
+        Self { size: 0, read_size: 0, base: 0, unit: 0, levels: Vec::new(), reach: ReadReach::default() }
     }
 
     /// Bytes of the result, zeros included.
@@ -153,8 +153,8 @@ impl Selection {
 }
 
 /// The indices that a list takes of a dimension of `size`, in their shortest form.
-pub(crate) fn pieces(list: &[Interval], size: u64) -> Result<Vec<Piece>, String> {
-    let mut pieces: Vec<Piece> = Vec::new();
+pub(crate) fn pieces(list: &[Interval], size: u64) -> Result<Vec<IndexRun>, String> {
+    let mut pieces: Vec<IndexRun> = Vec::new();
     let mut at = 0_u64;
     for (number, interval) in list.iter().enumerate() {
         let bound = |bound: i64| u64::try_from(bound).ok();
@@ -177,7 +177,7 @@ pub(crate) fn pieces(list: &[Interval], size: u64) -> Result<Vec<Piece>, String>
             _ if count == 0 && zeros == 0 => {}
             _ => {
                 memory::reserve(&mut pieces, 1, "intervals").map_err(|error| error.to_string())?;
-                pieces.push(Piece { start, count, zeros, at: here });
+                pieces.push(IndexRun { start, count, zeros, at: here });
             }
         }
     }
@@ -185,7 +185,7 @@ pub(crate) fn pieces(list: &[Interval], size: u64) -> Result<Vec<Piece>, String>
 }
 
 /// Levels on their way, counted in elements, innermost first.
-struct Builder<'a> {
+struct LevelBuilder<'a> {
     tensor: &'a Tensor,
     dtype: Dtype,
     /// Elements of the file, and of the result, in an index of the next dimension.
@@ -197,7 +197,7 @@ struct Builder<'a> {
     fits: bool,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> LevelBuilder<'a> {
     fn new(tensor: &'a Tensor) -> Result<Self> {
         let dtype = tensor.dtype();
         if dtype == Dtype::Unknown {
@@ -209,28 +209,28 @@ impl<'a> Builder<'a> {
 
     /// Adds a dimension of which elements at even distances are taken. `None`
     /// where numbers are beyond 64 bits.
-    fn add(&mut self, size: u64, Pick { start, step, count, .. }: Pick) -> Option<()> {
+    fn add(&mut self, size: u64, RangePick { start, step, count, .. }: RangePick) -> Option<()> {
         self.base = self.base.checked_add(start.checked_mul(self.file)?)?;
         if count > 1 {
             let stride = step.checked_mul(self.file)?;
             let outermost = self.levels.last_mut().map(|level| (level.stride, level.pieces.as_mut_slice()));
             match outermost {
                 None if stride == self.unit => self.unit = self.unit.checked_mul(count)?,
-                Some((inner, [Piece { count: turns, start: 0, zeros: 0, .. }]))
+                Some((inner, [IndexRun { count: turns, start: 0, zeros: 0, .. }]))
                     if inner.checked_mul(*turns) == Some(stride) =>
                 {
                     *turns = turns.checked_mul(count)?;
                 }
-                _ => self.push(stride, vec![Piece { start: 0, count, zeros: 0, at: 0 }]),
+                _ => self.push(stride, vec![IndexRun { start: 0, count, zeros: 0, at: 0 }]),
             }
         }
         self.grow(size, count)
     }
 
     /// The same for a dimension of which a list of pieces is taken.
-    fn add_list(&mut self, size: u64, mut pieces: Vec<Piece>) -> Option<()> {
-        if let [Piece { start, count, zeros: 0, .. }] = pieces.as_slice() {
-            return self.add(size, Pick { size, start: *start, step: 1, count: *count });
+    fn add_list(&mut self, size: u64, mut pieces: Vec<IndexRun>) -> Option<()> {
+        if let [IndexRun { start, count, zeros: 0, .. }] = pieces.as_slice() {
+            return self.add(size, RangePick { size, start: *start, step: 1, count: *count });
         }
         let local = pieces.last().map_or(0, |last| last.at.saturating_add(last.count).saturating_add(last.zeros));
         let mut stride = self.file;
@@ -258,8 +258,8 @@ impl<'a> Builder<'a> {
         self.grow(size, local)
     }
 
-    fn push(&mut self, stride: u64, pieces: Vec<Piece>) {
-        let level = Level { stride, block: self.result, pieces, order: Vec::new(), inside: Reach::default() };
+    fn push(&mut self, stride: u64, pieces: Vec<IndexRun>) {
+        let level = Level { stride, block: self.result, pieces, order: Vec::new(), inside: ReadReach::default() };
         self.levels.push(level);
     }
 
@@ -298,7 +298,7 @@ impl<'a> Builder<'a> {
                 Error::tensor(ErrorKind::InvalidArgument, self.tensor.name(), text)
             })?;
         }
-        let mut reach = Reach { start: 0, end: self.unit, gap: 0 };
+        let mut reach = ReadReach { start: 0, end: self.unit, gap: 0 };
         let mut read_size = self.unit;
         for level in &mut self.levels {
             level.inside = reach;
@@ -314,21 +314,22 @@ impl<'a> Builder<'a> {
 
 impl Level {
     /// Sorts the pieces that are read, and finds what all of them reach.
-    fn arrange(&mut self) -> Result<Reach> {
+    fn arrange(&mut self) -> Result<ReadReach> {
         self.order = memory::vec_with_capacity(self.pieces.len(), "intervals")?;
         self.order.extend(self.pieces.iter().enumerate().filter(|(_, piece)| piece.count != 0).map(|(at, _)| at));
         let pieces = &self.pieces;
         self.order.sort_unstable_by_key(|at| pieces.get(*at).map(|piece| (piece.start, *at)));
-        let Reach { start, end, gap } = self.inside;
-        let mut all: Option<Reach> = None;
+        let ReadReach { start, end, gap } = self.inside;
+        let mut all: Option<ReadReach> = None;
         for piece in self.order.iter().filter_map(|at| pieces.get(*at)) {
             let begins = piece.start.saturating_mul(self.stride).saturating_add(start);
             let last = piece.start.saturating_add(piece.count).saturating_sub(1);
             let ends = last.saturating_mul(self.stride).saturating_add(end);
             let between = if piece.count > 1 { self.stride.saturating_sub(self.inside.len()) } else { 0 };
-            let reach = all.get_or_insert(Reach { start: begins, end: begins, gap });
+            let reach = all.get_or_insert(ReadReach { start: begins, end: begins, gap });
             let before = begins.saturating_sub(reach.end);
-            *reach = Reach { start: reach.start, end: reach.end.max(ends), gap: reach.gap.max(between).max(before) };
+            *reach =
+                ReadReach { start: reach.start, end: reach.end.max(ends), gap: reach.gap.max(between).max(before) };
         }
         Ok(all.unwrap_or_default())
     }

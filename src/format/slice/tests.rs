@@ -112,7 +112,7 @@ fn every_way_to_a_selection_yields_what_its_indices_say() {
         let (widest_gap, window) = (dice.below(9), 1 + dice.below(64));
         let (mut result, mut read) = (vec![7_u8; wanted.len()], 0);
         let mut covered = vec![0; wanted.len()];
-        for Read { start, size, at, picked, dense } in selection.reads(widest_gap, window) {
+        for SliceRead { start, size, at, picked, dense } in selection.reads(widest_gap, window) {
             let from = &bytes[start as usize..][..size as usize];
             let out = at as usize..(at + picked) as usize;
             covered[out.clone()].iter_mut().for_each(|times| *times += 1);
