@@ -244,16 +244,14 @@ static void put_text(block *to, const char *text, size_t length)
 }
 
 // A row's fields, as Records.java has them.
-static void put_row(block *to, const st_tensor *tensor, size_t name_at, size_t shape_at)
+static void put_row(block *to, const st_tensor *tensor, size_t name_at)
 {
     // Java knows the spelling of the dtypes that this file was compiled with.
     bool is_known = tensor->dtype >= ST_DTYPE_BOOL && tensor->dtype <= ST_DTYPE_U64;
     put_long(to, tensor->offset);
     put_long(to, tensor->size);
-    put_long(to, tensor->element_count);
     put_int(to, name_at);
     put_int(to, tensor->name_len);
-    put_int(to, shape_at);
     put_int(to, tensor->rank);
     put_int(to, (size_t)tensor->dtype);
     put_int(to, tensor->shard);
@@ -261,7 +259,7 @@ static void put_row(block *to, const st_tensor *tensor, size_t name_at, size_t s
     put_int(to, tensor->data != NULL);
 }
 
-enum { ROW = 56 };
+enum { ROW = 44 };
 
 static void put_records(block *to, const st_checkpoint *checkpoint)
 {
@@ -284,17 +282,16 @@ static void put_records(block *to, const st_checkpoint *checkpoint)
     }
     const st_tensor *tensors = st_tensors(checkpoint, &count);
     put_int(to, count);
-    // Rows of one length, and after them what has none: shape, name and spelling of each.
+    // Rows of one length, and after them what has none: shape, name and spelling of each, in this order.
     block texts = {to->at, to->size + count * ROW};
     for (const st_tensor *tensor = tensors; tensor != tensors + count; tensor++) {
-        size_t shape_at = texts.size;
         put(&texts, tensor->shape, tensor->rank * sizeof *tensor->shape);
         size_t name_at = texts.size;
         put(&texts, tensor->name, tensor->name_len);
         if (tensor->dtype < ST_DTYPE_BOOL || tensor->dtype > ST_DTYPE_U64) {
             put(&texts, tensor->dtype_name, strlen(tensor->dtype_name));
         }
-        put_row(to, tensor, name_at, shape_at);
+        put_row(to, tensor, name_at);
     }
     to->size = texts.size;
 }
@@ -328,13 +325,18 @@ JNIEXPORT jbyteArray JNICALL Java_org_safetensors_Native_records(JNIEnv *env, jc
 JNIEXPORT jint JNICALL Java_org_safetensors_Native_find(JNIEnv *env, jclass class, jlong checkpoint, jbyteArray name)
 {
     (void)class;
-    char *text = text_of(env, name);
+    char usual[256];
+    jsize length = (*env)->GetArrayLength(env, name);
+    char *text = length <= (jsize)sizeof usual ? usual : malloc((size_t)length);
     if (text == NULL) {
+        throw_out_of_memory(env, "a name");
         return -1;
     }
-    const st_tensor *found =
-        st_find_tensor_n(pointer_of(checkpoint), text, (size_t)(*env)->GetArrayLength(env, name));
-    free(text);
+    (*env)->GetByteArrayRegion(env, name, 0, length, (jbyte *)text);
+    const st_tensor *found = st_find_tensor_n(pointer_of(checkpoint), text, (size_t)length);
+    if (text != usual) {
+        free(text);
+    }
     return found == NULL ? -1 : (jint)(found - st_tensors(pointer_of(checkpoint), NULL));
 }
 

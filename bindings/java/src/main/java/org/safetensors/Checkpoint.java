@@ -35,12 +35,15 @@ import java.util.function.Supplier;
  *
  * <p><b>Native memory.</b> The mapping takes address space and page cache, not heap. Beside it native code holds about
  * twice the bytes of the headers, and of shards that are read and not mapped every tensor of which there was a view.
- * The Java heap holds names, shapes and places of tensors in one block: about 60 bytes each beside name and shape, and
- * 150 more for each {@link Tensor} that has been asked for.
+ * The Java heap holds names, shapes and places of tensors in one block: 44 bytes each beside name and shape. A
+ * {@link Tensor} is made when it is asked for, and kept by whoever asked.
  */
 public final class Checkpoint implements AutoCloseable {
     /** A virtual thread that reads as much does it on a platform thread. */
     private static final long MUCH = 1 << 20;
+
+    /** So many names are worth a map of their own. */
+    private static final int FEW = 4096;
 
     private final Handle handle;
     private final Callbacks failures;
@@ -230,26 +233,26 @@ public final class Checkpoint implements AutoCloseable {
     }
 
     /**
-     * By the library's own table at first, and by a map on this side once that many have been asked for that making it
-     * has paid: it takes about half the time of a crossing and back. (Names made to collide don't harm a HashMap of
-     * Strings.)
+     * By the library's own table, or by a map on this side where there are so few names that it stays in the processor's
+     * caches: there it takes half the time of a crossing and back. It is made once that many have been asked for that
+     * making it has paid. (Names made to collide don't harm a HashMap of Strings.)
      */
     private Tensor lookup(String name) {
         handle.requireOpen();
         Map<String, Tensor> map = byName;
-        if (map == null) {
-            if (lookups++ < records.count() / 4) {
-                byte[] bytes = Text.utf8OrNull(Objects.requireNonNull(name, "name"));
-                int found = bytes == null ? -1 : use(pointer -> Native.find(pointer, bytes));
-                return found < 0 ? null : records.tensor(found);
-            }
+        if (map != null) {
+            return map.get(Objects.requireNonNull(name, "name"));
+        }
+        byte[] bytes = Text.utf8OrNull(Objects.requireNonNull(name, "name"));
+        int found = bytes == null ? -1 : use(pointer -> Native.find(pointer, bytes));
+        if (records.count() <= FEW && lookups++ > records.count() / 4) {
             map = new HashMap<>(2 * records.count());
             for (Tensor tensor : records.tensors()) {
                 map.put(tensor.name(), tensor);
             }
             byName = map;
         }
-        return map.get(Objects.requireNonNull(name, "name"));
+        return found < 0 ? null : records.tensors().get(found);
     }
 
     /** {@return all metadata, in the file's order; unmodifiable, and empty where there is none} */

@@ -10,8 +10,7 @@ import java.nio.ByteBuffer;
 final class Native {
     static {
         NativeLibrary.load();
-        // Errors must be told where no descriptor is left to read their classes with.
-        new SafetensorsException(Status.UNRECOGNIZED, "");
+        Classes.load();
     }
 
     private Native() {}

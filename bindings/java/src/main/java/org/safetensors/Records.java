@@ -12,38 +12,38 @@ import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.RandomAccess;
 
 /**
  * Everything about a checkpoint but its tensors' bytes, in the one block that the shim fills in one crossing: files,
- * metadata, then a row for each tensor, then names and shapes. A {@link Tensor} is made when it is first asked for and
- * reads its row.
+ * metadata, then a row for each tensor, then names and shapes. A {@link Tensor} is made each time it is asked for, reads
+ * its row, and is kept by nobody here: a hundred thousand of them, with their names, would be copied by the collector
+ * while they are listed, which takes as long as opening does.
  */
 final class Records {
     private static final VarHandle INT = MethodHandles.byteArrayViewVarHandle(int[].class, ByteOrder.nativeOrder());
     private static final VarHandle LONG = MethodHandles.byteArrayViewVarHandle(long[].class, ByteOrder.nativeOrder());
-    private static final VarHandle MADE = MethodHandles.arrayElementVarHandle(Tensor[].class);
 
     // The fields of a row, as put_row in checkpoint.c has them.
     private static final int OFFSET = 0;
     private static final int SIZE = 8;
-    private static final int ELEMENTS = 16;
-    private static final int NAME = 24;
-    private static final int NAME_LENGTH = 28;
-    private static final int SHAPE = 32;
-    private static final int RANK = 36;
-    private static final int DTYPE = 40;
-    private static final int SHARD = 44;
-    private static final int SPELLING_LENGTH = 48;
-    private static final int MAPPED = 52;
-    private static final int ROW = 56;
+    /** Before it there is the shape. */
+    private static final int NAME = 16;
+    private static final int NAME_LENGTH = 20;
+    private static final int RANK = 24;
+    private static final int DTYPE = 28;
+    private static final int SHARD = 32;
+    private static final int SPELLING_LENGTH = 36;
+    private static final int MAPPED = 40;
+    private static final int ROW = 44;
 
     private final byte[] block;
     private final List<Shard> shards;
     private final Map<String, String> metadata;
+    private final int count;
     private final int rows;
     private final Checkpoint checkpoint;
-    private final Tensor[] made;
 
     Records(byte[] block, Checkpoint checkpoint) {
         this.block = block;
@@ -51,7 +51,7 @@ final class Records {
         ByteBuffer in = ByteBuffer.wrap(block).order(ByteOrder.nativeOrder());
         shards = shards(in);
         metadata = metadata(in);
-        made = new Tensor[in.getInt()];
+        count = in.getInt();
         rows = in.position();
     }
 
@@ -65,18 +65,11 @@ final class Records {
     }
 
     int count() {
-        return made.length;
+        return count;
     }
 
-    /** The same object each time. */
-    Tensor tensor(int index) {
-        Tensor tensor = (Tensor) MADE.getAcquire(made, index);
-        if (tensor == null) {
-            Tensor fresh = new Tensor(checkpoint, this, index);
-            Tensor other = (Tensor) MADE.compareAndExchange(made, index, (Tensor) null, fresh);
-            tensor = other == null ? fresh : other;
-        }
-        return tensor;
+    Checkpoint checkpoint() {
+        return checkpoint;
     }
 
     List<Tensor> tensors() {
@@ -86,12 +79,12 @@ final class Records {
     private final class All extends AbstractList<Tensor> implements RandomAccess {
         @Override
         public Tensor get(int index) {
-            return tensor(index);
+            return new Tensor(Records.this, Objects.checkIndex(index, count));
         }
 
         @Override
         public int size() {
-            return made.length;
+            return count;
         }
     }
 
@@ -123,10 +116,6 @@ final class Records {
         return longNumber(index, SIZE);
     }
 
-    long elementCount(int index) {
-        return longNumber(index, ELEMENTS);
-    }
-
     boolean isMapped(int index) {
         return number(index, MAPPED) != 0;
     }
@@ -137,9 +126,9 @@ final class Records {
 
     long[] shape(int index) {
         long[] shape = new long[rank(index)];
-        int at = number(index, SHAPE);
+        int at = number(index, NAME) - Long.BYTES * shape.length;
         for (int d = 0; d < shape.length; d++) {
-            shape[d] = (long) LONG.get(block, at + 8 * d);
+            shape[d] = (long) LONG.get(block, at + Long.BYTES * d);
         }
         return shape;
     }

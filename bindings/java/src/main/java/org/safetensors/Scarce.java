@@ -32,12 +32,6 @@ final class Scarce {
     private static final ReentrantLock COLLECTING = new ReentrantLock();
     private static volatile long collections;
 
-    static {
-        // The classes that waiting takes are loaded while there are descriptors to load them with.
-        leaveBehind(new CountDownLatch(1));
-        pause(0);
-    }
-
     private final long most;
     private final AtomicLong held = new AtomicLong();
     /** What may be held before the collector has to look. */

@@ -13,7 +13,8 @@ import java.util.Objects;
 
 /**
  * One tensor of a checkpoint: its name, what it holds and where its bytes are. What it says stays after the checkpoint
- * is closed; its bytes can be asked for until then.
+ * is closed; its bytes can be asked for until then. It is a value: two are equal where they are the same tensor of the
+ * same checkpoint.
  *
  * <p><b>Views</b> are read-only, little-endian direct buffers over the mapped file (or over memory, where nothing is
  * mapped: {@link Access#READ}); nothing is copied. A view stays valid after the checkpoint is closed, for as long as it
@@ -29,14 +30,12 @@ import java.util.Objects;
 public final class Tensor {
     private static final ByteBuffer EMPTY = ByteBuffer.allocateDirect(0).asReadOnlyBuffer();
 
-    private final Checkpoint checkpoint;
     private final Records records;
     private final int index;
     /** Read from the records when it is first asked for. */
     private String name;
 
-    Tensor(Checkpoint checkpoint, Records records, int index) {
-        this.checkpoint = checkpoint;
+    Tensor(Records records, int index) {
         this.records = records;
         this.index = index;
     }
@@ -75,7 +74,11 @@ public final class Tensor {
 
     /** {@return the product of the shape} */
     public long elementCount() {
-        return records.elementCount(index);
+        long elements = 1;
+        for (long dimension : records.shape(index)) {
+            elements *= dimension;
+        }
+        return elements;
     }
 
     /** {@return the file it is in} */
@@ -100,7 +103,7 @@ public final class Tensor {
 
     /** {@return the checkpoint it is of} */
     public Checkpoint checkpoint() {
-        return checkpoint;
+        return records.checkpoint();
     }
 
     /**
@@ -130,8 +133,8 @@ public final class Tensor {
     public ByteBuffer window(long offset, int length) {
         Objects.checkFromIndexSize(offset, length, size());
         ByteBuffer view = length == 0
-                ? checkpoint.use(pointer -> EMPTY)
-                : checkpoint.view(this, (address, share) -> Memory.owned(address + offset, length, share));
+                ? checkpoint().use(pointer -> EMPTY)
+                : checkpoint().view(this, (address, share) -> Memory.owned(address + offset, length, share));
         return view.asReadOnlyBuffer().order(ByteOrder.LITTLE_ENDIAN);
     }
 
@@ -211,7 +214,7 @@ public final class Tensor {
      * @throws SafetensorsException with {@link Status#BUFFER_SIZE} or {@link Status#IO}
      */
     public void read(ByteBuffer dst) {
-        checkpoint.use(size(), pointer -> {
+        checkpoint().use(size(), pointer -> {
             Memory.fill(dst, size(), (address, room) -> Native.read(pointer, index, address, room));
             return null;
         });
@@ -227,7 +230,7 @@ public final class Tensor {
      */
     public void readSlice(ByteBuffer dst, Range... ranges) {
         long[] flat = flat(ranges);
-        checkpoint.use(size(), pointer -> {
+        checkpoint().use(size(), pointer -> {
             long[] slice = Native.sliceShape(pointer, index, flat);
             long needed = slice[slice.length - 1];
             Memory.fill(dst, needed, (address, room) -> Native.readSlice(pointer, index, flat, address, room));
@@ -259,7 +262,7 @@ public final class Tensor {
 
     private long[] slice(Range... ranges) {
         long[] flat = flat(ranges);
-        return checkpoint.use(pointer -> Native.sliceShape(pointer, index, flat));
+        return checkpoint().use(pointer -> Native.sliceShape(pointer, index, flat));
     }
 
     private static long[] flat(Range... ranges) {
@@ -292,10 +295,21 @@ public final class Tensor {
 
     /** Its number, for a call to the checkpoint that it has to be of. */
     int indexIn(Checkpoint wanted) {
-        if (checkpoint != wanted) {
+        if (checkpoint() != wanted) {
             throw new IllegalArgumentException("tensor " + Text.quoted(name()) + " is of another checkpoint");
         }
         return index;
+    }
+
+    /** {@return whether it is the same tensor of the same checkpoint: each time one is asked for, it is another object} */
+    @Override
+    public boolean equals(Object other) {
+        return other instanceof Tensor tensor && tensor.records == records && tensor.index == index;
+    }
+
+    @Override
+    public int hashCode() {
+        return 31 * System.identityHashCode(records) + index;
     }
 
     @Override

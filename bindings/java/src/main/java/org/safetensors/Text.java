@@ -26,10 +26,13 @@ final class Text {
     /** UTF-8 for a name to look up; null for half of a surrogate pair, which no file has. */
     static byte[] utf8OrNull(String text) {
         byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
-        // Half of a pair becomes "?".
-        return text.chars().anyMatch(c -> Character.isSurrogate((char) c))
-                        && !new String(bytes, StandardCharsets.UTF_8).equals(text)
-                ? null : bytes;
+        for (byte one : bytes) {
+            // Half of a pair becomes one.
+            if (one == '?') {
+                return new String(bytes, StandardCharsets.UTF_8).equals(text) ? bytes : null;
+            }
+        }
+        return bytes;
     }
 
     /** UTF-8 for a C string. */

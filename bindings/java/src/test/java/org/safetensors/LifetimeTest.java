@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
+import java.io.RandomAccessFile;
 import java.lang.ref.WeakReference;
 import java.nio.Buffer;
 import java.nio.ByteBuffer;
@@ -333,6 +334,96 @@ class LifetimeTest {
                 one.close();
             }
             System.out.println("never ran out");
+        }
+    }
+
+    /** What the library has to load later on would be missing where there are no descriptors. */
+    @Test
+    void allClassesAreLoadedAtOnce() throws Exception {
+        Path classes = Support.REPOSITORY.resolve("bindings/java/target/classes/org/safetensors");
+        try (Stream<Path> files = Files.list(classes)) {
+            List<String> there = files.map(file -> file.getFileName().toString()).filter(name -> name.endsWith(".class"))
+                    .map(name -> name.substring(0, name.length() - ".class".length()))
+                    .filter(name -> !List.of("Native", "NativeLibrary", "package-info").contains(name)).sorted().toList();
+            assertEquals(there, Classes.NAMES.stream().sorted().toList());
+        }
+    }
+
+    /** The first thing that a program does is to use up its descriptors: whatever happens then is reported. */
+    @Test
+    void withoutDescriptorsErrorsAreToldAll() throws Exception {
+        Safetensors.save(folder.resolve("one.safetensors"), List.of(TensorSpec.of("w", new float[256], 256)));
+        String java = Path.of(System.getProperty("java.home"), "bin", "java").toString();
+        String command = "ulimit -n 100; exec \"$0\" \"$@\"";
+        String output = Support.run(List.of("bash", "-c", command, java, "-Dsafetensors.repository=" + Support.REPOSITORY,
+                "-cp", Support.CLASS_PATH, Exhausted.class.getName(), folder.toString()));
+        assertEquals("all told", Support.lastLine(output), output);
+    }
+
+    static final class Exhausted {
+        private static String told(String what, Runnable call) {
+            try {
+                call.run();
+                return what + " works";
+            } catch (SafetensorsException e) {
+                return what + " " + e.status() + " " + e.errno();
+            }
+        }
+
+        public static void main(String[] arguments) throws Exception {
+            Path path = Path.of(arguments[0], "one.safetensors");
+            byte[] file = Files.readAllBytes(path);
+            ByteBuffer direct = ByteBuffer.allocateDirect(file.length).put(file).flip();
+            Source source = new ArraySource(file);
+            Source broken = new Source() {
+                @Override
+                public long size() {
+                    return file.length;
+                }
+
+                @Override
+                public int readAt(long offset, ByteBuffer dst) throws IOException {
+                    throw new IOException("cut off");
+                }
+            };
+            Safetensors.version();
+            List<String> found = new ArrayList<>(40);
+            List<RandomAccessFile> all = new ArrayList<>(200);
+            boolean left = true;
+            while (left) {
+                try {
+                    all.add(new RandomAccessFile(path.toFile(), "r"));
+                } catch (IOException e) {
+                    left = false;
+                }
+            }
+            found.add(told("open", () -> Checkpoint.open(path)));
+            found.add(told("save", () -> Safetensors.save(path, List.of(TensorSpec.of("w", new float[1], 1)))));
+            found.add(told("stream", () -> Writer.open(path, List.of(TensorSpec.of("w", Dtype.F32, 1)), null, new SaveOptions())));
+            found.add(told("validate", () -> Safetensors.validate(path, new OpenOptions(), problem -> true)));
+            found.add(told("metadata", () -> Safetensors.setMetadata(path, null, false, false)));
+            found.add(told("source", () -> Checkpoint.open(broken)));
+            found.add(told("resolver", () -> Checkpoint.open(name -> broken, "x")));
+            found.add(told("memory", () -> {
+                try (Checkpoint checkpoint = Checkpoint.open(direct)) {
+                    checkpoint.get("none");
+                }
+            }));
+            found.add(told("load", () -> {
+                try (Checkpoint checkpoint = Checkpoint.open(source)) {
+                    Thread.currentThread().interrupt();
+                    LoadItem item = LoadItem.of(checkpoint.get("w"), ByteBuffer.allocateDirect(1024));
+                    checkpoint.load(List.of(item), new LoadOptions().progress((done, total) -> false));
+                } finally {
+                    Thread.interrupted();
+                }
+            }));
+            for (RandomAccessFile one : all) {
+                one.close();
+            }
+            List<String> wanted = List.of("open IO 24", "save IO 24", "stream IO 24", "validate IO 24", "metadata IO 24",
+                    "source IO 0", "resolver IO 0", "memory NOT_FOUND 0", "load CANCELLED 0");
+            System.out.println(found.equals(wanted) ? "all told" : found.toString());
         }
     }
 

@@ -89,13 +89,13 @@ class NumbersTest {
     void aTensorOfAnUnrecognizedDtypeHasItsSpelling() {
         byte[] texts = "weightF2".getBytes(StandardCharsets.UTF_8);
         int rows = 4 + (4 + 1 + 24 + 4 + 4) + 4 + 4;
-        ByteBuffer block = ByteBuffer.allocate(rows + 56 + texts.length).order(ByteOrder.nativeOrder());
+        ByteBuffer block = ByteBuffer.allocate(rows + 44 + texts.length).order(ByteOrder.nativeOrder());
         block.putInt(1).putInt(1).put((byte) 'f').putLong(100).putLong(8).putLong(92).putInt(9).putInt(0);
         block.putInt(-1).putInt(1);
         assertEquals(rows, block.position());
-        block.putLong(8).putLong(92).putLong(368).putInt(rows + 56).putInt(6).putInt(0).putInt(0).putInt(77).putInt(0);
+        block.putLong(8).putLong(92).putInt(rows + 44).putInt(6).putInt(0).putInt(77).putInt(0);
         block.putInt(2).putInt(1).put(texts);
-        Tensor tensor = new Records(block.array(), null).tensor(0);
+        Tensor tensor = new Records(block.array(), null).tensors().get(0);
         assertEquals(Dtype.UNRECOGNIZED, tensor.dtype());
         assertEquals("F2", tensor.dtypeName());
         assertEquals("weight", tensor.name());

@@ -4,7 +4,6 @@ package org.safetensors;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
-import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -17,6 +16,7 @@ import java.nio.ReadOnlyBufferException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Set;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -225,8 +225,13 @@ class ViewTest {
             List<String> names = checkpoint.tensors().stream().map(Tensor::name).toList();
             assertEquals(List.of("a\0b", "\ud83d\ude00", ""), names);
             for (Tensor tensor : checkpoint.tensors()) {
-                assertSame(tensor, checkpoint.get(tensor.name()));
-                assertSame(tensor, checkpoint.find(tensor.name()).orElseThrow());
+                assertEquals(tensor, checkpoint.get(tensor.name()));
+                assertEquals(tensor, checkpoint.find(tensor.name()).orElseThrow());
+                assertEquals(tensor.hashCode(), checkpoint.get(tensor.name()).hashCode());
+            }
+            assertEquals(3, Set.copyOf(checkpoint.tensors()).size());
+            try (Checkpoint other = Checkpoint.open(write(header, new byte[] {1, 2, 3}))) {
+                assertFalse(checkpoint.tensors().contains(other.tensors().get(0)));
             }
             assertEquals(2, checkpoint.get("\ud83d\ude00").buffer().get());
             assertEquals(List.of("z=\0", "a=\ud83d\ude00"),
