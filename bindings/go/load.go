@@ -112,25 +112,35 @@ func (c *Checkpoint) Load(ctx context.Context, items []LoadItem, options *LoadOp
 		return err
 	}
 	var told func(done, total uint64)
+	var buffers [][]byte
 	var sinkOf func(*bridge, *failures) cst.Sink
 	if options != nil {
 		told = options.Progress
 		if options.Sink != nil {
+			buffers = options.Sink.Buffers
 			sinkOf = func(b *bridge, kept *failures) cst.Sink { return &sink{*options.Sink, b, kept} }
 		}
 	}
-	return c.core.load(ctx, given, o, told, sinkOf)
+	return c.core.load(ctx, given, buffers, o, told, sinkOf)
 }
 
 // load makes the call: straight, or over a bridge where there is something to
-// be called back.
-func (c *core) load(ctx context.Context, items []cst.LoadItem, o *cst.LoadOptions,
+// be called back. Without buffers results go where the items say.
+func (c *core) load(ctx context.Context, items []cst.LoadItem, buffers [][]byte, o *cst.LoadOptions,
 	told func(done, total uint64), sinkOf func(*bridge, *failures) cst.Sink) error {
 	kept := c.callbacks.failures()
 	if kept == nil {
 		kept = &failures{} // the sink's alone
 	}
-	defer c.reads(ctx, func() map[int]extent { return extents(items) })()
+	memory := func() func() []extent {
+		if buffers == nil {
+			for i := range items {
+				buffers = append(buffers, items[i].Dst)
+			}
+		}
+		return memoryOf(buffers...)
+	}
+	defer c.reads(ctx, func() map[int]extent { return extents(items) }, memory)()
 	if ctx.Done() != nil {
 		o.Cancel = new(int32)
 		defer context.AfterFunc(ctx, func() { atomic.StoreInt32(o.Cancel, 1) })()
@@ -178,7 +188,7 @@ func (c *Checkpoint) Stream(ctx context.Context, items []LoadItem, options *Load
 		return err
 	}
 	buffers := streamBuffers(items)
-	return c.core.load(ctx, given, o, own.Progress, func(b *bridge, kept *failures) cst.Sink {
+	return c.core.load(ctx, given, buffers, o, own.Progress, func(b *bridge, kept *failures) cst.Sink {
 		return &stream{sink: sink{Sink{Buffers: buffers, Chunk: chunk}, b, kept}, answers: make([]<-chan error, len(buffers))}
 	})
 }

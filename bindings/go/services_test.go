@@ -3,6 +3,7 @@
 package safetensors_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -13,7 +14,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
@@ -177,6 +177,7 @@ type contextReader struct {
 	data    []byte
 	waits   atomic.Bool
 	waiting chan struct{}
+	gate    chan struct{} // opened, the reads that wait go on
 	reads   atomic.Int64
 }
 
@@ -186,14 +187,17 @@ func (r *contextReader) ReadAtContext(ctx context.Context, p []byte, off int64) 
 	r.reads.Add(1)
 	if r.waits.Load() {
 		r.waiting <- struct{}{}
-		<-ctx.Done()
-		return 0, context.Cause(ctx)
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-r.gate:
+		}
 	}
 	return copy(p, r.data[off:]), nil
 }
 
 func newContextReader(data []byte) *contextReader {
-	return &contextReader{data: data, waiting: make(chan struct{}, 100)}
+	return &contextReader{data: data, waiting: make(chan struct{}, 100), gate: make(chan struct{})}
 }
 
 func (r *contextReader) source() safetensors.Source {
@@ -258,48 +262,61 @@ func TestContextsReachReads(t *testing.T) {
 	}
 }
 
-// A call that is cancelled does not end the reads of its neighbours.
+// A call that is cancelled ends its own reads and no others, also where all are for
+// the same bytes: where they go to tells them apart.
 func TestContextsOfSeveralCalls(t *testing.T) {
 	const size = 100_000
-	reader := newContextReader(file(t, u8("a", size), u8("b", size)))
+	data := file(t, u8("a", size), u8("b", size))
+	reader := newContextReader(data)
 	model, err := safetensors.OpenSource(reader.source(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer model.Close()
 	reader.waits.Store(true)
-	var all sync.WaitGroup
+	b, _ := model.Lookup("b")
 	cancels := map[string]context.CancelFunc{}
-	ended := make(chan string, 3)
-	for _, name := range []string{"a", "b", "b again"} {
+	ended := make(chan string, 6)
+	begin := func(name string, call func(ctx context.Context) error) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancels[name] = cancel
-		all.Add(1)
 		go func() {
-			defer all.Done()
-			tensor, _ := model.Lookup(name[:1])
-			if err := tensor.ReadIntoContext(ctx, make([]byte, size)); !errors.Is(err, context.Canceled) {
+			if err := call(ctx); !errors.Is(err, ctx.Err()) {
 				t.Errorf("%s: %v", name, err)
 			}
 			ended <- name
 		}()
 		<-reader.waiting
 	}
-	cancels["a"]()
-	if name := <-ended; name != "a" {
-		t.Errorf("%s ended with a", name)
-	}
-	cancels["b"]()
-	select {
-	case name := <-ended:
-		// Whose read it is nobody knows: both were for the same bytes.
-		if name != "b" {
-			t.Errorf("%s ended with b", name)
+	end := func(name string) {
+		t.Helper()
+		cancels[name]()
+		if found := <-ended; found != name {
+			t.Errorf("%s ended with %s", found, name)
 		}
-	case <-time.After(20 * time.Millisecond):
 	}
-	cancels["b again"]()
-	all.Wait()
+	begin("a", func(ctx context.Context) error {
+		tensor, _ := model.Lookup("a")
+		return tensor.ReadIntoContext(ctx, make([]byte, size))
+	})
+	into := make([]byte, size)
+	begin("without a context", func(context.Context) error { return b.ReadInto(into) })
+	begin("b", func(ctx context.Context) error { return b.ReadIntoContext(ctx, make([]byte, size)) })
+	begin("b again", func(ctx context.Context) error { return b.ReadIntoContext(ctx, make([]byte, size)) })
+	begin("a part", func(ctx context.Context) error {
+		return b.ReadSliceContext(ctx, make([]byte, size/2), safetensors.Range{Start: size / 4, Stop: size * 3 / 4})
+	})
+	begin("to a sink", func(ctx context.Context) error {
+		chunk := func(safetensors.Chunk) error { return nil }
+		return model.Stream(ctx, []safetensors.LoadItem{{Tensor: b}}, nil, chunk)
+	})
+	for _, name := range []string{"b again", "a", "a part", "b", "to a sink"} {
+		end(name)
+	}
+	close(reader.gate)
+	if name := <-ended; name != "without a context" || !bytes.Equal(into, data[len(data)-size:]) {
+		t.Errorf("%s ended last, or not with the tensor's bytes", name)
+	}
 }
 
 // A reader without contexts is asked for nothing more once the context is done.

@@ -35,7 +35,8 @@ type Source struct {
 
 // A ContextReaderAt is an [io.ReaderAt] whose reads can be cancelled. The context
 // is that of the call that needs the bytes. Where several calls under way could
-// need just these, it is done when all of theirs are.
+// need just these, and they go to memory of the library's first (to be converted,
+// or cut out of more), it is done when all of theirs are.
 type ContextReaderAt interface {
 	ReadAtContext(ctx context.Context, p []byte, off int64) (n int, err error)
 }
@@ -234,7 +235,7 @@ type reader struct {
 
 func (r *reader) ReadAt(dst []byte, offset uint64) (int, *cst.Error) {
 	var n int
-	ctx, release := r.callbacks.contextOf(r.name, offset, uint64(len(dst)))
+	ctx, release := r.callbacks.contextOf(r.name, offset, dst)
 	defer release()
 	err := ctx.Err()
 	if err != nil {

@@ -72,7 +72,7 @@ func (t *Tensor) BytesContext(ctx context.Context) (bytes []byte, err error) {
 		return nil, err
 	}
 	defer t.core.done(&err)
-	defer t.core.reads(ctx, t.extent)()
+	defer t.reads(ctx, nil)()
 	size := t.record.Size()
 	if size > math.MaxInt {
 		return nil, &Error{Code: ErrUnsupported, Message: fmt.Sprintf("tensor %+q is too large for a slice", t.Name)}
@@ -97,6 +97,7 @@ func (t *Tensor) ReadInto(dst []byte) (err error) {
 		return err
 	}
 	defer t.core.done(&err)
+	defer t.reads(context.Background(), dst)()
 	return t.core.failed(t.core.handle.Read(t.record, dst))
 }
 
@@ -141,6 +142,7 @@ func (t *Tensor) ReadSlice(dst []byte, ranges ...Range) (err error) {
 		return err
 	}
 	defer t.core.done(&err)
+	defer t.reads(context.Background(), dst)()
 	return t.core.failed(t.core.handle.ReadSlice(t.record, cRanges(ranges), dst))
 }
 
