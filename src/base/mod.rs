@@ -3,6 +3,7 @@
 //! sorting, JSON text. Nothing here knows of tensors.
 
 pub(crate) mod json;
+pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod parallel;
 pub(crate) mod sort;

@@ -6,8 +6,9 @@ use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use crate::base::lock::{lock, unlocked};
 use crate::base::memory::{self, Filler};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -47,14 +48,14 @@ pub(crate) fn map_on<T: Send>(
             // Numbers below this one are all taken and will be finished, so
             // the lowest error is the same in every run.
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            if let Some(place) = results.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
+            if let Some(place) = lock(&results).get_mut(number) {
                 *place = Some(result);
             }
         }
     };
     run_on(count.min(most), stack, &worker, &mut || worker());
     // Behind an error there may be places that nobody came to.
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let results = unlocked(results);
     memory::collect(results.into_iter().flatten(), count, "results")
 }
 
@@ -67,11 +68,11 @@ pub(crate) fn both<'a>(first: Half<'a>, second: Half<'a>) -> Result<()> {
     let next = AtomicUsize::new(0);
     on_threads(2, &|| {
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mut piece = piece.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut piece = lock(piece);
             piece.1 = (piece.0)();
         }
     });
-    let results = pieces.map(|piece| piece.into_inner().unwrap_or_else(PoisonError::into_inner).1);
+    let results = pieces.map(|piece| unlocked(piece).1);
     results.into_iter().collect()
 }
 
@@ -154,7 +155,7 @@ fn run_on(threads: usize, stack: Stack, worker: &(dyn Fn() + Sync), here: &mut d
         // SAFETY: each was started, and is joined once.
         unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
     }
-    let panic = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let panic = unlocked(job.panic);
     if let Some(panic) = result.err().or(panic) {
         std::panic::resume_unwind(panic);
     }
@@ -182,7 +183,7 @@ extern "C" fn work_on(job: *mut c_void) -> *mut c_void {
     // SAFETY: the job outlives the thread, see `run_on`; it is shared.
     let job = unsafe { &*job.cast::<Job<'_>>() };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(job.worker)) {
-        job.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        lock(&job.panic).get_or_insert(panic);
     }
     std::ptr::null_mut()
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tensors that were read on request, and stay for the checkpoint's life.
 
-use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
+use std::sync::{Mutex, OnceLock, TryLockError};
 
+use crate::base::lock::lock;
 use crate::base::memory::{self, Aligned};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Tensor;
@@ -56,7 +57,7 @@ impl LoadedTensors {
                 let text = "read_at called the library for a tensor that is being read";
                 return Err(Error::new(ErrorKind::InvalidArgument, text));
             }
-            Err(_) => slot.lock().unwrap_or_else(PoisonError::into_inner),
+            Err(_) => lock(slot),
         };
         let loaded = match &mut *slot {
             Some(loaded) => loaded,

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::ended;
+use crate::base::lock::lock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Positioned reads from anywhere. Called from several threads at once.
@@ -136,7 +137,7 @@ impl Callback {
             );
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = lock(&self.free);
         let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free = free.saturating_sub(1);
         Ok(Some(ReadSlot(self)))
@@ -170,7 +171,7 @@ struct ReadSlot<'a>(&'a Callback);
 
 impl Drop for ReadSlot<'_> {
     fn drop(&mut self) {
-        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = lock(&self.0.free);
         *free = free.saturating_add(1);
         self.0.freed.notify_one();
     }

@@ -121,6 +121,7 @@ impl<'a> Layout<'a> {
             let after = if whole { usize::try_from(size).unwrap_or(usize::MAX) } else { 0 };
             let header = text.write(start, after)?;
             this.data_size = this.data_size.saturating_add(size);
+            memory::reserve(&mut this.files, 1, "shards")?;
             this.files.push(FileLayout { header, tensors, ends });
         }
         Ok(this)

@@ -102,6 +102,7 @@ fn sort(keyed: &mut [Keyed], names: &[&[u8]]) -> Result<()> {
     for group in groups {
         let (len, groups) = if first.0 < second.0 { &mut first } else { &mut second };
         *len = len.saturating_add(group.0.len());
+        memory::reserve(groups, 1, WHAT)?;
         groups.push(group);
     }
     parallel::both(&mut || sort_groups(&mut first.1, names), &mut || sort_groups(&mut second.1, names))
@@ -124,7 +125,10 @@ fn sort_once<'a>((group, depth): Group<'a>, names: &[&[u8]], groups: &mut Vec<Gr
         match equal {
             [_] | [] => {}
             [first, ..] if first.ends() => return Err(given_twice(equal, names)),
-            _ => groups.push((equal, depth.saturating_add(KEY_BYTES))),
+            _ => {
+                memory::reserve(groups, 1, WHAT)?;
+                groups.push((equal, depth.saturating_add(KEY_BYTES)));
+            }
         }
     }
     Ok(())

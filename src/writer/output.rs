@@ -22,6 +22,7 @@ use super::tensor::NewTensor;
 use super::text;
 use super::transfer::{Meter, Pieces};
 use super::{Durability, Overwrite, SaveOptions};
+use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::error::{escaped, Error, ErrorKind, Result};
 use crate::source;
@@ -95,8 +96,10 @@ impl Output {
             (Some(names), 2..) => {
                 this.tag = names.tag();
                 let resolve = |name: &str| Target::resolve(&names.at(name), Path::new(name), options.overwrite);
-                let shards = (1..=count).map(|number| names.shard(number, count)).collect::<Vec<_>>();
-                let targets = shards.iter().map(|name| resolve(name)).collect::<Result<Vec<_>>>()?;
+                let shards = (1..=count).map(|number| memory::headroom().map(|()| names.shard(number, count)));
+                let shards = memory::collect(shards, count, "shards")?;
+                let targets = shards.iter().map(|name| memory::headroom().and_then(|()| resolve(name)));
+                let targets = memory::collect(targets, count, "shards")?;
                 let index = resolve(&names.index())?;
                 let text = index_text(layout, tensors, &shards)?;
                 this.clear_stale(&targets);
@@ -141,6 +144,7 @@ impl Output {
     }
 
     fn stage_set(&mut self, targets: Vec<Target>, index: Target, text: Vec<u8>) -> Result<()> {
+        memory::reserve(&mut self.files, targets.len(), "shards")?;
         if self.is_direct() {
             self.files.extend(targets.into_iter().map(Staged::direct));
             self.index = Some(Index { file: Staged::direct(index), text });
@@ -151,6 +155,7 @@ impl Output {
         file.write_at(&text, 0)?;
         self.index = Some(Index { file, text: Vec::new() });
         for (number, target) in (1..).zip(targets) {
+            memory::headroom()?;
             let mut member = Staged::member(target, &lead, number, is_frugal)?;
             member.rest();
             self.files.push(member);

@@ -3,6 +3,7 @@
 //! order, in pieces, from any thread. The library holds none of them.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -11,6 +12,7 @@ use super::coverage::{Coverage, Written};
 use super::layout::{Layout, Place, Supply};
 use super::output::Output;
 use super::{MetadataEntry, NewTensor, SaveOptions};
+use crate::base::lock::lock;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -21,12 +23,15 @@ const PACE: u64 = 32 << 20;
 /// Dropped before it is finished, it leaves nothing behind.
 pub struct Writer {
     tensors: Vec<Expected>,
+    /// Their names, one after another: where memory ends, one block leaves room for
+    /// the message.
+    names: Vec<u8>,
     phase: RwLock<Phase>,
     unpaced: AtomicU64,
 }
 
 struct Expected {
-    name: Box<str>,
+    name: Range<usize>,
     size: u64,
     place: Place,
     written: Mutex<Coverage>,
@@ -56,14 +61,21 @@ impl Writer {
         for (number, file) in layout.files.iter().enumerate() {
             output.file(number)?.write_at(&file.header, 0)?;
         }
-        let mut expected = memory::vec_with_capacity(tensors.len(), "tensors to be written")?;
-        expected.extend(tensors.iter().zip(layout.places()?).map(|(tensor, place)| Expected {
-            name: tensor.name.into(),
-            size: tensor.size(),
-            place,
-            written: Mutex::default(),
+        let what = "tensors to be written";
+        let bytes = tensors.iter().map(|tensor| tensor.name.len()).fold(0, usize::saturating_add);
+        let mut names = memory::vec_with_capacity(bytes, what)?;
+        let mut expected = memory::vec_with_capacity(tensors.len(), what)?;
+        expected.extend(tensors.iter().zip(layout.places()?).map(|(tensor, place)| {
+            let start = names.len();
+            names.extend_from_slice(tensor.name.as_bytes());
+            Expected { name: start..names.len(), size: tensor.size(), place, written: Mutex::default() }
         }));
-        Ok(Self { tensors: expected, phase: RwLock::new(Phase::Open(Box::new(output))), unpaced: AtomicU64::new(0) })
+        Ok(Self {
+            tensors: expected,
+            names,
+            phase: RwLock::new(Phase::Open(Box::new(output))),
+            unpaced: AtomicU64::new(0),
+        })
     }
 
     /// Writes bytes of a tensor, which has the number under which it was
@@ -81,7 +93,7 @@ impl Writer {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= expected.size);
         let Some(end) = end else {
             let text = format!("{} bytes at {offset} go past its end at {}", bytes.len(), expected.size);
-            return Err(expected.refused(&text));
+            return Err(self.about(expected, ErrorKind::InvalidArgument, &text));
         };
         let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
         let output = phase.output()?;
@@ -91,7 +103,7 @@ impl Writer {
         let file = output.file(expected.place.file)?;
         if let Some(Written { start, end: to }) = expected.written().claim(offset, end)? {
             let text = format!("bytes {offset} to {end} are to be written, but {start} to {to} have been already");
-            return Err(expected.refused(&text).in_file(&file.label()));
+            return Err(self.about(expected, ErrorKind::InvalidArgument, &text).in_file(&file.label()));
         }
         let written = file.write_at(bytes, expected.place.offset.saturating_add(offset));
         if written.is_err() {
@@ -118,7 +130,7 @@ impl Writer {
         for expected in &self.tensors {
             if let Some(Written { start, end }) = expected.written().gap(expected.size) {
                 let text = format!("of its {} bytes {start} to {end} have not been written", expected.size);
-                let error = Error::tensor(ErrorKind::DataNotCovered, expected.name.as_bytes(), text);
+                let error = self.about(expected, ErrorKind::DataNotCovered, &text);
                 return Err(error.in_file(&output.file(expected.place.file)?.label()));
             }
         }
@@ -128,6 +140,12 @@ impl Writer {
         }
         *phase = Phase::Finished;
         Ok(())
+    }
+}
+
+impl Writer {
+    fn about(&self, tensor: &Expected, kind: ErrorKind, text: &str) -> Error {
+        Error::tensor(kind, self.names.get(tensor.name.clone()).unwrap_or_default(), text)
     }
 }
 
@@ -144,10 +162,6 @@ impl Phase {
 
 impl Expected {
     fn written(&self) -> std::sync::MutexGuard<'_, Coverage> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn refused(&self, text: &str) -> Error {
-        Error::tensor(ErrorKind::InvalidArgument, self.name.as_bytes(), text)
+        lock(&self.written)
     }
 }

@@ -9,13 +9,14 @@
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::layout::{FileLayout, Layout};
 use super::stage::Staged;
 use super::system;
 use super::tensor::{Data, NewTensor};
 use super::Progress;
+use crate::base::lock::{lock, unlocked};
 use crate::base::memory::{self, Aligned};
 use crate::base::parallel;
 use crate::checkpoint::Checkpoint;
@@ -299,7 +300,7 @@ impl<'a> Pieces<'a> {
                 self.fill(start, bytes)?;
                 write_direct_or_not(to, bytes, start)?;
                 let end = start.saturating_add(len as u64);
-                let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut meter = lock(&meter);
                 meter.advance(self.data_bytes(start, end))?;
             }
         };
@@ -307,15 +308,15 @@ impl<'a> Pieces<'a> {
         let worker = || {
             if let Err(error) = work() {
                 failed.store(true, Ordering::Relaxed);
-                first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                lock(&first_error).get_or_insert(error);
             }
         };
         let threads = usize::try_from(whole.div_ceil(step)).unwrap_or(usize::MAX);
         parallel::on_threads(threads.min(DIRECT_THREADS), &worker);
         system::direct(&*to.file()?, false);
-        match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match unlocked(first_error) {
             Some(error) => Err(error),
-            None => self.write_tail(to, whole, *meter.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => self.write_tail(to, whole, *lock(&meter)),
         }
     }
 

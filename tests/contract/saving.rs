@@ -4,8 +4,10 @@
 use std::ffi::{c_void, CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Command;
 use std::{fs, ptr};
 
+use crate::support::compile::{compile, has, said};
 use crate::support::records::{Entry, Record};
 use safetensors::ffi::*;
 use safetensors::record::{st_metadata, st_tensor};
@@ -303,4 +305,16 @@ fn a_writer_takes_pieces() {
         st_writer_free(writer);
     }
     assert!(fs::read(&path).unwrap() == serialize(&[record(c"a"), record(c"b")], None, ptr::null()).unwrap());
+}
+
+/// However many tensors, keys and pieces a caller gives.
+#[test]
+fn whoever_writes_has_memory_or_is_told_that_there_is_none() {
+    if !has("cc") {
+        return;
+    }
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let program = compile("cc", "address_space", "address_space", &["-O1"]);
+    let output = Command::new(program).arg("write").arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}: {}", output.status, said(&output));
 }

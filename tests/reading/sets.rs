@@ -252,6 +252,35 @@ fn thousands_of_files_are_read_where_mapping_is_not_asked_for() {
 }
 
 #[test]
+fn more_files_than_can_all_be_mapped_are_refused_where_mapping_is_asked_for() {
+    const MOST: usize = 32_768;
+    let root = folder();
+    let (first, names) = (root.path().join("0"), (0..=MOST).map(|i| format!("t{i}")).collect::<Vec<_>>());
+    fs::write(&first, file_of(&names, 1)).unwrap();
+    (1..=MOST).for_each(|i| fs::hard_link(&first, root.path().join(i.to_string())).unwrap());
+    let open_first = |count: usize, access: i32| {
+        let files = names.iter().take(count).enumerate().map(|(i, name)| (name.clone(), i.to_string()));
+        fs::write(root.path().join(INDEX), index_of(files)).unwrap();
+        open_with(root.path(), &options(access))
+    };
+    let failure = open_first(MOST + 1, ST_ACCESS_MAP).err().unwrap();
+    assert_eq!((failure.status(), failure.errno), ("ST_ERROR_OUT_OF_MEMORY", libc::ENOMEM));
+    for word in ["mapping 32769 files more", "at most 32768", "ST_ACCESS_READ"] {
+        assert!(failure.message.contains(word), "{}", failure.message);
+    }
+    // As many as there may be leave the process enough for its threads and its heap.
+    let found = open_first(MOST, ST_ACCESS_MAP).unwrap();
+    assert_eq!(found.get("t32767").unwrap().data().unwrap(), [pattern(MOST)[MOST - 1]]);
+    assert!(found.shards().iter().all(|shard| shard.access() == ST_ACCESS_MAP));
+    thread::spawn(|| vec![1_u8; 64 << 20]).join().unwrap();
+    // They are counted together, and come back.
+    let one = open_with(root.path().join("0").as_path(), &options(ST_ACCESS_MAP)).err().unwrap();
+    assert!(one.message.contains("mapping 1 files more"), "{}", one.message);
+    drop(found);
+    assert!(open_with(root.path().join("0").as_path(), &options(ST_ACCESS_MAP)).is_ok());
+}
+
+#[test]
 fn descriptors_are_counted_for_the_process() {
     if !child::is_child() {
         let test = "descriptors_are_counted_for_the_process";
@@ -284,7 +313,7 @@ fn a_set_opens_or_says_that_there_is_no_memory_in_any_address_space() {
     let files = (1..=150).map(|i| (format!("t{i}"), format!("model-{i:05}-of-00150.safetensors")));
     fs::write(root.path().join(INDEX), index_of(files)).unwrap();
     let program = compile("cc", "address_space", "address_space", &["-O1"]);
-    let output = std::process::Command::new(program).arg(root.path()).output().unwrap();
+    let output = std::process::Command::new(program).arg("open").arg(root.path()).output().unwrap();
     assert!(output.status.success(), "{}: {}", output.status, said(&output));
 }
 

@@ -10,9 +10,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use safetensors::writer::{self, SaveOptions};
-use safetensors::{Checkpoint, Dtype, Error, NewTensor, OpenOptions};
+use safetensors::{Checkpoint, Dtype, Error, ErrorKind, NewTensor, OpenOptions};
 
 use crate::crash::faults;
 
@@ -75,7 +77,7 @@ fn save(path: &Path, version: u8, options: &SaveOptions) -> Result<(), Error> {
 fn opened(path: &Path) -> Result<u8, Error> {
     let checkpoint = Checkpoint::open(path, &OpenOptions::default())?;
     if checkpoint.tensors().len() < NAMES.len() && checkpoint.shards().len() < 3 {
-        return Err(Error::new(safetensors::ErrorKind::Shard, "a part"));
+        return Err(Error::new(ErrorKind::Shard, "a part"));
     }
     let mut versions: Vec<u8> = checkpoint.tensors().iter().map(|tensor| tensor.data().unwrap()[0]).collect();
     let entries = checkpoint.metadata().unwrap_or_default().iter().filter(|entry| entry.key() == b"version");
@@ -303,4 +305,49 @@ fn a_file_replaces_whatever_there_was_at_once() {
 #[test]
 fn without_hard_links_a_set_is_replaced_at_once_too() {
     every_fault_of("copies three");
+}
+
+/// Beside a saver at work, over and over.
+#[test]
+fn whoever_opens_beside_a_saver_finds_one_of_its_sets_or_an_error() {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let path = folder.path().join("m.safetensors");
+    let index = path.with_extension("safetensors.index.json");
+    let states = [Three, Three, Two, Three, Whole, Plain, Two, Two];
+    save(&path, 1, &Three.options()).unwrap();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let saver = scope.spawn(|| {
+            for (version, state) in (2..=250).zip(states.iter().cycle()) {
+                save(&path, version, &state.options()).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        for (place, may_lack) in [(folder.path(), false), (&index, true)] {
+            let over = &over;
+            scope.spawn(move || {
+                let (mut last, mut opens, mut errors) = (1, 0, 0);
+                while !over.load(Ordering::Relaxed) {
+                    match opened(place) {
+                        Ok(version) => {
+                            assert!(version >= last, "{version} after {last}");
+                            last = version;
+                        }
+                        // A single file has no index.
+                        Err(error) if may_lack && error.os_errno() == libc::ENOENT => {}
+                        Err(error) => {
+                            let documented = matches!(error.kind(), ErrorKind::Io | ErrorKind::Shard);
+                            assert!(documented && error.os_errno() != libc::ENOENT, "{error}");
+                            errors += 1;
+                        }
+                    }
+                    opens += 1;
+                }
+                println!("{}: {opens} opens, {errors} errors", place.display());
+                assert!(last > 100 && opens > 100 && errors * 2 < opens, "{opens} opens, {errors} errors, {last}");
+            });
+        }
+        saver.join().unwrap();
+    });
+    assert_eq!(opened(folder.path()).unwrap(), 250);
 }
