@@ -551,8 +551,9 @@ typedef struct st_load_options {
     // none. Since 0.2.
     const int32_t *cancel;
     // Widest gap between pieces, in bytes, that is read over instead of reading
-    // twice: more for disks and mounts where a seek costs more. 0: 4 KiB for
-    // files, 64 KiB for an st_io. Since 0.2.
+    // twice: more for disks and mounts where a seek costs more. 0: 64 KiB for an
+    // st_io; for files what takes as long as a system call does on this machine,
+    // which is measured once (1 to 32 KiB). Since 0.2.
     uint64_t max_gap;
 } st_load_options;
 
@@ -563,8 +564,8 @@ typedef struct st_plan {
     // Bytes that will be read from the files. (Past the page cache, up to two
     // blocks of 4 KiB come on top of each read.)
     uint64_t read_bytes;
-    // Of those, bytes that belong to no item: gaps of at most 4 KiB (64 KiB
-    // through an st_io) between pieces that are fetched together. (Too few are
+    // Of those, bytes that belong to no item: gaps of at most max_gap bytes
+    // between pieces that are fetched together. (Too few are
     // counted where items pick the same bytes.)
     uint64_t over_read_bytes;
     // Reads through the page cache, where none comes back short.
@@ -1115,10 +1116,10 @@ st_status st_read_tensor(const struct st_checkpoint *checkpoint,
 // NULL where they are 0. dst_size: bytes at dst; more than needed is fine. After
 // an error the contents of dst are unspecified.
 //
-// What lies in one piece is one read. Where the gaps between pieces are at most
-// 4 KiB (64 KiB through an st_io) they are read too and thrown away, up to 1 MiB
-// at a time in memory of the library's: half of a matrix's columns need no read
-// for each row. Wider gaps are never read. F4 and F6 are cut between bytes only.
+// What lies in one piece is one read. Narrow gaps between pieces are read too and
+// thrown away: those that take no longer than a system call does on this machine
+// (1 to 32 KiB; 64 KiB through an st_io). Wider gaps are never read. F4 and F6
+// are cut between bytes only.
 //
 // Returns ST_OK, ST_ERROR_IO, ST_ERROR_BUFFER_SIZE, ST_ERROR_OUT_OF_MEMORY,
 // ST_ERROR_INVALID_ARGUMENT (a message about a range names its dimension, the

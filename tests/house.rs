@@ -35,6 +35,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("source/direct.rs", "reads past the page cache"),
     ("source/file.rs", "mapping"),
     ("source/filesystem.rs", "statfs"),
+    ("source/scatter.rs", "preadv"),
     ("source/share.rs", "descriptors of others"),
     ("format/lookup.rs", "names by address"),
     ("checkpoint/loaded.rs", "bytes that records point to"),

@@ -71,6 +71,17 @@ pub(crate) fn copy_far(src: &[u8], dst: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
+/// Copies runs of `run` bytes that lie `stride` bytes apart, past the caches where the
+/// processor can. `None` where they are not all there.
+pub(crate) fn copy_runs_far(from: &[u8], stride: usize, run: usize, to: &mut [u8]) -> Option<()> {
+    let level = Instructions::best();
+    for (to, from) in to.chunks_exact_mut(run).zip(from.chunks(stride)) {
+        level.stream(from.get(..run)?, to);
+    }
+    level.finish_far();
+    Some(())
+}
+
 /// Bytes of that many elements; none where they are too many, or end within a byte.
 pub(crate) fn byte_size(dtype: Dtype, elements: usize) -> Option<usize> {
     let bits = usize::try_from(dtype.bits()).ok()?;

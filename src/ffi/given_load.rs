@@ -106,8 +106,9 @@ pub struct st_load_options {
     /// none. Since 0.2.
     pub cancel: *const i32,
     /// Widest gap between pieces, in bytes, that is read over instead of reading
-    /// twice: more for disks and mounts where a seek costs more. 0: 4 KiB for
-    /// files, 64 KiB for an st_io. Since 0.2.
+    /// twice: more for disks and mounts where a seek costs more. 0: 64 KiB for an
+    /// st_io; for files what takes as long as a system call does on this machine,
+    /// which is measured once (1 to 32 KiB). Since 0.2.
     pub max_gap: u64,
 }
 

@@ -18,8 +18,8 @@ pub struct st_plan {
     /// Bytes that will be read from the files. (Past the page cache, up to two
     /// blocks of 4 KiB come on top of each read.)
     pub read_bytes: u64,
-    /// Of those, bytes that belong to no item: gaps of at most 4 KiB (64 KiB
-    /// through an st_io) between pieces that are fetched together. (Too few are
+    /// Of those, bytes that belong to no item: gaps of at most max_gap bytes
+    /// between pieces that are fetched together. (Too few are
     /// counted where items pick the same bytes.)
     pub over_read_bytes: u64,
     /// Reads through the page cache, where none comes back short.

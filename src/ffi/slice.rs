@@ -24,10 +24,10 @@ use crate::record::{st_range, st_tensor};
 /// NULL where they are 0. dst_size: bytes at dst; more than needed is fine. After
 /// an error the contents of dst are unspecified.
 ///
-/// What lies in one piece is one read. Where the gaps between pieces are at most
-/// 4 KiB (64 KiB through an st_io) they are read too and thrown away, up to 1 MiB
-/// at a time in memory of the library's: half of a matrix's columns need no read
-/// for each row. Wider gaps are never read. F4 and F6 are cut between bytes only.
+/// What lies in one piece is one read. Narrow gaps between pieces are read too and
+/// thrown away: those that take no longer than a system call does on this machine
+/// (1 to 32 KiB; 64 KiB through an st_io). Wider gaps are never read. F4 and F6
+/// are cut between bytes only.
 ///
 /// Returns ST_OK, ST_ERROR_IO, ST_ERROR_BUFFER_SIZE, ST_ERROR_OUT_OF_MEMORY,
 /// ST_ERROR_INVALID_ARGUMENT (a message about a range names its dimension, the

@@ -242,7 +242,7 @@ impl<'w> Feed<'w> {
     fn copy(&mut self, out: &mut [u8], far: bool) -> Result<()> {
         match &mut self.selection {
             Some((selection, at)) => {
-                selection.copy(*at, out, self.bytes, self.start).ok_or_else(fault)?;
+                selection.copy(*at, out, self.bytes, self.start, far).ok_or_else(fault)?;
                 *at = at.saturating_add(out.len() as u64);
                 Ok(())
             }

@@ -69,9 +69,8 @@ impl<'t, 'w, 'a, 's, 'h> TensorBytes<'t, 'w, 'a, 's, 'h> {
         delivery: &'w mut Delivery<'a, 's, 'h>,
         (max_gap, window): (u64, u64),
     ) -> Result<Self> {
-        let (gap, most) = reader.gap_and_window(tensor.shard())?;
-        let gap = if max_gap != 0 && gap != u64::MAX { max_gap } else { gap };
-        let limits = (gap, most.min(window.saturating_sub(TWO_BLOCKS)));
+        let gap = reader.widest_gap(tensor.shard(), max_gap)?;
+        let limits = (gap, reader.most(tensor.shard())?.min(window.saturating_sub(TWO_BLOCKS)));
         Ok(Self { tensor, reader, delivery, limits })
     }
 }

@@ -22,6 +22,7 @@ mod plan;
 mod prefetch;
 mod read;
 mod reader;
+mod runs;
 mod shared;
 mod stretch;
 #[allow(unsafe_code, reason = "several threads fill one caller's memory")]
@@ -39,11 +40,11 @@ use std::sync::atomic::AtomicI32;
 
 use self::budget::{Budget, BLOCK};
 use self::host::{Attended, Host};
-use self::plan::{Plan, Request, Sizes, What};
+use self::plan::{Means, Plan, Request, Sizes, What};
 use self::reader::{Reader, Way};
 use self::shared::Shared;
 use self::task::{Goes, Picks, Task};
-use self::work::Worker;
+use self::work::{Worker, WORTH_A_HAND_OVER};
 use crate::base::{memory, parallel, sort};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
@@ -246,7 +247,7 @@ impl<'a> Load<'a> {
             preferred = preferred.max(source.preferred_request());
         }
         let journeys = preferred.is_some();
-        let threads = threads(checkpoint, tasks, options.threads, total, journeys)?;
+        let threads = threads(checkpoint, tasks, options.threads, total, buffers, journeys)?;
         let staging = options.staging_bytes;
         let budget = match preferred {
             Some(preferred) => Budget::of_journeys(tasks, staging, preferred, threads)?,
@@ -293,6 +294,7 @@ impl<'a> Load<'a> {
                 max_gap: self.options.max_gap,
                 mapped: self.options.io == Io::Mapped,
                 uncut: self.budget.straight == u64::MAX,
+                scatter: self.budget.chunk == 0 && self.options.io != Io::Direct,
             },
         )
     }
@@ -365,7 +367,16 @@ impl<'a> Load<'a> {
             let source = self.checkpoint.source(shard)?;
             let (steps, read) = match what {
                 What::Whole { task, .. } => (self.reads_of(task, shard, len)?, len),
-                What::Parts(_) => (source.reads(len).min(len), len),
+                What::Parts(parts, means) => match means {
+                    Means::Staging => (source.reads(len).min(len), len),
+                    Means::Runs | Means::Either => {
+                        let gap = match self.options.max_gap {
+                            0 => source.widest_gap(),
+                            given => given,
+                        };
+                        runs::calls(&parts, self.tasks, gap)?
+                    }
+                },
                 What::Tile { task, at, size } => self.reads_of_tile(task, at, size)?,
                 What::Boxes { .. } => (1, len),
             };
@@ -434,7 +445,14 @@ fn least_buffer(buffers: &[Memory<'_>]) -> Result<u64> {
 }
 
 /// Threads worth having for these tasks, and never more than asked for.
-fn threads(checkpoint: &Checkpoint, tasks: &[Task<'_>], asked: usize, total: u64, journeys: bool) -> Result<usize> {
+fn threads(
+    checkpoint: &Checkpoint,
+    tasks: &[Task<'_>],
+    asked: usize,
+    total: u64,
+    buffers: Option<Buffers<'_>>,
+    journeys: bool,
+) -> Result<usize> {
     let cores = parallel::cores();
     let (mut useful, mut opens_anew) = (1, false);
     for task in tasks.iter().filter(|task| task.picked != 0) {
@@ -443,13 +461,18 @@ fn threads(checkpoint: &Checkpoint, tasks: &[Task<'_>], asked: usize, total: u64
         opens_anew |= source.is_opened_anew();
     }
     let most = if opens_anew { source::descriptors_to_spare() / DESCRIPTORS } else { MOST_THREADS };
-    let wanted = if asked == 0 { useful } else { asked }.min(most);
-    // A reader of the caller's waits for journeys, however little they bring.
-    let worth = if journeys {
-        tasks.len().max(usize::try_from(total >> 16).unwrap_or(usize::MAX))
-    } else {
-        usize::try_from(total / WORTH_A_THREAD).unwrap_or(usize::MAX)
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let with_sink = match buffers {
+        None => usize::MAX,
+        // Each of them fills one, while the sink has another.
+        Some(Buffers { memory, pieces: true }) => memory.len().saturating_sub(1),
+        // Small chunks are left to the thread that called anyway.
+        Some(_) if !journeys && size(total / WORTH_A_HAND_OVER) < tasks.len() => 1,
+        Some(Buffers { memory, .. }) => memory.len(),
     };
+    let wanted = if asked == 0 { useful.min(with_sink) } else { asked }.min(most);
+    // A reader of the caller's waits for journeys, however little they bring.
+    let worth = if journeys { tasks.len().max(size(total >> 16)) } else { size(total / WORTH_A_THREAD) };
     Ok(wanted.min(worth).max(1))
 }
 

@@ -43,11 +43,33 @@ pub(super) enum What {
     /// All of it is one item's, from its byte `at` on as the file has them.
     Whole { task: usize, at: u64 },
     /// Parts of it are items'.
-    Parts(Vec<Part>),
+    Parts(Vec<Part>, Means),
     /// So many bytes of an item from `at` on, each run read as it is needed.
     Tile { task: usize, at: u64, size: u64 },
     /// Decoded out of several tensors.
     Boxes { task: usize, rect: Rect },
+}
+
+/// How parts of a request come to where they go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Means {
+    /// By way of staging: all is read at once.
+    Staging,
+    /// Each run is read to its place: gaps are too wide to be read over.
+    Runs,
+    /// As is best.
+    Either,
+}
+
+impl Means {
+    /// Of both in one request; `None` where they have none in common.
+    fn with(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Either, means) | (means, Self::Either) => Some(means),
+            (Self::Staging, Self::Staging) | (Self::Runs, Self::Runs) => Some(self),
+            (Self::Staging, Self::Runs) | (Self::Runs, Self::Staging) => None,
+        }
+    }
 }
 
 /// A piece of one item within a request.
@@ -85,7 +107,15 @@ pub(super) struct Sizes {
     pub(super) mapped: bool,
     /// What lies in one piece is one request, however large.
     pub(super) uncut: bool,
+    /// Runs of a file may be read straight to where they go.
+    pub(super) scatter: bool,
 }
+
+/// Smaller runs are better read with what lies between them and copied on: a place
+/// of its own costs a read some 40 ns.
+const SCATTER_FROM: u64 = 1 << 10;
+/// Wider gaps end a request.
+const SPARSE_GAP: u64 = 128 << 10;
 
 impl Sizes {
     /// What one request with gaps may have.
@@ -133,6 +163,22 @@ enum Next {
 }
 
 impl<'a> Plan<'a> {
+    /// How bytes of a task come to where they go, and whether they do as it is alone.
+    fn means(&self, task: &Task<'_>) -> Result<Means> {
+        let (run, gap) = match &task.picks {
+            Picks::Piece => (task.picked, 0),
+            Picks::Several(selection) => (selection.unit(), selection.gap()),
+            Picks::Group(_) => return Ok(Means::Staging),
+        };
+        let source = self.checkpoint.source(task.tensor.shard())?;
+        let read = source.scatters() && !(self.sizes.mapped && source.mapped().is_some());
+        Ok(match run >= SCATTER_FROM && self.sizes.scatter && task.is_plain() && read {
+            false => Means::Staging,
+            true if gap > self.sizes.widest_gap(source) => Means::Runs,
+            true => Means::Either,
+        })
+    }
+
     pub(super) fn new(checkpoint: &'a Checkpoint, tasks: &'a [Task<'a>], sizes: Sizes) -> Result<Self> {
         let mut order = memory::vec_with_capacity(tasks.len(), "the order of a load")?;
         for (task, number) in tasks.iter().zip(0_u64..).filter(|(task, _)| task.picked != 0) {
@@ -188,12 +234,13 @@ impl<'a> Plan<'a> {
         let source = self.checkpoint.source(shard)?;
         let (widest_gap, window) = (self.sizes.widest_gap(source), self.sizes.window_of(source));
         let (offset, mut end) = (first.offset, first.end());
+        let mut means = self.means(self.task(first.task)?)?;
         let mut parts = Vec::new();
         parts.push(first);
         while parts.len() < MOST_PARTS {
             let (gap, most) = (end.saturating_add(widest_gap), offset.saturating_add(window));
             let reach = Reach { shard, start: offset, gap, end: most };
-            let Some(part) = self.pop(&reach)? else { break };
+            let Some(part) = self.pop(&reach, &mut means)? else { break };
             end = end.max(part.end());
             memory::reserve(&mut parts, 1, "the parts of a request")?;
             parts.push(part);
@@ -204,7 +251,7 @@ impl<'a> Plan<'a> {
             [Part { task, at, dense: true, .. }] if self.is_one_chunk(*task, len) => {
                 What::Whole { task: *task, at: *at }
             }
-            _ => What::Parts(parts),
+            _ => What::Parts(parts, means),
         };
         Ok(Some(Request { shard, offset, len, what }))
     }
@@ -280,16 +327,17 @@ impl<'a> Plan<'a> {
         part.dense && part.size >= SMALL.min(self.sizes.window)
     }
 
-    /// Takes the piece that is first in the files, if it is within reach.
-    fn pop(&mut self, reach: &Reach) -> Result<Option<Part>> {
+    /// Takes the piece that is first in the files, if it is within reach and comes by
+    /// the same means.
+    fn pop(&mut self, reach: &Reach, means: &mut Means) -> Result<Option<Part>> {
         self.activate()?;
-        let within = |top: &Cursor| match &top.next {
+        let within = |top: &&Cursor| match &top.next {
             Next::Part(part, _) => reach.covers(top.shard, part) && !self.is_long(part),
             Next::Tile { .. } | Next::Boxes { .. } => false,
         };
-        if !self.active.peek().is_some_and(within) {
-            return Ok(None);
-        }
+        let Some(top) = self.active.peek().filter(within) else { return Ok(None) };
+        let Some(both) = means.with(self.means(self.task(top.task)?)?) else { return Ok(None) };
+        *means = both;
         let Some(Cursor { shard, next: Next::Part(part, rest), .. }) = self.active.pop() else { return Ok(None) };
         self.after(shard, &part, rest)?;
         Ok(Some(part))
@@ -333,15 +381,21 @@ impl<'a> Plan<'a> {
                 let size = task.picked;
                 Next::Part(Part { task: number, at: 0, picked: size, offset: task.start, size, dense: true }, None)
             }
-            // Its runs are no whole units.
-            Picks::Several(_) if task.transform.is_some() => Next::Tile { at: 0 },
+            // Its runs are not whole units.
+            Picks::Several(selection) if task.transform.is_some() && !selection.unit().is_multiple_of(task.grain) => {
+                Next::Tile { at: 0 }
+            }
             Picks::Several(selection) => {
                 let source = self.checkpoint.source(shard)?;
                 let most = if source.preferred_request().is_some() { u64::MAX } else { WINDOW };
                 // The same rows of another item have to fit beside it.
                 let room = self.sizes.window_of(source);
                 let window = if self.has_company(shard, task) { room / 2 } else { room }.min(most);
-                let mut reads = Box::new(selection.reads(self.sizes.widest_gap(source), window));
+                let gap = match self.means(task)? {
+                    Means::Runs => SPARSE_GAP,
+                    Means::Staging | Means::Either => self.sizes.widest_gap(source),
+                };
+                let mut reads = Box::new(selection.reads(gap, window));
                 let read = reads.next();
                 let read = read.ok_or_else(|| Error::new(ErrorKind::Internal, "a slice without runs"))?;
                 Next::Part(part_of(number, task, &read), Some(reads))

@@ -13,6 +13,7 @@ use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::scatter::{self, Run};
 use crate::source::{self, FileRef, Probe, Source, BLOCK};
 
 /// Through the page cache: read so much, and work on it while it is in the
@@ -195,17 +196,37 @@ impl<'a, 's> Reader<'a, 's> {
         there.and_then(|there| there.get(..len)).map(Some).ok_or_else(fault)
     }
 
-    /// The widest gap that is read over, and the most that a request has.
-    pub(super) fn gap_and_window(&mut self, shard: usize) -> Result<(u64, u64)> {
+    /// Reads runs to their places, in the order of their offsets.
+    pub(super) fn scatter(
+        &mut self,
+        shard: usize,
+        runs: &mut [Run<'_>],
+        widest_gap: u64,
+        goes_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let file = self.open(shard)?.file.as_deref().ok_or_else(fault)?;
+        scatter::read(file, runs, widest_gap, goes_on)
+    }
+
+    /// The widest gap that is read over, where 0 or `max_gap` was asked for.
+    pub(super) fn widest_gap(&mut self, shard: usize, max_gap: u64) -> Result<u64> {
         let io = self.io;
         let source = self.open(shard)?.source;
-        let gap = if io == Io::Mapped && source.mapped().is_some() { u64::MAX } else { source.widest_gap() };
-        Ok((gap, source.preferred_request().unwrap_or(u64::MAX)))
+        Ok(match max_gap {
+            _ if io == Io::Mapped && source.mapped().is_some() => u64::MAX,
+            0 => source.widest_gap(),
+            given => given,
+        })
+    }
+
+    /// The most that a request has.
+    pub(super) fn most(&mut self, shard: usize) -> Result<u64> {
+        Ok(self.open(shard)?.source.preferred_request().unwrap_or(u64::MAX))
     }
 
     /// How much of `len` bytes is read at once where nothing but their place matters.
     pub(super) fn largest(&mut self, shard: usize, len: usize) -> Result<usize> {
-        let (_, most) = self.gap_and_window(shard)?;
+        let most = self.most(shard)?;
         let share = (len as u64).div_ceil((len as u64).div_ceil(most.min(STRAIGHT)).max(1));
         usize::try_from(share).map_err(|_| fault())
     }

@@ -33,6 +33,8 @@ pub(super) struct Shared<'a> {
     failure: Mutex<Option<(u64, Error)>>,
     pub(super) state: Mutex<State>,
     changed: Condvar,
+    /// The caller's thread has taken a request that was left to it.
+    taken: Condvar,
     buffers: &'a [Memory<'a>],
 }
 
@@ -99,6 +101,7 @@ impl<'a> Shared<'a> {
             failure: Mutex::new(None),
             state: Mutex::new(state),
             changed: Condvar::new(),
+            taken: Condvar::new(),
             buffers,
         }
     }
@@ -179,6 +182,7 @@ impl<'a> Shared<'a> {
         self.stop.store(true, Ordering::Relaxed);
         let _state = lock(&self.state);
         self.changed.notify_all();
+        self.taken.notify_all();
     }
 
     /// What the load failed with, if it did.
@@ -286,7 +290,8 @@ impl<'a> Shared<'a> {
     pub(super) fn hand_over(&self, taken: Taken<'_, 'a>) {
         let mut state = lock(&self.state);
         while state.handed.len() >= MOST_HANDED && !self.stop.load(Ordering::Relaxed) {
-            state = self.sleep(state, false);
+            // Apart from the others, who are woken for each chunk.
+            state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let mut taken = taken;
         match taken.request.take() {
@@ -301,7 +306,7 @@ impl<'a> Shared<'a> {
     pub(super) fn handed(&self) -> Option<Taken<'_, 'a>> {
         let mut state = lock(&self.state);
         let (number, request) = state.handed.pop_front()?;
-        self.wake(&state);
+        self.taken.notify_all();
         Some(Taken { shared: self, number, request: Some(request) })
     }
 
@@ -325,6 +330,8 @@ impl Drop for Taken<'_, '_> {
         if std::thread::panicking() {
             // The others must not wait for its buffer.
             self.shared.stop.store(true, Ordering::Relaxed);
+            let _state = lock(&self.shared.state);
+            self.shared.taken.notify_all();
         }
         if self.request.is_none() {
             return;

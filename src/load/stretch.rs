@@ -4,7 +4,7 @@
 //! nearly equal size.
 #![forbid(unsafe_code)]
 
-use super::plan::{Part, Plan, Request, What, MOST_PARTS};
+use super::plan::{Means, Part, Plan, Request, What, MOST_PARTS};
 use super::task::{Picks, Task};
 use crate::base::memory;
 use crate::dtype::Dtype;
@@ -130,7 +130,7 @@ impl Plan<'_> {
             [Part { task, at, size, .. }] if *size == len && self.fits_chunk(*task, len) => {
                 What::Whole { task: *task, at: *at }
             }
-            _ => What::Parts(parts),
+            _ => What::Parts(parts, Means::Staging),
         };
         Ok(Request { shard: stretch.shard, offset: start, len, what })
     }

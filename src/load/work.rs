@@ -7,8 +7,9 @@ use super::budget::Budget;
 use super::delivery::{count, size, Delivery, Feed};
 use super::fetch::{members, Dense, Direct, TensorBytes};
 use super::host::Host;
-use super::plan::{Request, What};
+use super::plan::{Means, Request, What};
 use super::reader::{fault, Reader, Way};
+use super::runs;
 use super::shared::{Shared, Taken};
 use super::target::{scratch, Staging};
 use super::task::{Picks, Task};
@@ -79,7 +80,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     /// Many small chunks: handing each over to the caller's thread would cost more
     /// than filling it there.
     fn is_for_the_host(&self, taken: &Taken<'_, '_>) -> bool {
-        let Some(Request { len, what: What::Parts(parts), .. }) = &taken.request else { return false };
+        let Some(Request { len, what: What::Parts(parts, _), .. }) = &taken.request else { return false };
         let mean = len.checked_div(parts.len() as u64).unwrap_or_default();
         self.budget.chunk != 0 && !self.budget.pieces && mean < WORTH_A_HAND_OVER
     }
@@ -88,7 +89,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     pub(super) fn execute(&mut self, request: &Request) -> Result<(), (usize, Error)> {
         let first = match &request.what {
             What::Whole { task, .. } | What::Tile { task, .. } | What::Boxes { task, .. } => *task,
-            What::Parts(parts) => parts.first().map_or(0, |part| part.task),
+            What::Parts(parts, _) => parts.first().map_or(0, |part| part.task),
         };
         let shares = self.budget.shared && self.needs_staging(request);
         if shares {
@@ -111,7 +112,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     fn needs_staging(&self, request: &Request) -> bool {
         match &request.what {
             What::Whole { task, .. } => self.delivery.tasks.get(*task).is_none_or(|task| !task.is_plain()),
-            What::Parts(_) | What::Tile { .. } | What::Boxes { .. } => true,
+            What::Parts(..) | What::Tile { .. } | What::Boxes { .. } => true,
         }
     }
 
@@ -121,11 +122,17 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             What::Whole { task, at } => {
                 self.whole(*task, *at, *shard, *offset, *len).map_err(|error| (*task, error))?;
             }
-            What::Parts(parts) => {
+            What::Parts(parts, means) => {
                 self.delivery.go_on().map_err(|error| (first, error))?;
-                let Self { reader, delivery, .. } = self;
-                let read =
-                    reader.way(*shard, *offset, *len).and_then(|way| reader.window(*shard, *offset, count(*len)?, way));
+                let Self { reader, delivery, max_gap, .. } = self;
+                let way = reader.way(*shard, *offset, *len).map_err(|error| (first, error))?;
+                if *means == Means::Runs || (*means == Means::Either && way == Way::Cached) {
+                    let gap = reader.widest_gap(*shard, *max_gap).map_err(|error| (first, error))?;
+                    runs::read(parts, *shard, gap, reader, delivery)?;
+                    self.reader.done(*shard, *offset, *len);
+                    return Ok(());
+                }
+                let read = count(*len).and_then(|len| reader.window(*shard, *offset, len, way));
                 let window = read.map_err(|error| (first, error))?;
                 for part in parts {
                     delivery.part(part, window, *offset).map_err(|error| (part.task, error))?;
@@ -268,4 +275,4 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
 }
 
 /// Handing a buffer over to another thread costs some 10 us, in which this much is copied.
-const WORTH_A_HAND_OVER: u64 = 64 << 10;
+pub(super) const WORTH_A_HAND_OVER: u64 = 64 << 10;

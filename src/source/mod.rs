@@ -5,6 +5,7 @@ mod callback;
 mod direct;
 mod file;
 mod filesystem;
+pub(crate) mod scatter;
 mod share;
 
 use std::ffi::{CStr, CString};
@@ -130,15 +131,18 @@ impl Source {
     }
 
     /// Up to how many bytes that nobody wants are better read than left out, at
-    /// the price of one more request. Files: a page, which a disk gives anyway.
-    /// (Cached: reading over gaps of 1 KiB takes two thirds of the time of skipping
-    /// them, over 2 and 4 KiB about the same, over 16 KiB 1.6 times as long.)
+    /// the price of one more request.
     pub(crate) fn widest_gap(&self) -> u64 {
         match &self.kind {
-            SourceKind::File(_) => 4 << 10,
+            SourceKind::File(_) => scatter::bytes_in_a_call().saturating_sub(1),
             SourceKind::Callback(_) => 64 << 10,
             SourceKind::Memory(_) => 0,
         }
+    }
+
+    /// Whether runs that lie apart can be read to their places at once.
+    pub(crate) fn scatters(&self) -> bool {
+        matches!(&self.kind, SourceKind::File(file) if file.base() == 0)
     }
 
     /// The most that one request brings where each is a journey.

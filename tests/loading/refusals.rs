@@ -336,12 +336,16 @@ fn plans_are_for_what_is_read() {
     let (half, whole) = (16_u64 << 20, 32_u64 << 20);
     let rest = memory.as_mut_ptr().wrapping_add(4096);
     let one = st_load_item { ranges: left.as_ptr(), range_count: 2, ..item_into(&from.tensors()[0], &mut memory) };
-    let found = plan(&from, &[one], &init_load()).unwrap();
+    let over = st_load_options { max_gap: 4096, ..init_load() };
+    let found = plan(&from, &[one], &over).unwrap();
     assert_eq!((found.bytes, found.shards), (half, 1));
     // Gaps of 4 KiB are read over, in reads of a megabyte, and none at the end of one.
     assert_eq!(found.read_bytes, whole - found.requests * 4096);
     assert_eq!(found.over_read_bytes, found.read_bytes - half);
     assert!(found.requests <= 33, "{}", found.requests);
+    // Or each row is read by itself, and nothing beside it.
+    let found = plan(&from, &[one], &st_load_options { max_gap: 4095, ..init_load() }).unwrap();
+    assert_eq!((found.read_bytes, found.over_read_bytes, found.requests), (half, 0, 4096));
     // Both halves into one matrix: all is read once, and nothing beside it.
     let one = st_load_item { dst_strides: strides.as_ptr(), ..one };
     let other = st_load_item { ranges: right.as_ptr(), dst: rest.cast(), dst_size: (32 << 20) - 4096, ..one };

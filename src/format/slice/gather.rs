@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::selection::{IndexRun, Level, Selection};
+use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where the bytes of a tensor come from.
@@ -18,22 +19,27 @@ pub(crate) trait Fetch {
     fn limits(&self) -> (u64, u64);
 }
 
+/// Told of a run: where it lies, and its bytes.
+type Each<'e> = &'e mut dyn FnMut(Option<u64>, u64) -> Result<()>;
+
 impl Selection {
     /// Fills `out` with the result from its byte `at` on; `window` is the
     /// tensor's bytes from `start` on. `None` where what is needed lies elsewhere.
-    pub(crate) fn copy(&self, at: u64, out: &mut [u8], window: &[u8], start: u64) -> Option<()> {
+    /// `far`: nobody looks at the result soon.
+    pub(crate) fn copy(&self, at: u64, out: &mut [u8], window: &[u8], start: u64, far: bool) -> Option<()> {
         let from = |offset: u64| window.get(usize::try_from(offset.checked_sub(start)?).ok()?..);
-        self.copy_level(&self.levels, self.base, at, out, &from)
+        self.copy_level(&self.levels, self.base, at, out, &Window { from: &from, far })
     }
 
-    fn copy_level<'w>(
+    fn copy_level(
         &self,
         levels: &[Level],
         base: u64,
         mut at: u64,
         mut out: &mut [u8],
-        from: &impl Fn(u64) -> Option<&'w [u8]>,
+        window: &Window<'_, '_>,
     ) -> Option<()> {
+        let from = window.from;
         let Some((level, inner)) = levels.split_first() else {
             out.copy_from_slice(from(base.checked_add(at)?)?.get(..out.len())?);
             return Some(());
@@ -56,14 +62,14 @@ impl Selection {
                     let to = out.get_mut(..len)?;
                     match level.stride == self.unit {
                         true => to.copy_from_slice(source.get(..len)?),
-                        false => copy_runs(source, usize::try_from(level.stride).ok()?, unit, to)?,
+                        false => copy_runs(source, usize::try_from(level.stride).ok()?, unit, to, window.far)?,
                     }
                     len
                 }
                 GatherKind::Index => {
                     let rest = usize::try_from(level.block.checked_sub(place.within)?).unwrap_or(usize::MAX);
                     let len = rest.min(out.len());
-                    self.copy_level(inner, offset, place.within, out.get_mut(..len)?, from)?;
+                    self.copy_level(inner, offset, place.within, out.get_mut(..len)?, window)?;
                     len
                 }
             };
@@ -71,6 +77,57 @@ impl Selection {
             out = out.get_mut(len..)?;
         }
         Some(())
+    }
+
+    /// The bytes that are taken from the file in one go, at least.
+    pub(crate) fn unit(&self) -> u64 {
+        self.unit
+    }
+
+    /// The widest gap between bytes that are taken.
+    pub(crate) fn gap(&self) -> u64 {
+        self.reach.gap
+    }
+
+    /// Tells `each` of the runs of the file that make up the result's bytes from `at`
+    /// on, `len` of them, in the result's order: where each lies, from the tensor's
+    /// first byte (`None`: zeros), and its bytes.
+    ///
+    /// # Errors
+    /// What `each` said.
+    pub(crate) fn runs(&self, at: u64, len: u64, each: Each<'_>) -> Result<()> {
+        self.runs_of(&self.levels, self.base, at, len, each)
+    }
+
+    fn runs_of(&self, levels: &[Level], base: u64, mut at: u64, mut len: u64, each: Each<'_>) -> Result<()> {
+        let Some((level, inner)) = levels.split_first() else {
+            return each(Some(base.saturating_add(at)), len);
+        };
+        while len != 0 {
+            let place = level.place(at).ok_or_else(outside)?;
+            let offset = base.saturating_add(place.start);
+            let now = match place.kind {
+                GatherKind::Zeros => {
+                    let now = len.min(place.left);
+                    each(None, now)?;
+                    now
+                }
+                GatherKind::Index if inner.is_empty() && level.stride == self.unit => {
+                    let left = place.left.saturating_mul(level.block).saturating_sub(place.within);
+                    let now = len.min(left);
+                    each(Some(offset.saturating_add(place.within)), now)?;
+                    now
+                }
+                GatherKind::Index => {
+                    let now = len.min(level.block.saturating_sub(place.within));
+                    self.runs_of(inner, offset, place.within, now, each)?;
+                    now
+                }
+            };
+            at = at.saturating_add(now);
+            len = len.saturating_sub(now);
+        }
+        Ok(())
     }
 
     /// Fills `out` with the result from its byte `at` on, and reads what it takes.
@@ -127,9 +184,10 @@ impl Selection {
                         let start = offset.saturating_add(inside.start);
                         let bytes = from.staged(start, size(inside.len().saturating_add(more))?)?;
                         let found = |at: u64| bytes.get(usize::try_from(at.checked_sub(start)?).ok()?..);
+                        let window = Window { from: &found, far: false };
                         for (turn, to) in (0_u64..).zip(to.chunks_mut(size(level.block)?)) {
                             let offset = offset.saturating_add(turn.saturating_mul(level.stride));
-                            self.copy_level(inner, offset, 0, to, &found).ok_or_else(outside)?;
+                            self.copy_level(inner, offset, 0, to, &window).ok_or_else(outside)?;
                         }
                     }
                     len
@@ -148,6 +206,17 @@ impl Selection {
         Ok(())
     }
 }
+
+/// Bytes of the tensor that are in memory.
+struct Window<'f, 'w> {
+    /// From an offset on.
+    from: &'f dyn Fn(u64) -> Option<&'w [u8]>,
+    /// Whether results go past the caches.
+    far: bool,
+}
+
+/// Runs from this size on are worth their way past the caches.
+const FAR_RUN: usize = 1 << 10;
 
 /// A place in a level's part of the result.
 struct LevelPlace {
@@ -182,12 +251,13 @@ impl Level {
 }
 
 /// Copies runs that lie `stride` bytes apart.
-fn copy_runs(from: &[u8], stride: usize, run: usize, to: &mut [u8]) -> Option<()> {
+fn copy_runs(from: &[u8], stride: usize, run: usize, to: &mut [u8], far: bool) -> Option<()> {
     match run {
         1 => copy_elements::<1>(from, stride, to),
         2 => copy_elements::<2>(from, stride, to),
         4 => copy_elements::<4>(from, stride, to),
         8 => copy_elements::<8>(from, stride, to),
+        _ if far && run >= FAR_RUN => convert::copy_runs_far(from, stride, run, to),
         _ => {
             for (to, from) in to.chunks_exact_mut(run).zip(from.chunks(stride)) {
                 to.copy_from_slice(from.get(..run)?);

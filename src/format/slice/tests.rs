@@ -120,7 +120,7 @@ fn every_way_to_a_selection_yields_what_its_indices_say() {
                 true => result[out].copy_from_slice(from),
                 false => {
                     assert!(size <= window || size == 0, "{size} of {window}");
-                    selection.copy(at, &mut result[out], from, start).unwrap();
+                    selection.copy(at, &mut result[out], from, start, at % 2 == 0).unwrap();
                 }
             }
             read += size;

@@ -15,6 +15,7 @@ use crate::support::load::{init_load, item_into, load, plan, Progress};
 use crate::support::{self, child, file, file_of, pattern};
 use crate::system::*;
 use safetensors::ffi::*;
+use safetensors::record::st_range;
 
 #[test]
 fn short_and_interrupted_reads_are_gone_on_with() {
@@ -26,6 +27,91 @@ fn short_and_interrupted_reads_are_gone_on_with() {
             load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}, {reads:?}: {failure:?}"));
         }
     });
+}
+
+/// Of each row of two tensors some bytes, by gaps that are read over and that are
+/// not, and several items of the same rows.
+#[test]
+fn parts_of_rows_come_whole_however_reads_end_and_in_as_many_as_planned() {
+    const ROW: usize = 20_000;
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.safetensors");
+    let entries = [0, 1].map(|i| {
+        format!(
+            r#""t{i}":{{"dtype":"U8","shape":[150,{ROW}],"data_offsets":[{},{}]}}"#,
+            i * 150 * ROW,
+            (i + 1) * 150 * ROW
+        )
+    });
+    let bytes = file(format!("{{{}}}", entries.join(",")), &pattern(2 * 150 * ROW));
+    fs::write(&path, &bytes).unwrap();
+    let from = open_read(&path).unwrap();
+    // What each item takes of a row.
+    let cases: [&[(usize, usize)]; 6] = [
+        &[(0, 10_000)],
+        &[(3, 19_990)],
+        &[(5000, 6024)],
+        &[(0, 5000), (5000, 10_000), (10_000, 15_000), (15_000, ROW)],
+        &[(0, 2000), (1000, 3000)],
+        &[(0, 2000), (2100, 2200), (9000, 15_000)],
+    ];
+    for columns in cases {
+        let ranges: Vec<_> = columns
+            .iter()
+            .map(|(start, stop)| {
+                let range = |start: usize, stop: usize| st_range { start: start as i64, stop: stop as i64, step: 1 };
+                [range(1, 149), range(*start, *stop)]
+            })
+            .collect();
+        let mut places: Vec<Vec<u8>> = Vec::new();
+        let mut items = Vec::new();
+        for tensor in from.tensors() {
+            for (range, (start, stop)) in ranges.iter().zip(columns) {
+                let mut place = vec![0_u8; 148 * (stop - start)];
+                let item = item_into(tensor, &mut place);
+                items.push(st_load_item { ranges: range.as_ptr(), range_count: 2, ..item });
+                places.push(place);
+            }
+        }
+        for reads in [Reads::Sound, Reads::Short(7001), Reads::Short(300), Reads::Interrupted] {
+            for (max_gap, threads, io) in [
+                (0, 1, ST_IO_AUTO),
+                (9_999, 2, ST_IO_CACHED),
+                (10_000, 1, ST_IO_CACHED),
+                (1, 4, ST_IO_AUTO),
+                (40_000, 1, ST_IO_DIRECT),
+            ] {
+                let what = format!("{columns:?}, {reads:?}, {max_gap}, {threads} threads, io {io}");
+                let options = st_load_options { max_gap, threads, io, ..init_load() };
+                let planned = plan(&from, &items, &options).unwrap();
+                places.iter_mut().for_each(|place| place.fill(0x77));
+                from_now(reads);
+                leaves_nothing(|| load(&from, &items, &options))
+                    .unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
+                if matches!(reads, Reads::Sound) && io != ST_IO_DIRECT {
+                    assert_eq!(COUNT.load(SeqCst) as u64, planned.requests, "{what}");
+                }
+                for (place, (item, number)) in places.iter().zip(items.iter().zip(0..)) {
+                    // SAFETY: a record of a live handle.
+                    let begin = unsafe { &*item.tensor }.offset() as usize;
+                    let (start, stop) = columns[number % columns.len()];
+                    let rows = place.chunks(stop - start).zip(1..);
+                    assert!(
+                        rows.into_iter()
+                            .all(|(row, number)| row == &bytes[begin + number * ROW + start..][..stop - start]),
+                        "{what}"
+                    );
+                }
+            }
+        }
+        for number in 0..3 {
+            from_now(Reads::Fails(number, libc::EIO));
+            let failure = leaves_nothing(|| load(&from, &items, &init_load())).unwrap_err();
+            assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", libc::EIO), "{}", failure.message);
+            assert!(failure.message.contains("item ") && failure.message.contains("reading "), "{}", failure.message);
+        }
+    }
 }
 
 #[test]
@@ -189,8 +275,15 @@ fn memory_that_is_not_there_is_an_error() {
     let from = open_read(&made.path).unwrap();
     for threads in [1, 2] {
         let options = st_load_options { threads, io: ST_IO_CACHED, ..init_load() };
-        let mut memory = vec![0; made.data.len()];
-        let items = split(&from, &made, &mut memory);
+        // What is converted is read to other memory first.
+        let mut memory = vec![0_u8; made.data.len() * 4];
+        let mut items = split(&from, &made, &mut memory);
+        let mut at = 0;
+        for (item, size) in items.iter_mut().zip(&made.sizes) {
+            item.dtype = ST_DTYPE_F32;
+            (item.dst, item.dst_size) = (memory[at..].as_mut_ptr().cast(), size * 4);
+            at += size * 4;
+        }
         NO_MEMORY.store(true, SeqCst);
         let failure = leaves_nothing(|| load(&from, &items, &options)).unwrap_err();
         NO_MEMORY.store(false, SeqCst);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A system that fails on demand, for test binaries that are about loads: each
-//! has this `pread64`, `syscall`, `open64`, `statx`, `fstatfs`, `posix_fadvise`, `mmap`
+//! has this `pread64`, `preadv`, `syscall`, `open64`, `statx`, `fstatfs`, `posix_fadvise`, `mmap`
 //! and `pthread_create`, which the library then calls; so its tests run one at a time.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -87,6 +87,39 @@ unsafe extern "C" fn pread64(file: c_int, to: *mut c_void, size: usize, at: i64)
     };
     // SAFETY: the caller's promise.
     unsafe { libc::syscall(libc::SYS_pread64, file, to, size, at) as isize }
+}
+
+/// # Safety
+/// As preadv's manual says.
+#[no_mangle]
+unsafe extern "C" fn preadv(file: c_int, places: *const libc::iovec, count: c_int, at: i64) -> isize {
+    let number = COUNT.fetch_add(1, SeqCst);
+    let reads = *READS.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut few = std::slice::from_raw_parts(places, count as usize).to_vec();
+        match reads {
+            Reads::Short(most) => {
+                let mut left = most;
+                few.retain_mut(|place| {
+                    let kept = left != 0;
+                    place.iov_len = place.iov_len.min(left);
+                    left -= place.iov_len;
+                    kept
+                });
+            }
+            Reads::Interrupted if number % 2 == 0 => {
+                refuse(libc::EINTR);
+                return -1;
+            }
+            Reads::Fails(from, errno) if number >= from => {
+                refuse(errno);
+                return -1;
+            }
+            _ => {}
+        }
+        libc::syscall(libc::SYS_preadv, file, few.as_ptr(), few.len(), at, 0) as isize
+    }
 }
 
 type Call = unsafe extern "C" fn(c_long, usize, usize, usize, usize, usize, usize) -> c_long;
