@@ -148,9 +148,9 @@ impl<'a> Boxes<'a> {
         };
         let rest = height.saturating_sub(row.checked_rem(height).unwrap_or(0));
         if free && self.group.by_columns() {
-            let wide = elements.checked_div(rest).unwrap_or(1).max(512);
+            let (rows, wide) = self.strip(rest, room);
             let wide = whole_blocks(wide, block(0)).min(columns.saturating_sub(column));
-            return Rect { row, rows: rest, column, columns: wide };
+            return Rect { row, rows, column, columns: wide };
         }
         let rows = elements.checked_div(columns).unwrap_or(1);
         if rows == 0 || column != 0 {
@@ -158,6 +158,22 @@ impl<'a> Boxes<'a> {
             return Rect { row, rows: 1, column, columns: wide };
         }
         Rect { row, rows: whole_blocks(rows, block(1)).min(rest), column: 0, columns }
+    }
+
+    /// Rows and columns of a rectangle where codes of all rows lie in one run: of all of
+    /// them, if some hundred columns of that fit into twice the room.
+    fn strip(&self, rows: u64, room: u64) -> (u64, u64) {
+        /// A KiB of BF16, below which writing a row's columns takes longer than decoding them.
+        const LEAST: u64 = 512;
+        let bits = self.group.anchor().size().saturating_mul(8);
+        let elements = self.group.shape().iter().filter_map(|size| u64::try_from(*size).ok()).product::<u64>();
+        let bits = bits.checked_div(elements).unwrap_or(1).max(1);
+        let fit = room.saturating_mul(16).checked_div(bits).unwrap_or(1);
+        match fit.checked_div(rows) {
+            Some(wide) if wide >= LEAST => (rows, wide),
+            // Rows whose words are whole cache lines of the store.
+            _ => (fit.checked_div(LEAST).unwrap_or(1).next_multiple_of(128).min(rows), LEAST),
+        }
     }
 
     /// Where the rectangle after this one begins; `None` after the last.

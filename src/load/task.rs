@@ -233,15 +233,15 @@ impl<'a> Task<'a> {
     /// How many places where bytes are put together it takes, beside what is read into.
     pub(super) fn scratches(&self) -> usize {
         let leaves = self.layout.is_some() || self.transform.is_some();
-        // For bytes as stored, or decoded.
+        // For bytes as stored, or decoded; a group's members take two.
         let gathers = match self.picks {
-            Picks::Piece => self.transform.is_some(),
-            Picks::Several(_) => self.converts() || leaves,
-            Picks::Group(_) => true,
+            Picks::Piece => usize::from(self.transform.is_some()),
+            Picks::Several(_) => usize::from(self.converts() || leaves),
+            Picks::Group(_) => 2,
         };
         // For a result that is not yet where it goes.
         let leaves = leaves && (self.converts() || matches!(self.picks, Picks::Group(_)));
-        usize::from(gathers).saturating_add(usize::from(leaves))
+        gathers.saturating_add(usize::from(leaves))
     }
 
     /// Elements in so many picked bytes.

@@ -249,7 +249,10 @@ fn main() {
     let memset = cpu_time(&mut || std::hint::black_box(&mut dst).fill(3));
     println!("memset {:.1} GB/s\n", speed(memset));
     println!("{:34} {:>8} {:>8} {:>8} {:>7}", "to BF16, GB/s", "CPU", "1 thread", "2", "ratio");
-    for (number, (name, config, tensors)) in cases().into_iter().enumerate() {
+    let wanted = std::env::var("BENCH_GROUPS").unwrap_or_default();
+    for (number, (name, config, tensors)) in
+        cases().into_iter().enumerate().filter(|(_, case)| case.0.contains(&wanted))
+    {
         let bytes = file(&tensors);
         if let Some(folder) = &folder {
             let folder = std::path::Path::new(folder).join(format!("{number:02} {name}"));

@@ -187,15 +187,14 @@ impl<'a> Decoder<'a> {
         let (size, mut unpacked) = (self.size(), [0; CHUNK]);
         for first in (0..self.rows).step_by(strip.rows) {
             let count = strip.rows.min(self.rows - first);
+            // Memory that is written next is that of the next row.
+            let place = rows.row(first)?.as_ptr().addr();
+            let ahead = rows.row((first + 1).min(self.rows - 1))?.as_ptr().addr().wrapping_sub(place);
             let mut at = 0;
             while at < self.width {
                 let now = strip.fill(&self.codes, first, count, at, self.width - at).ok_or_else(lacking)?;
                 for row in first..first + count {
-                    // Memory that is written next is that of the next row.
-                    let next = rows.row((row + 1).min(first + count - 1))?.as_ptr().addr();
-                    let out = rows.row(row)?;
-                    let ahead = next.wrapping_sub(out.as_ptr().addr());
-                    let out = out.get_mut(at * size..(at + now) * size).ok_or_else(lacking)?;
+                    let out = rows.row(row)?.get_mut(at * size..(at + now) * size).ok_or_else(lacking)?;
                     let desk = unpacked.get_mut(..now).ok_or_else(lacking)?;
                     let codes = strip.row(&self.codes, row, at, desk).ok_or_else(lacking)?;
                     self.values((row, at), codes, out, ahead).ok_or_else(lacking)?;
