@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Quantised groups against the recorded answers of the formats' own libraries.
+//! Quantised groups against the recorded answers of the formats' own libraries, and of
+//! variants that those do not cover against numpy's (variants/make.py).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,11 +16,15 @@ pub(crate) struct Case {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model/quantised");
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.retain(|folder| folder.join("expected.json").exists());
+    let of = |root: &str| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model").join(root);
+        let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+        folders.filter(|folder| folder.join("expected.json").exists()).collect::<Vec<PathBuf>>()
+    };
+    let (mut folders, variants) = (of("quantised"), of("variants"));
+    assert_eq!((folders.len(), variants.len()), (72, 21));
+    folders.extend(variants);
     folders.sort();
-    assert_eq!(folders.len(), 72);
     let read = |folder: PathBuf| {
         let expected = std::fs::read(folder.join("expected.json")).unwrap();
         Case { expected: serde_json::from_slice(&expected).unwrap(), folder }

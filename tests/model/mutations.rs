@@ -81,6 +81,10 @@ fn untold(role: Role, layout: &str, from: Dtype, to: &str) -> bool {
     if layout == "nvfp4-comfy" && role == Role::Codes && from.name() == to {
         return true;
     }
+    // FP8 of either kind with one scale, and no configuration.
+    if layout.starts_with("fp8-") && from == Dtype::F8E5M2 && matches!(to, "F8_E4M3" | "I8") {
+        return true;
+    }
     let scales = matches!(role, Role::Scales | Role::Global);
     scales && matches!((from, to), (Dtype::F16, "BF16") | (Dtype::Bf16, "F16"))
 }

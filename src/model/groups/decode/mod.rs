@@ -137,8 +137,9 @@ impl<'a> Decoder<'a> {
         let op = op(group, recipe, members)?;
         let mut desk = Box::new(Desk { codes: [0; CHUNK], values: [0; 4 * CHUNK] });
         let mut tables = Tables::None;
-        if level.has_tables() && tables::pay_by_scale(recipe, to, &members.view(Role::Scales)?) {
-            tables = Tables::by_scale(level, &op, members.view(Role::Scales)?.dtype, to, &mut desk.codes)?;
+        let scales = members.scales(recipe)?;
+        if level.has_tables() && tables::pay_by_scale(recipe, to, &scales) {
+            tables = Tables::by_scale(level, &op, scales.dtype, to, &mut desk.codes)?;
         }
         let wanted = if matches!(tables, Tables::ByScale(_)) { Wanted::Bytes } else { Wanted::Floats };
         let parameters = Parameters::new(group, recipe, logical, members, wanted)?;

@@ -59,7 +59,7 @@ impl<'a> Parameters<'a> {
         members: &Members<'a>,
         wanted: Wanted,
     ) -> Result<Self> {
-        let scales = members.view(Role::Scales)?;
+        let scales = members.scales(recipe)?;
         let block = |from_last: usize| {
             let at = group.block.len().checked_sub(from_last + 1)?;
             u64::try_from(*group.block.get(at)?).ok().filter(|block| *block != 0)

@@ -12,6 +12,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::groups::boxes::MemberBox;
 use crate::model::groups::group::{Group, Role};
+use crate::model::groups::recipe::{Recipe, ScaleType};
 
 /// A box is not what was asked for.
 pub(super) fn lacking() -> Error {
@@ -26,6 +27,17 @@ pub(super) struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
+    /// That of the scales, which are of the recipe's type, also where bytes are stored as U8.
+    pub(super) fn scales(&self, recipe: Recipe) -> Result<View<'a>> {
+        let found = self.view(Role::Scales)?;
+        let dtype = match (found.dtype, recipe.scale_type) {
+            (Dtype::U8, ScaleType::E8M0) => Dtype::F8E8M0,
+            (Dtype::U8, ScaleType::E4M3) => Dtype::F8E4M3,
+            (dtype, _) => dtype,
+        };
+        Ok(View { dtype, ..found })
+    }
+
     /// The box of a member that the recipe needs.
     pub(super) fn view(&self, role: Role) -> Result<View<'a>> {
         let view = || {
@@ -73,12 +85,11 @@ impl<'a> View<'a> {
         self.ranges.len().checked_sub(from_last + 1).and_then(|dimension| self.ranges.get(dimension))
     }
 
-    /// All its elements as F32. Bytes are powers of two, as U8 is where scales are that.
+    /// All its elements as F32.
     pub(super) fn floats(&self) -> Result<Vec<f32>> {
-        let from = if self.dtype == Dtype::U8 { Dtype::F8E8M0 } else { self.dtype };
         let count = self.bytes.len() / self.size().max(1);
         let mut values = memory::zeroed(count.saturating_mul(4), "a group's scales")?;
-        convert::convert(from, self.bytes, Dtype::F32, &mut values)?;
+        convert::convert(self.dtype, self.bytes, Dtype::F32, &mut values)?;
         let mut floats = memory::vec_with_capacity(count, "a group's scales")?;
         floats.extend(values.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap_or_default())));
         Ok(floats)
