@@ -17,6 +17,7 @@ pub(crate) mod oracle;
 pub(crate) mod plan;
 pub(crate) mod records;
 pub(crate) mod reference;
+pub(crate) mod shim;
 pub(crate) mod slice_model;
 pub(crate) mod validation;
 

@@ -22,9 +22,9 @@ fn short_and_interrupted_reads_are_gone_on_with() {
     let _alone = alone();
     let made = made();
     each_way(&made, |from, options, what| {
-        for reads in [Reads::Sound, Reads::Short(100_001), Reads::Short(8192), Reads::Interrupted] {
-            from_now(reads);
-            load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}, {reads:?}: {failure:?}"));
+        for rule in ["", "pread:most=100001", "pread:most=8192", &format!("pread:one_in=2:fails={}", libc::EINTR)] {
+            from_now(rule);
+            load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}, {rule}: {failure:?}"));
         }
     });
 }
@@ -74,7 +74,7 @@ fn parts_of_rows_come_whole_however_reads_end_and_in_as_many_as_planned() {
                 places.push(place);
             }
         }
-        for reads in [Reads::Sound, Reads::Short(7001), Reads::Short(300), Reads::Interrupted] {
+        for rule in ["", "pread:most=7001", "pread:most=300", &format!("pread:one_in=2:fails={}", libc::EINTR)] {
             for (max_gap, threads, io) in [
                 (0, 1, ST_IO_AUTO),
                 (9_999, 2, ST_IO_CACHED),
@@ -82,15 +82,15 @@ fn parts_of_rows_come_whole_however_reads_end_and_in_as_many_as_planned() {
                 (1, 4, ST_IO_AUTO),
                 (40_000, 1, ST_IO_DIRECT),
             ] {
-                let what = format!("{columns:?}, {reads:?}, {max_gap}, {threads} threads, io {io}");
+                let what = format!("{columns:?}, {rule}, {max_gap}, {threads} threads, io {io}");
                 let options = st_load_options { max_gap, threads, io, ..init_load() };
                 let planned = plan(&from, &items, &options).unwrap();
                 places.iter_mut().for_each(|place| place.fill(0x77));
-                from_now(reads);
+                from_now(rule);
                 leaves_nothing(|| load(&from, &items, &options))
                     .unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
-                if matches!(reads, Reads::Sound) && io != ST_IO_DIRECT {
-                    assert_eq!(COUNT.load(SeqCst) as u64, planned.requests, "{what}");
+                if rule.is_empty() && io != ST_IO_DIRECT {
+                    assert_eq!(reads() as u64, planned.requests, "{what}");
                 }
                 for (place, (item, number)) in places.iter().zip(items.iter().zip(0..)) {
                     // SAFETY: a record of a live handle.
@@ -105,8 +105,8 @@ fn parts_of_rows_come_whole_however_reads_end_and_in_as_many_as_planned() {
                 }
             }
         }
-        for number in 0..3 {
-            from_now(Reads::Fails(number, libc::EIO));
+        for number in 1..=3 {
+            from_now(&format!("pread:from={number}:fails={}", libc::EIO));
             let failure = leaves_nothing(|| load(&from, &items, &init_load())).unwrap_err();
             assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", libc::EIO), "{}", failure.message);
             assert!(failure.message.contains("item ") && failure.message.contains("reading "), "{}", failure.message);
@@ -119,25 +119,23 @@ fn the_way_past_the_page_cache_is_taken_where_it_is_asked_for() {
     let _alone = alone();
     let made = made();
     let from = open_read(&made.path).unwrap();
-    let direct = |io| {
-        from_now(Reads::Sound);
+    let direct = |io, rules: &str| {
+        from_now(rules);
         load_all(&from, &made, &st_load_options { io, ..init_load() }).unwrap();
-        DIRECT.load(SeqCst)
+        direct_reads()
     };
-    assert_eq!(direct(ST_IO_CACHED), 0);
+    assert_eq!(direct(ST_IO_CACHED, ""), 0);
     // It was written a moment ago.
-    assert_eq!(direct(ST_IO_AUTO), 0);
-    let asked = direct(ST_IO_DIRECT);
+    assert_eq!(direct(ST_IO_AUTO, ""), 0);
+    let asked = direct(ST_IO_DIRECT, "");
     // The system may decline, which is no failure; it declines the file, not single reads.
-    assert!(asked == 0 || asked == COUNT.load(SeqCst), "{asked} of {}", COUNT.load(SeqCst));
+    assert!(asked == 0 || asked == reads(), "{asked} of {}", reads());
     // What is not in the page cache is better read past it, on a disk of this machine.
-    COLD.store(true, SeqCst);
-    assert_eq!(direct(ST_IO_CACHED), 0);
-    assert_eq!(direct(ST_IO_AUTO) != 0, asked != 0);
-    FILE_SYSTEM.store(0x6969, SeqCst);
-    assert_eq!(direct(ST_IO_AUTO), 0, "nfs");
-    NO_SECOND_DESCRIPTOR.store(true, SeqCst);
-    assert_eq!(direct(ST_IO_DIRECT), 0);
+    let cold = format!("preadv2:fails={}", libc::EAGAIN);
+    assert_eq!(direct(ST_IO_CACHED, &cold), 0);
+    assert_eq!(direct(ST_IO_AUTO, &cold) != 0, asked != 0);
+    assert_eq!(direct(ST_IO_AUTO, &format!("{cold}; fstatfs:type=0x6969")), 0, "nfs");
+    assert_eq!(direct(ST_IO_DIRECT, &format!("open@/proc/self/fd/:fails={}", libc::EACCES)), 0);
 }
 
 #[test]
@@ -146,13 +144,12 @@ fn what_was_read_is_dropped_from_the_page_cache_where_that_is_asked_for() {
     let made = made();
     let size = fs::metadata(&made.path).unwrap().len();
     each_way(&made, |from, options, what| {
-        from_now(Reads::Sound);
+        from_now("");
         load_all(from, &made, &options).unwrap();
-        assert_eq!(*DROPPED.lock().unwrap(), [], "{what}");
-        from_now(Reads::Sound);
+        assert_eq!(dropped(), [], "{what}");
+        from_now("");
         load_all(from, &made, &st_load_options { drop_cache: 1, ..options }).unwrap();
-        let mut dropped = DROPPED.lock().unwrap().clone();
-        dropped.sort_unstable();
+        let dropped = dropped();
         let start = size - made.data.len() as u64;
         let end = dropped.iter().fold(start, |end, (from, to)| if *from <= end { end.max(*to) } else { end });
         assert_eq!((dropped[0].0, end), (start, size), "{what}: {dropped:?}");
@@ -167,9 +164,9 @@ fn an_error_of_the_system_names_item_tensor_file_and_bytes() {
     let made = made();
     each_way(&made, |from, options, what| {
         for (first, errno) in [(0, libc::EIO), (1, libc::EIO), (2, libc::ESTALE), (4, libc::ENXIO)] {
-            from_now(Reads::Fails(first, errno));
+            from_now(&format!("pread:from={}:fails={errno}", first + 1));
             let result = load_all(from, &made, &options);
-            if COUNT.load(SeqCst) <= first {
+            if reads() <= first {
                 result.unwrap();
                 continue;
             }
@@ -181,9 +178,9 @@ fn an_error_of_the_system_names_item_tensor_file_and_bytes() {
         }
     });
     // One thread, in the file's order: the first item is the one.
-    from_now(Reads::Sound);
+    from_now("");
     let from = open_read(&made.path).unwrap();
-    from_now(Reads::Fails(0, libc::EIO));
+    from_now(&format!("pread:fails={}", libc::EIO));
     let options = st_load_options { threads: 1, io: ST_IO_CACHED, ..init_load() };
     let failure = load_all(&from, &made, &options).unwrap_err();
     assert!(failure.message.contains("item 0, tensor \"t0\": "), "{}", failure.message);
@@ -197,12 +194,9 @@ fn fewer_threads_do_where_the_system_gives_no_more() {
     let made = made();
     each_way(&made, |from, options, _| {
         for allowed in 0..4 {
-            from_now(Reads::Sound);
-            THREADS.set(allowed);
-            let result = load_all(from, &made, &options);
-            THREADS.set(usize::MAX);
-            result.unwrap();
-            assert!(READERS.lock().unwrap().len() <= allowed + 1);
+            from_now(&format!("thread:from={}:fails={}", allowed + 1, libc::EAGAIN));
+            load_all(from, &made, &options).unwrap();
+            assert!(readers() <= allowed + 1);
         }
     });
 }
@@ -230,9 +224,9 @@ fn fewer_threads_do_where_the_user_may_have_no_more() {
     for most in (1..=4).rev() {
         child::limit(libc::RLIMIT_NPROC, most).unwrap();
         each_way(&made, |from, options, what| {
-            from_now(Reads::Sound);
+            from_now("");
             load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
-            let used = READERS.lock().unwrap().len();
+            let used = readers();
             assert!(used as u64 <= most.max(1), "{used} threads where {most} are allowed");
         });
     }
@@ -244,10 +238,10 @@ fn no_more_threads_are_at_work_than_asked_for() {
     let made = made();
     let from = open_read(&made.path).unwrap();
     for asked in 1..=8 {
-        from_now(Reads::Sound);
+        from_now("");
         let options = st_load_options { threads: asked, ..init_load() };
         load_all(&from, &made, &options).unwrap();
-        let used = READERS.lock().unwrap().len();
+        let used = readers();
         assert!(used <= asked as usize, "{used} threads of {asked}");
         for max_parallel in [0, 1, 3] {
             let mut most = 0;
@@ -284,16 +278,12 @@ fn memory_that_is_not_there_is_an_error() {
             (item.dst, item.dst_size) = (memory[at..].as_mut_ptr().cast(), size * 4);
             at += size * 4;
         }
-        NO_MEMORY.store(true, SeqCst);
+        from_now(&format!("mmap:least={}:fails={}", 1 << 20, libc::ENOMEM));
         let failure = leaves_nothing(|| load(&from, &items, &options)).unwrap_err();
-        NO_MEMORY.store(false, SeqCst);
         assert_eq!(failure.status(), "ST_ERROR_OUT_OF_MEMORY", "{}", failure.message);
         assert!(failure.message.contains("item "), "{}", failure.message);
         // With less there is enough.
-        NO_MEMORY.store(true, SeqCst);
-        let small = load(&from, &items, &st_load_options { staging_bytes: 1 << 20, ..options });
-        NO_MEMORY.store(false, SeqCst);
-        small.unwrap();
+        load(&from, &items, &st_load_options { staging_bytes: 1 << 20, ..options }).unwrap();
     }
 }
 
@@ -506,9 +496,9 @@ fn tiny_tensors_take_few_reads_and_as_many_as_planned() {
         for threads in [1, 2, 8] {
             let options = st_load_options { threads, io: ST_IO_CACHED, ..init_load() };
             let planned = plan(&from, &items, &options).unwrap();
-            from_now(Reads::Sound);
+            from_now("");
             leaves_nothing(|| load(&from, &items, &options)).unwrap();
-            assert_eq!(COUNT.load(SeqCst) as u64, planned.requests);
+            assert_eq!(reads() as u64, planned.requests);
             assert!(planned.requests <= 100, "{} reads", planned.requests);
             assert_eq!((planned.read_bytes, planned.over_read_bytes), (2_400_000, 0));
         }

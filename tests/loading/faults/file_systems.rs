@@ -3,7 +3,6 @@
 //! and linux/magic.h number them, and by whether the system says it at all.
 
 use std::fs;
-use std::sync::atomic::Ordering::SeqCst;
 
 use crate::support::handle::{init_options, open_map, open_with};
 use crate::support::{file_of, pattern};
@@ -46,11 +45,11 @@ fn local_files_are_mapped_and_all_others_are_read() {
         found.shards()[0].access()
     };
     for (kind, name) in LOCAL {
-        FILE_SYSTEM.store(*kind, SeqCst);
+        from_now(&format!("fstatfs:type={kind}"));
         assert_eq!(chosen(name), ST_ACCESS_MAP, "{name}");
     }
     for (kind, name) in OTHERS {
-        FILE_SYSTEM.store(*kind, SeqCst);
+        from_now(&format!("fstatfs:type={kind}"));
         assert_eq!(chosen(name), ST_ACCESS_READ, "{name}");
         // Whoever insists, gets a mapping.
         assert_eq!(open_map(&path).unwrap().shards()[0].access(), ST_ACCESS_MAP, "{name}");
@@ -61,7 +60,7 @@ fn local_files_are_mapped_and_all_others_are_read() {
 fn where_the_system_does_not_say_files_are_read() {
     let _alone = alone();
     let made = made();
-    NO_STATFS.store(true, SeqCst);
+    from_now(&format!("fstatfs:fails={}", libc::EIO));
     let found = open_with(&made.path, &init_options()).unwrap();
     assert_eq!(found.shards()[0].access(), ST_ACCESS_READ);
     assert!(found.reason().contains("not known"), "{}", found.reason());

@@ -5,11 +5,11 @@
 use std::ffi::c_void;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use crate::support::handle::{c_path, open_map, open_read, Failure, Handle};
 use crate::support::load::{init_load, item_into, load};
+use crate::support::shim::faults;
 use crate::support::{child, file_of, index_of, pattern};
 use crate::system::*;
 use safetensors::ffi::*;
@@ -23,7 +23,7 @@ fn a_file_that_has_shrunk_is_an_error_and_no_signal() {
         each_way(&made, |from, options, what| {
             let ends = whole.len() as u64 - cut;
             fs::File::options().write(true).open(&made.path).unwrap().set_len(ends).unwrap();
-            from_now(Reads::Sound);
+            from_now("");
             let failure = load_all(from, &made, &options).unwrap_err();
             assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", 0), "{what}: {}", failure.message);
             for word in ["item ", "tensor \"t", "m.safetensors", &format!("the file ends at {ends}")] {
@@ -60,16 +60,13 @@ fn a_file_that_can_not_be_looked_at_is_read_all_the_same() {
     let made = made();
     let whole = fs::read(&made.path).unwrap();
     each_way(&made, |from, options, what| {
-        from_now(Reads::Sound);
-        NO_STATX.store(true, SeqCst);
-        NO_STATFS.store(true, SeqCst);
+        from_now(&format!("fstat,fstatfs:fails={}", libc::EIO));
         load_all(from, &made, &options).unwrap_or_else(|failure| panic!("{what}: {failure:?}"));
         // What is known of the end is where nothing came any more.
         let ends = whole.len() as u64 - 10;
         fs::File::options().write(true).open(&made.path).unwrap().set_len(ends).unwrap();
         let failure = load_all(from, &made, &options).unwrap_err();
-        NO_STATX.store(false, SeqCst);
-        NO_STATFS.store(false, SeqCst);
+        from_now("");
         assert_eq!((failure.status(), failure.errno), ("ST_ERROR_IO", 0), "{what}: {}", failure.message);
         assert!(failure.message.contains(&format!("the file ends at {ends}")), "{what}: {}", failure.message);
         fs::write(&made.path, &whole).unwrap();
@@ -152,7 +149,8 @@ fn many_shards_are_loaded_with_few_descriptors() {
     let folder = tempfile::tempdir().unwrap();
     many_shards(folder.path());
     for open in [open_read, open_map] {
-        SLOW_TO_OPEN.store(true, SeqCst);
+        // So that many are at it at once.
+        from_now("open:wait=2000");
         let from: Handle = open(folder.path().to_path_buf()).unwrap();
         assert!(descriptors() < 10, "they are kept open");
         for io in [ST_IO_CACHED, ST_IO_DIRECT, ST_IO_AUTO] {
@@ -160,7 +158,7 @@ fn many_shards_are_loaded_with_few_descriptors() {
                 load_shards(&from, io, threads).unwrap_or_else(|failure| panic!("{io}, {threads}: {failure:?}"));
             }
         }
-        SLOW_TO_OPEN.store(false, SeqCst);
+        from_now("");
         // Where others have them all, that is told.
         let taken = all_descriptors();
         let mut place = [0; 40];
@@ -181,7 +179,12 @@ fn make_pipe(path: &Path) {
 fn pipe_when_opened(path: &Path) {
     let pipe = path.with_extension("pipe");
     make_pipe(&pipe);
-    *SWAP.lock().unwrap() = Some((c_path(&pipe), c_path(path)));
+    swapped_when_opened(&pipe, path);
+}
+
+/// What takes another's place when that is next opened, just before it is.
+fn swapped_when_opened(other: &Path, path: &Path) {
+    faults(&format!("open@{1}:nth=1:swap={0},{1}", other.display(), path.display()));
 }
 
 #[test]
@@ -196,7 +199,7 @@ fn a_pipe_that_takes_a_files_place_is_not_waited_for() {
     let folder = made.path.parent().unwrap();
     let pipe = folder.join("pipe.safetensors");
     make_pipe(&pipe);
-    *SWAP.lock().unwrap() = Some((c_path(folder.join("other")), c_path(&pipe)));
+    swapped_when_opened(&folder.join("other"), &pipe);
     // In a folder it is a second model.
     for (path, status) in [(&*pipe, "ST_ERROR_IO"), (folder, "ST_ERROR_INDEX")] {
         for open in [open_read as fn(_) -> _, open_map] {
@@ -204,7 +207,7 @@ fn a_pipe_that_takes_a_files_place_is_not_waited_for() {
             assert_eq!(opened.err().unwrap().status(), status);
         }
     }
-    assert!(SWAP.lock().unwrap().is_some(), "it was opened");
+    assert_eq!(faults(""), 0, "it was opened");
     for open in [open_read, open_map] {
         pipe_when_opened(&made.path);
         let failure = leaves_nothing(|| open(made.path.clone()).err().unwrap());
@@ -275,7 +278,7 @@ fn a_file_may_shrink_during_the_load() {
     let whole = fs::read(&made.path).unwrap();
     each_way(&made, |from, options, what| {
         fs::write(&made.path, &whole).unwrap();
-        from_now(Reads::Sound);
+        from_now("");
         let options = st_load_options {
             progress: Some(shrink),
             user_data: (&raw const made.path).cast_mut().cast(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What becomes of a load when the system fails? A binary of its own, whose
-//! `system` takes the place of the C library's calls.
+//! What becomes of a load when the system fails? A binary of its own, which
+//! runs under the shim.
 
 #[path = "../../support/mod.rs"]
 mod support;
