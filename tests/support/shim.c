@@ -70,19 +70,21 @@ static __thread struct {
 
 /* -------------------------------------------------------------------- the log */
 
-enum { ROOM = 1 << 20 };
-static char *text;
-static atomic_size_t end;
+/* Shared with forks, or a file's. */
+static struct log {
+    char text[1 << 20];
+    atomic_size_t end;
+} *log_now;
 
 /* Not in its caller's frame, as the library's threads have small stacks. */
 __attribute__((noinline)) static void note(int call, const char *path, const char *more, const char *words) {
     char line[2500];
     int size = snprintf(line, sizeof line, "%s\t%.1000s\t%.1000s\t%.300s\t%d\n", names[call], path, more, words, gettid());
-    if (atomic_load(&end) + sizeof line > ROOM) return;
-    memcpy(text + atomic_fetch_add(&end, (size_t)size), line, (size_t)size);
+    if (atomic_load(&log_now->end) + sizeof line > sizeof log_now->text) return;
+    memcpy(log_now->text + atomic_fetch_add(&log_now->end, (size_t)size), line, (size_t)size);
 }
 
-const char *faults_log(void) { return text; }
+const char *faults_log(void) { return log_now->text; }
 
 /* ------------------------------------------------------------------ the rules */
 
@@ -131,18 +133,18 @@ long faults(const char *given) {
         if (*one) last = &(*last = rule_of(one))->next;
     }
     atomic_store(&rules, NULL);
-    memset(text, 0, atomic_exchange(&end, 0));
+    memset(log_now->text, 0, atomic_exchange(&log_now->end, 0));
     atomic_store(&rules, first);
     return atomic_exchange(&met, 0);
 }
 
 __attribute__((constructor)) static void begin(void) {
-    const char *log = getenv("FAULTS_LOG");
-    int fd = log ? REAL(open64)(log, O_RDWR | O_CREAT, 0600) : -1;
-    if (log && (fd < 0 || ftruncate(fd, ROOM))) unknown(log);
-    text = REAL(mmap)(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | (log ? 0 : MAP_ANONYMOUS), fd, 0);
-    if (text == MAP_FAILED) unknown("memory");
-    if (log) REAL(close)(fd);
+    const char *file = getenv("FAULTS_LOG");
+    int fd = file ? REAL(open64)(file, O_RDWR | O_CREAT, 0600) : -1, how = MAP_SHARED | (file ? 0 : MAP_ANONYMOUS);
+    if (file && (fd < 0 || ftruncate(fd, sizeof *log_now))) unknown(file);
+    log_now = REAL(mmap)(NULL, sizeof *log_now, PROT_READ | PROT_WRITE, how, fd, 0);
+    if (log_now == MAP_FAILED) unknown("memory");
+    if (file) REAL(close)(fd);
     faults(getenv("FAULTS"));
 }
 

@@ -5,7 +5,7 @@
 //! Each transition from one set to another is ended by SIGKILL before each of
 //! its calls, and each of its calls fails with each error, in turn. That is
 //! thousands of saves, so they happen in forks of a child: this program again,
-//! with crash.c preloaded.
+//! with the shim preloaded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,17 @@ use std::thread;
 use safetensors::writer::{self, SaveOptions};
 use safetensors::{Checkpoint, Dtype, Error, ErrorKind, NewTensor, OpenOptions};
 
-use crate::crash::faults;
+use crate::shim::{self, faults, preload};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SIZE: usize = 1000;
+
+/// Those that a save makes in its folder.
+const CALLS: &str =
+    "open,fchmod,fchown,flock,fallocate,pwrite,copy_file_range,ioctl,fsync,close,rename,renameat2,link,unlink";
+
+/// Nothing is brought to the disk, which takes the most time.
+const UNSYNCED: &str = "fsync:nothing";
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +153,7 @@ enum End {
 impl Transition<'_> {
     fn every_fault(&self) {
         let errors = [libc::EIO, libc::ENOSPC, libc::EPERM, libc::EMFILE, libc::EOPNOTSUPP];
-        let faults = errors.map(|errno| errno.to_string()).into_iter().chain(["kill".to_owned()]);
+        let faults = errors.map(|errno| format!("fails={errno}")).into_iter().chain(["kill".to_owned()]);
         for fault in faults {
             let mut number = 0;
             loop {
@@ -206,22 +213,17 @@ impl Transition<'_> {
     /// Saves version 2 in a fork, whose call of this number fails so; and which
     /// call that was, if there were that many.
     fn fork_to(&self, to: State, number: i32, fault: &str) -> (End, Option<String>) {
-        let fired = self.folder().with_extension("fired");
-        drop(fs::remove_file(&fired));
+        let rule = format!("nth={number}:{fault}");
         // SAFETY: this program has one thread.
         let process = unsafe { libc::fork() };
         if process == 0 {
-            std::env::set_var("FAULT_FIRED", &fired);
-            std::env::set_var("FAULT_FOLDER", self.folder());
-            if self.without_links {
-                std::env::set_var("FAULT", format!("link:{}", libc::EPERM));
-            }
-            std::env::set_var("STEP", format!("{number}:{fault}"));
+            let links = if self.without_links { format!("link:fails={}", libc::EPERM) } else { String::new() };
+            faults(&format!("{CALLS}@{}:{rule}; {links}; {UNSYNCED}", self.folder().display()));
             let saved = save(self.path, 2, &to.options());
             let code = match &saved {
                 Ok(()) => 0,
                 Err(error) if error.to_string().contains("is in place") => 2,
-                Err(error) => i32::from(error.os_errno().to_string() != fault) * 2 + 1,
+                Err(error) => i32::from(format!("fails={}", error.os_errno()) != fault) * 2 + 1,
             };
             // SAFETY: ends the fork, and nothing of the program's twice.
             unsafe { libc::_exit(code) };
@@ -236,7 +238,7 @@ impl Transition<'_> {
             (false, 2) => End::InPlace,
             other => panic!("{other:?} of {fault} {number}, {:?} to {to:?}", self.from),
         };
-        (end, fs::read_to_string(&fired).ok().filter(|call| !call.is_empty()))
+        (end, shim::log().into_iter().find(|met| met.rule == rule).map(|met| met.call))
     }
 
     /// What whoever comes by finds.
@@ -277,17 +279,11 @@ fn last_byte(path: &Path) -> u8 {
 
 /// Runs transitions in a child; each test takes some of them.
 fn every_fault_of(what: &str) {
-    let tools = tempfile::tempdir().unwrap();
     // In memory, where there is such a file system: a disk takes a hundred times as long.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let Some(library) = faults(tools.path()) else {
-        eprintln!("not tested: there is no C compiler here");
-        return;
-    };
     let inside = folder.path().join("folder");
     fs::create_dir(&inside).unwrap();
-    let mut child = child(what, &inside.join("m.safetensors"));
-    let output = child.env("LD_PRELOAD", library).env("FAST", "1").output().unwrap();
+    let output = preload(&mut child(what, &inside.join("m.safetensors")), UNSYNCED).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
