@@ -1,49 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every system call and every large allocation fails, each in turn: the right
 //! result or the right error comes out, and nothing is left. The programs are
-//! C, in tests/product/faults; shim.c, preloaded, makes the faults.
+//! C, in tests/product/faults, and run with the shim.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use crate::released::{released, root, run, scratch};
+use crate::shim;
 
-/// The shim and the programs, built; `None` without a compiler, or where the
-/// C library is not the one that the shim knows.
-fn programs() -> Option<&'static Path> {
-    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let build = || {
+/// The folder of the programs.
+fn programs() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
         let out = scratch("faults");
-        let shim = out.join("libshim.so");
-        let source = |name: &str| root().join("tests/product/faults").join(name);
-        let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g"];
-        // As gcc knows malloc, it would take what counts blocks for superfluous.
-        let mut cc = Command::new("cc");
-        cc.args(flags).args(["-fno-builtin", "-shared", "-fPIC", "-o"]).arg(&shim).arg(source("shim.c"));
-        if !cfg!(target_env = "gnu") || !cc.args(["-ldl", "-pthread"]).status().is_ok_and(|status| status.success()) {
-            return None;
-        }
         for name in ["driver", "soak"] {
             let mut cc = Command::new("cc");
-            cc.args(flags).arg("-I").arg(root().join("include")).arg(source(&format!("{name}.c"))).arg(&shim);
+            cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-I"]).arg(root().join("include"));
+            cc.arg("-I").arg(root().join("tests/support"));
+            cc.arg(root().join("tests/product/faults").join(format!("{name}.c"))).arg(shim::library());
             cc.arg("-o").arg(out.join(name)).arg("-L").arg(released()).args(["-lsafetensors", "-pthread"]);
             run(cc.arg(format!("-Wl,-rpath,{}", released().display())));
         }
-        Some(out)
-    };
-    BUILT.get_or_init(build).as_deref()
+        out
+    })
 }
 
 fn with_shim(program: &str, arguments: &[&str]) -> Option<Output> {
-    let Some(built) = programs() else {
-        eprintln!("not tested: there is no C compiler here, or not glibc");
+    if !cfg!(target_env = "gnu") {
+        eprintln!("not tested: the shim knows no other C library than glibc");
         return None;
-    };
+    }
     let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new(built.join(program));
-    command.arg(folder.path()).args(arguments).env("LD_PRELOAD", built.join("libshim.so"));
-    let output = command.output().unwrap();
+    let mut command = Command::new(programs().join(program));
+    let output = shim::preload(command.arg(folder.path()).args(arguments), "").output().unwrap();
     let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
     assert!(output.status.success(), "{program} {arguments:?}: {}\n{said}", output.status);
     Some(output)

@@ -3,6 +3,8 @@
 
 #[path = "../support/released.rs"]
 mod released;
+#[path = "../support/shim.rs"]
+mod shim;
 
 mod faults;
 mod install;

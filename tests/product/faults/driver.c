@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every call that can fail, fails: with shim.c preloaded, the first, second,
+// Every call that can fail, fails: with the shim preloaded, the first, second,
 // third, ... call of each kind fails in each plausible way, until a run needs
 // no more such calls. Each time the library has to give the right result or the
 // right error, and nothing may be left: no descriptor, no thread, no memory, no
 // temporary file; and an older file is as it was.
 //
-//     driver FOLDER WHAT      with tests/product/faults/shim.c preloaded
+//     driver FOLDER WHAT      with tests/support/shim.c preloaded
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -291,6 +291,9 @@ static st_status do_validate(int *right, st_error *error) {
 
 // ------------------------------------------------------------------- the faults
 
+// Instead of an errno: the call does half of what it is asked for, or nothing.
+enum { HALF = -1, NOTHING = -2 };
+
 typedef struct way {
     const char *call;
     int fault;
@@ -298,26 +301,29 @@ typedef struct way {
     int harmless;
 } way;
 
+// Those whose size a file or a caller decides.
+#define LARGE_BLOCKS "malloc:least=32768"
+
 static const way WAYS[] = {
     {"open", EMFILE, 0}, {"open", EACCES, 0}, {"open", EIO, 0}, {"open", ENOMEM, 0}, {"open", EINTR, 1},
-    {"stat", EIO, 0}, {"stat", EACCES, 0}, {"stat", ENOMEM, 0},
+    {"stat,fstat", EIO, 0}, {"stat,fstat", EACCES, 0}, {"stat,fstat", ENOMEM, 0},
     {"fstatfs", EIO, 1}, {"fstatfs", ENOSYS, 1},
     {"mmap", ENOMEM, 0}, {"mmap", ENODEV, 0},
     {"madvise", EINVAL, 1}, {"madvise", ENOMEM, 1}, {"fadvise", EINVAL, 1}, {"sync_file_range", EIO, 1},
-    {"pread", EIO, 0}, {"pread", ESTALE, 0}, {"pread", EINTR, 1}, {"pread", FAULT_SHORT, 1}, {"pread", FAULT_ZERO, 0},
+    {"pread", EIO, 0}, {"pread", ESTALE, 0}, {"pread", EINTR, 1}, {"pread", HALF, 1}, {"pread", NOTHING, 0},
     {"pread", ENOMEM, 0},
     {"preadv2", EAGAIN, 1}, {"preadv2", EOPNOTSUPP, 1}, {"preadv2", EIO, 1},
     {"opendir", EMFILE, 0}, {"opendir", EACCES, 0}, {"readdir", EIO, 0},
-    {"pwrite", EIO, 0}, {"pwrite", ENOSPC, 0}, {"pwrite", EDQUOT, 0}, {"pwrite", EINTR, 1}, {"pwrite", FAULT_SHORT, 1},
-    {"pwrite", FAULT_ZERO, 0}, {"write", ENOSPC, 0}, {"write", EINTR, 1}, {"write", FAULT_SHORT, 1},
+    {"pwrite", EIO, 0}, {"pwrite", ENOSPC, 0}, {"pwrite", EDQUOT, 0}, {"pwrite", EINTR, 1}, {"pwrite", HALF, 1},
+    {"pwrite", NOTHING, 0}, {"write", ENOSPC, 0}, {"write", EINTR, 1}, {"write", HALF, 1},
     {"copy_file_range", EXDEV, 1}, {"copy_file_range", EINVAL, 1}, {"copy_file_range", EOPNOTSUPP, 1},
-    {"copy_file_range", EIO, 0}, {"copy_file_range", FAULT_SHORT, 1}, {"copy_file_range", ENOSPC, 0},
+    {"copy_file_range", EIO, 0}, {"copy_file_range", HALF, 1}, {"copy_file_range", ENOSPC, 0},
     {"fallocate", ENOSPC, 0}, {"fallocate", EIO, 0}, {"fallocate", EOPNOTSUPP, 1}, {"fallocate", EINTR, 1},
     {"fsync", EIO, 0}, {"fsync", ENOSPC, 0}, {"fsync", EINTR, 1},
     {"rename", EACCES, 0}, {"rename", EIO, 0}, {"rename", ENOSPC, 0},
     {"fchmod", EPERM, 0}, {"fchown", EPERM, 0}, {"flock", ENOLCK, 1}, {"flock", EINTR, 1},
-    {"dup", EMFILE, 0}, {"close", EIO, 0}, {"close", EINTR, 1},
-    {"thread", EAGAIN, 1}, {"malloc", ENOMEM, 0},
+    {"fcntl", EMFILE, 0}, {"close", EIO, 0}, {"close", EINTR, 1},
+    {"thread", EAGAIN, 1}, {LARGE_BLOCKS, ENOMEM, 0},
 };
 
 // Whether an error is the one that this fault makes.
@@ -357,9 +363,13 @@ static void with_every_fault(const char *name, st_status (*run)(int *, st_error 
                     abort();
             }
             memset(&error, 0, sizeof error);
-            faults_arm(how->call, number, how->fault);
+            char rule[100];
+            int size = snprintf(rule, sizeof rule, "%s:nth=%ld:", how->call, number);
+            const char *what = how->fault == HALF ? "half" : how->fault == NOTHING ? "nothing" : "fails=%d";
+            snprintf(rule + size, sizeof rule - (size_t)size, what, how->fault);
+            faults(rule);
             st_status status = run(&right, &error);
-            fired = faults_disarm();
+            fired = faults(NULL);
             int good = status == ST_OK ? right : fired && !how->harmless && is_right(how, status, &error);
             // Behind the renaming only the folder can fail to reach the disk.
             if (writes && run != do_copy)

@@ -5,9 +5,10 @@
 // pauses between rounds nothing is left over: no descriptor, no thread, no
 // temporary file, no more memory than before.
 //
-//     soak FOLDER SECONDS ROUND_SECONDS      with tests/product/faults/shim.c preloaded
+//     soak FOLDER SECONDS ROUND_SECONDS      with tests/support/shim.c preloaded
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -28,6 +29,24 @@ static st_checkpoint *shared;
 static atomic_int pause_now, over, wrong;
 static atomic_long counts[KINDS][2];
 static pthread_barrier_t gate;
+
+// One in that many calls fails, each as it might; 0: none.
+static void storm(int one_in) {
+    static const struct {
+        const char *calls;
+        int fault;
+    } weather[] = {
+        {"open,opendir,fcntl", EMFILE}, {"stat,fstat,fstatfs,pread,sync_file_range,fsync,readdir,close", EIO},
+        {"mmap", ENOMEM}, {"malloc:least=32768", ENOMEM}, {"madvise,fadvise", EINVAL}, {"read", EINTR}, {"preadv2", EAGAIN},
+        {"pwrite,write,fallocate", ENOSPC}, {"copy_file_range", EXDEV}, {"rename", EACCES}, {"fchmod,fchown", EPERM},
+        {"flock", ENOLCK},
+    };
+    char rules[1000] = "";
+    for (size_t i = 0, size = 0; one_in != 0 && i < sizeof weather / sizeof *weather; i++)
+        size += (size_t)snprintf(rules + size, sizeof rules - size, "%s:one_in=%d:fails=%d;", weather[i].calls, one_in,
+                                 weather[i].fault);
+    faults(rules);
+}
 
 static unsigned next(unsigned long *state) {
     *state = *state * 6364136223846793005UL + 1442695040888963407UL;
@@ -235,9 +254,9 @@ int main(int argc, char **argv) {
     size_t first_descriptors = 0;
     for (int round = 0; time(NULL) < end && !atomic_load(&wrong); round++) {
         // One round of fair weather, then one in 40 calls fails, or one in 7.
-        faults_storm(round % 3 == 0 ? 0 : round % 3 == 1 ? 40 : 7);
+        storm(round % 3 == 0 ? 0 : round % 3 == 1 ? 40 : 7);
         sleep((unsigned)each);
-        faults_storm(0);
+        storm(0);
         atomic_store(&pause_now, 1);
         pthread_barrier_wait(&gate);
         atomic_store(&pause_now, 0);
