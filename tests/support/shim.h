@@ -9,7 +9,8 @@
  * or gives itself other ones with faults(), where each count begins anew. A
  * rule is calls, and words after colons:
  *
- *     calls    one of CALLS in shim.c or several, with commas, counted as one
+ *     calls    one of CALLS in shim.c or several, with commas, counted as one;
+ *              pread is preadv as well
  *     @TEXT    only with this text in the path, or in that of the descriptor
  *     least=N  only for N bytes or more
  *     nth=N    of those the N-th alone; from=N: that and all later ones;
