@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Does the library as it is released install, link and withstand faults?
+//! Does the released library install, link and withstand faults?
 
 #[path = "../support/released.rs"]
 mod released;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Compiles the programs of tests/contract/c and bindings/cpp/tests against the headers and the
-//! shared library.
+//! built library: the one that cargo builds along with the tests.
 
 use std::env;
 use std::fs;
@@ -22,18 +22,18 @@ pub(crate) fn scratch() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(binary.file_stem().unwrap())
 }
 
-/// The folder of the shared library under the names that linker and loader
-/// look for. Cargo builds it beside this test's binary.
-fn under_test() -> PathBuf {
+/// The folder of the built library, shared, under the names that linker and loader
+/// look for. Cargo puts it beside this test's binary.
+fn built() -> PathBuf {
     static LINKED: Once = Once::new();
     let folder = scratch().join("lib");
     LINKED.call_once(|| {
-        let built = env::current_exe().unwrap().with_file_name("libsafetensors.so");
-        assert!(built.exists(), "{} is not there", built.display());
+        let library = env::current_exe().unwrap().with_file_name("libsafetensors.so");
+        assert!(library.exists(), "{} is not there", library.display());
         fs::create_dir_all(&folder).unwrap();
         for name in ["libsafetensors.so", "libsafetensors.so.0"] {
             let _ = fs::remove_file(folder.join(name));
-            symlink(&built, folder.join(name)).unwrap();
+            symlink(&library, folder.join(name)).unwrap();
         }
     });
     folder
@@ -67,9 +67,9 @@ pub(crate) fn compile_cpp(compiler: &str, program: &str, way: &str, flags: &[&st
     link(command.arg(root().join("bindings/cpp/tests").join(format!("{program}.cpp"))), program, way)
 }
 
-/// Has the command make a program linked with the library.
+/// Has the command make a program linked with the built library.
 pub(crate) fn link(command: &mut Command, program: &str, way: &str) -> PathBuf {
-    let folder = under_test();
+    let folder = built();
     let binary = scratch().join(format!("{program}-{way}"));
     command.args(STRICT).arg("-I").arg(root().join("include"));
     command.arg("-L").arg(&folder).args(["-lsafetensors", "-pthread"]).arg(format!("-Wl,-rpath,{}", folder.display()));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the tests of the built library share: the library as it is released,
-//! compilers, and running commands. A tool that is missing is a failure.
+//! What the tests of the released library share: that library, as CMake has cargo
+//! build what it installs, compilers, and running commands. A tool that is missing is a failure.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::path::{Path, PathBuf};
@@ -23,12 +23,12 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-/// Where all tests have cargo build the released library, so that it is built once.
+/// Where all tests have cargo make the released library, so that it is made once.
 pub(crate) fn cargo_target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("cargo")
 }
 
-/// The folder that holds `libsafetensors.so`, `.so.0` and `.a` as released.
+/// The folder of the released library: `libsafetensors.so`, `.so.0` and `.a`.
 pub(crate) fn released() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -65,7 +65,7 @@ pub(crate) fn exists(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }
 
-/// Compiles C for a program that uses the library, shared, from where it was built.
+/// Compiles C for a program that uses the released library, shared, from its folder.
 pub(crate) fn build_program(sources: &[&Path], include: &Path, program: &Path) {
     let lib = released();
     run(Command::new(compilers()[0].0)
