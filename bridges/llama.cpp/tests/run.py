@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import folders
+import network
 import refusals
 
 HERE = Path(__file__).parent
@@ -311,58 +312,22 @@ def programs_in_c_find_the_bridge(bench):
     check(call(program, folders.FIXTURES / "llama", env=installed).strip() == "2", "pkg-config")
 
 
-def namespaces():
-    """Two network namespaces with a wire between them, as prefixes of commands; None: not allowed here."""
-    names = [f"st-llama-{os.getpid()}-{i}" for i in (0, 1)]
-    commands = [["ip", "netns", "add", names[0]], ["ip", "netns", "add", names[1]],
-                ["ip", "link", "add", "name", "stl0", "netns", names[0], "type", "veth", "peer", "name", "stl1", "netns", names[1]]]
-    for i, name in enumerate(names):
-        inside = ["ip", "-n", name]
-        commands += [[*inside, "address", "add", f"10.77.0.{i + 1}/24", "dev", f"stl{i}"], [*inside, "link", "set", f"stl{i}", "up"], [*inside, "link", "set", "lo", "up"]]
-    try:
-        for command in commands:
-            subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        remove_namespaces(names)
-        return None
-    return names
-
-
-def remove_namespaces(names):
-    for name in names:
-        try:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
-        except OSError:
-            pass
-
-
 @test
 def two_hosts_share_the_layers(bench):
-    names = namespaces()
-    if names is None:
-        print("  (no network namespaces here: both hosts are this one)")
-    inside = (lambda i: ["ip", "netns", "exec", names[i]]) if names else (lambda i: [])
-    host = "10.77.0.2" if names else "127.0.0.1"
-    servers = []
-    try:
-        for port in (17713, 17714):
-            servers.append(subprocess.Popen([*inside(1), str(bench.program), "--serve", f"{host}:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        expected, _ = recorded("llama")
-        arguments = ["--model", str(folders.FIXTURES / "llama"), "--tokens", ",".join(map(str, expected["tokens"])), "--generate", "12", "--type", "f32", "--rpc", f"{host}:17713,{host}:17714"]
-        for _ in range(50):
-            done = subprocess.run([*inside(0), str(bench.program), *arguments], capture_output=True, text=True, timeout=120)
-            if "nobody serves" not in done.stderr:
-                break
-            time.sleep(0.2)
-        check(done.returncode == 0, f"{done.returncode} {done.stderr}")
-        out = json.loads(done.stdout.strip().splitlines()[-1])
-        check(out["generated"] == expected["generated"], f"{out['generated']} and not {expected['generated']}")
-    finally:
-        for server in servers:
-            server.kill()
-            server.wait()
-        if names:
-            remove_namespaces(names)
+    expected, _ = recorded("llama")
+    with network.two_hosts() as hosts:
+        if not hosts.apart:
+            print("  (no network namespaces here: both hosts are this one)")
+        with hosts.serving(bench.program, 2) as servers:
+            done = subprocess.run([*hosts.inside(0), str(bench.program), "--model", str(folders.FIXTURES / "llama"), "--tokens", ",".join(map(str, expected["tokens"])),
+                                   "--generate", "12", "--type", "f32", "--rpc", servers.endpoints], capture_output=True, text=True, timeout=120)
+            check(done.returncode == 0, f"{done.returncode} {done.stderr}")
+            out = json.loads(done.stdout.strip().splitlines()[-1])
+            check(out["generated"] == expected["generated"], f"{out['generated']} and not {expected['generated']}")
+            if hosts.apart:
+                # Both got layers: more than half of the weights went over the wire.
+                size = (folders.FIXTURES / "llama/model.safetensors").stat().st_size
+                check(hosts.bytes_sent() > size / 2, f"{hosts.bytes_sent()} bytes were sent")
 
 
 def main():
