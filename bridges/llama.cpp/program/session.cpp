@@ -91,7 +91,10 @@ void Session::open_context(size_t tokens, size_t at_once, bool pooled) {
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     if (is_encoder()) {
         params.embeddings = true;
+        // Mean is what such models are mostly made for; a modules.json that says otherwise is heard.
+        char pooling[16];
         if (!pooled) params.pooling_type = LLAMA_POOLING_TYPE_NONE;
+        else if (llama_model_meta_val_str(model.get(), "bert.pooling_type", pooling, sizeof pooling) < 0) params.pooling_type = LLAMA_POOLING_TYPE_MEAN;
     }
     context.reset(llama_init_from_model(model.get(), params));
     if (!context) throw Trouble("llama.cpp made no context of " + std::to_string(room) + " tokens");

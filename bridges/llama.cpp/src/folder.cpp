@@ -40,9 +40,9 @@ static bool is_true(const Json &object, const char *key) { return object.is_obje
 // modules.json, of the sentence-transformers library, names the folder that says how to pool.
 static uint32_t read_pooling(const std::filesystem::path &folder) {
     std::string text = read_text(folder / "modules.json", max_config_bytes);
-    if (text.empty()) return 1;
+    if (text.empty()) return 0;
     Json modules = parse_small_json(text, "modules.json");
-    if (!modules.is_array()) return 1;
+    if (!modules.is_array()) return 0;
     for (const Json &module : modules) {
         bool named = module.is_object() && module.contains("type") && module["type"].is_string() && module.contains("path") && module["path"].is_string();
         if (!named) continue;
@@ -51,14 +51,14 @@ static uint32_t read_pooling(const std::filesystem::path &folder) {
         // A name within the folder, and nothing else.
         if (type.size() < 7 || type.compare(type.size() - 7, 7, "Pooling") != 0 || path.empty() || path.find('/') != std::string::npos || path == "..") continue;
         std::string pooling_text = read_text(folder / path / "config.json", max_config_bytes);
-        if (pooling_text.empty()) return 1;
+        if (pooling_text.empty()) return 0;
         Json pooling = parse_small_json(pooling_text, "the pooling module's config.json");
         if (is_true(pooling, "pooling_mode_mean_tokens")) return 1;
         if (is_true(pooling, "pooling_mode_cls_token")) return 2;
         if (is_true(pooling, "pooling_mode_lasttoken")) return 3;
         fail(ST_ERROR_UNSUPPORTED, "the pooling module pools by another rule than mean, cls or last token");
     }
-    return 1;
+    return 0;
 }
 
 ModelFiles read_folder(const std::string &folder, bool with_tokenizer) {
@@ -66,9 +66,11 @@ ModelFiles read_folder(const std::string &folder, bool with_tokenizer) {
     ModelFiles files;
     files.config = read_text(path / "config.json", max_config_bytes);
     if (files.config.empty()) fail(ST_ERROR_CONFIG, in_quotes(folder) + " has no config.json, or an empty one");
+    files.generation = read_text(path / "generation_config.json", max_config_bytes);
     std::error_code ignored;
     auto absolute = std::filesystem::weakly_canonical(path, ignored);
-    if (!ignored) files.name = absolute.filename().string();
+    // "folder/" has no file name, but its parent has.
+    if (!ignored) files.name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
     if (with_tokenizer) {
         files.tokenizer.tokenizer = read_text(path / "tokenizer.json", max_tokenizer_bytes);
         files.tokenizer.tokenizer_config = read_text(path / "tokenizer_config.json", max_config_bytes);

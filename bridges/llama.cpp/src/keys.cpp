@@ -29,7 +29,7 @@ static void write_rope(const Hyper &hyper, Metadata &out) {
     if (rope.sliding_base > 0) out.f32(".rope.freq_base_swa", rope.sliding_base);
 }
 
-static void write_general(const Hyper &hyper, const Description &description, Metadata &out) {
+static void write_general(const Hyper &hyper, const FileKind &kind, Metadata &out) {
     write_sizes(hyper, out);
     if (hyper.arch->family != Family::bert) write_rope(hyper, out);
     out.f32(hyper.arch->family == Family::bert ? ".attention.layer_norm_epsilon" : ".attention.layer_norm_rms_epsilon", hyper.norm_epsilon);
@@ -42,11 +42,11 @@ static void write_general(const Hyper &hyper, const Description &description, Me
         out.u32(".attention.key_length", hyper.head_dim);
         out.u32(".attention.value_length", hyper.head_dim);
     }
-    if (description.file_type >= 0) out.u32("general.file_type", uint64_t(description.file_type));
+    if (kind.file_type >= 0) out.u32("general.file_type", uint64_t(kind.file_type));
 }
 
 // Gemma and Gemma 2.
-static void write_gemma(const Hyper &hyper, const Description &description, Metadata &out) {
+static void write_gemma(const Hyper &hyper, const FileKind &kind, Metadata &out) {
     out.u32(".context_length", hyper.context);
     out.u32(".embedding_length", hyper.hidden);
     out.u32(".block_count", hyper.layers);
@@ -56,11 +56,11 @@ static void write_gemma(const Hyper &hyper, const Description &description, Meta
     out.f32(".attention.layer_norm_rms_epsilon", hyper.norm_epsilon);
     out.u32(".attention.key_length", hyper.head_dim);
     out.u32(".attention.value_length", hyper.head_dim);
-    if (description.file_type >= 0) out.u32("general.file_type", uint64_t(description.file_type));
+    if (kind.file_type >= 0) out.u32("general.file_type", uint64_t(kind.file_type));
     if (hyper.rope.base != 10000) out.f32(".rope.freq_base", hyper.rope.base);
 }
 
-static void write_phi3(const Hyper &hyper, const Description &description, Metadata &out) {
+static void write_phi3(const Hyper &hyper, const FileKind &kind, Metadata &out) {
     out.u32(".context_length", hyper.context);
     out.u32(".rope.scaling.original_context_length", hyper.rope.original_context);
     out.u32(".embedding_length", hyper.hidden);
@@ -71,51 +71,48 @@ static void write_phi3(const Hyper &hyper, const Description &description, Metad
     out.f32(".attention.layer_norm_rms_epsilon", hyper.norm_epsilon);
     out.u32(".rope.dimension_count", rotary_columns(hyper));
     out.f32(".rope.freq_base", hyper.rope.base);
-    if (description.file_type >= 0) out.u32("general.file_type", uint64_t(description.file_type));
+    if (kind.file_type >= 0) out.u32("general.file_type", uint64_t(kind.file_type));
     out.u32(".attention.sliding_window", hyper.sliding_window);
 }
 
-void write_keys(const Hyper &hyper, const Description &description, Metadata &out) {
-    out.string("general.architecture", hyper.arch->name);
-    out.string("general.type", "model");
-    if (!description.name.empty()) out.string("general.name", description.name);
+void write_keys(const Hyper &hyper, const FileKind &kind, Metadata &out) {
     switch (hyper.arch->family) {
     case Family::llama:
     case Family::mixtral:
-        write_general(hyper, description, out);
+        write_general(hyper, kind, out);
         out.u32(".vocab_size", hyper.vocab);
         out.u32(".rope.dimension_count", hyper.head_dim);
         break;
     case Family::qwen2:
     case Family::qwen3:
     case Family::olmo2:
-        write_general(hyper, description, out);
+        write_general(hyper, kind, out);
         break;
     case Family::qwen3_moe:
-        write_general(hyper, description, out);
+        write_general(hyper, kind, out);
         out.u32(".expert_feed_forward_length", hyper.expert_inner);
         break;
     case Family::gemma:
-        write_gemma(hyper, description, out);
+        write_gemma(hyper, kind, out);
         break;
     case Family::gemma2:
-        write_gemma(hyper, description, out);
+        write_gemma(hyper, kind, out);
         out.f32(".attn_logit_softcapping", hyper.attention_cap);
         out.f32(".final_logit_softcapping", hyper.final_cap);
         out.u32(".attention.sliding_window", hyper.sliding_window);
         break;
     case Family::gemma3:
-        write_general(hyper, description, out);
+        write_general(hyper, kind, out);
         if (hyper.final_cap > 0) out.f32(".final_logit_softcapping", hyper.final_cap);
         out.u32(".attention.sliding_window", hyper.sliding_window);
         break;
     case Family::phi3:
-        write_phi3(hyper, description, out);
+        write_phi3(hyper, kind, out);
         break;
     case Family::bert:
-        write_general(hyper, description, out);
+        write_general(hyper, kind, out);
         out.flag(".attention.causal", false);
-        out.u32(".pooling_type", description.pooling);
+        if (kind.pooling > 0) out.u32(".pooling_type", kind.pooling);
         break;
     }
     out.u32("general.quantization_version", GGML_QNT_VERSION);

@@ -7,12 +7,12 @@
 
 namespace bridge {
 
-struct Description {
-    std::string name;   // general.name; empty: none
-    int64_t file_type;  // general.file_type; below 0: none
-    uint32_t pooling;   // of an encoder: 1 mean, 2 first token, 3 last token
+struct FileKind {
+    int64_t file_type; // general.file_type; below 0: none
+    uint32_t pooling;  // of an encoder: 1 mean, 2 first token, 3 last token; 0: not known
 };
 
-void write_keys(const Hyper &hyper, const Description &description, Metadata &metadata);
+// The architecture's keys and general.file_type; what describes the file comes before them.
+void write_keys(const Hyper &hyper, const FileKind &kind, Metadata &metadata);
 
 } // namespace bridge

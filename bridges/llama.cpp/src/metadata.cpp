@@ -33,6 +33,11 @@ void Metadata::u32(const char *key, uint64_t value) {
     entries.u32(uint32_t(value));
 }
 
+void Metadata::i32(const char *key, int32_t value) {
+    begin(key, GGUF_TYPE_INT32);
+    entries.u32(uint32_t(value));
+}
+
 void Metadata::f32(const char *key, double value) {
     begin(key, GGUF_TYPE_FLOAT32);
     entries.f32(float(value));

@@ -44,6 +44,7 @@ class Metadata {
     explicit Metadata(std::string architecture) : arch(std::move(architecture)) {}
 
     void u32(const char *key, uint64_t value);
+    void i32(const char *key, int32_t value);
     void f32(const char *key, double value);
     void flag(const char *key, bool value);
     void string(const char *key, std::string_view value);

@@ -2,6 +2,7 @@
 #include "outputs.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace bridge {
 
@@ -19,11 +20,13 @@ class Planner {
         : checkpoint(checkpoint), groups(groups), decoded(decoded), hyper(hyper), choice_for(choice_for) {
         tensors = st_tensors(checkpoint, &count);
         used.assign(count, false);
+        rank_tensors();
     }
 
     std::vector<Output> run();
 
   private:
+    void rank_tensors();
     Source take(const std::string &name);
     void use(const st_tensor *tensor);
     void check_shape(const Source &source, const Expected &expected) const;
@@ -40,6 +43,7 @@ class Planner {
     const st_tensor *tensors;
     size_t count = 0;
     std::vector<bool> used;
+    std::vector<size_t> ranks; // of each tensor in the converter's order: files by name, in each tensors by name
     size_t last_taken = 0;
     std::vector<Placed> placed;
 };
@@ -50,7 +54,23 @@ void Planner::use(const st_tensor *tensor) {
     if (!record) return;
     size_t index = size_t(record - tensors);
     used[index] = true;
-    last_taken = std::max(last_taken, index);
+    last_taken = std::max(last_taken, ranks[index]);
+}
+
+void Planner::rank_tensors() {
+    size_t shard_count;
+    const st_shard *shards = st_shards(checkpoint, &shard_count);
+    auto name = [&](size_t i) { return std::string_view(tensors[i].name, tensors[i].name_len); };
+    auto file = [&](size_t i) { return std::string_view(shards[tensors[i].shard].path ? shards[tensors[i].shard].path : ""); };
+    std::vector<size_t> order(count);
+    std::iota(order.begin(), order.end(), size_t(0));
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+        if (tensors[a].shard != tensors[b].shard)
+            if (const int compared = file(a).compare(file(b))) return compared < 0;
+        return name(a) < name(b);
+    });
+    ranks.resize(count);
+    for (size_t i = 0; i < count; i++) ranks[order[i]] = i;
 }
 
 Source Planner::take(const std::string &name) {

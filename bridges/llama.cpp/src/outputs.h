@@ -47,7 +47,7 @@ struct Output {
 // The type asked for a tensor of this GGUF name.
 using ChoiceFor = std::function<Choice(const std::string &name)>;
 
-// All tensors, in the order of llama.cpp's converter: that of the checkpoint's files, a stack of
+// All tensors, in the order of llama.cpp's converter: files by name and in each tensors by name, a stack of
 // experts where its last member is. Checks that every tensor of the model is there with its shape,
 // and that no tensor of the checkpoint is left over.
 //

@@ -150,13 +150,15 @@ void write_tokenizer(const TokenizerFiles &files, const Config &config, const Hy
     Tokens tokens = list_tokens(json, hyper, pieces);
     SpecialTokens special = find_special_tokens(json.rest, tokenizer_config, config, hyper.vocab);
 
+    bool no_bos_at_end = false;
     // Llama's converter takes this over; byte-level BPE does not look at it.
     if (hyper.arch->family == Family::llama || hyper.arch->family == Family::mixtral) {
         if (tokenizer_config.is_object() && tokenizer_config.contains("add_prefix_space") && tokenizer_config["add_prefix_space"].is_boolean())
             out.flag("tokenizer.ggml.add_space_prefix", tokenizer_config["add_prefix_space"].get<bool>());
+        // And sets this for every vocabulary of this size, at the end.
         auto bos = std::find_if(special.added.begin(), special.added.end(), [](auto &each) { return each.first == "bos"; });
-        // And sets this for every vocabulary of this size.
-        if (hyper.vocab == 49152 && bos == special.added.end()) special.added.emplace_back("bos", false);
+        if (hyper.vocab == 49152 && bos != special.added.end()) bos->second = false;
+        no_bos_at_end = hyper.vocab == 49152 && bos == special.added.end();
     }
     if (pieces) out.u32("tokenizer.ggml.token_type_count", uint64_t(hyper.token_types));
     out.string("tokenizer.ggml.model", kind.model);
@@ -167,6 +169,7 @@ void write_tokenizer(const TokenizerFiles &files, const Config &config, const Hy
     write_special_tokens(special, out);
     std::string chat_template = find_chat_template(tokenizer_config, files.chat_template);
     if (!chat_template.empty()) out.string("tokenizer.chat_template", chat_template);
+    if (no_bos_at_end) out.flag("tokenizer.ggml.add_bos_token", false);
     if (kind.lowercase) out.flag("tokenizer.ggml.normalizer.lowercase", *kind.lowercase);
     if (kind.strip_accents) out.flag("tokenizer.ggml.normalizer.strip_accents", *kind.strip_accents);
 }

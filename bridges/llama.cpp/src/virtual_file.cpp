@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "virtual_file.h"
 
+#include "description.h"
 #include "keys.h"
 
 #include <nlohmann/json.hpp>
@@ -98,8 +99,14 @@ static int64_t file_type(const char *asked, const std::vector<Output> &outputs) 
     return most == counts.end() ? 0 : file_type_of(most->first);
 }
 
+// Some are not JSON, and llama.cpp's converter goes on then.
+static Json parse_generation(const std::string &text) { return Json::parse(text, nullptr, false); }
+
 void Gguf::write_metadata(const ModelFiles &files, const Json &config) {
-    write_keys(sizes, {files.name, file_type(settings.type, tensors), files.pooling}, keys);
+    keys.string("general.architecture", sizes.arch->name);
+    keys.string("general.type", "model");
+    write_description(files.name, Config(config), parse_generation(files.generation), tensors, keys);
+    write_keys(sizes, {file_type(settings.type, tensors), files.pooling}, keys);
     if (settings.tokenizer == ST_GGUF_TOKENIZER_NONE) {
         problem = "ids only: by the caller's choice";
     } else {

@@ -102,7 +102,7 @@ def random_llama(folder, seed, hidden, inner, layers, heads, vocab):
             tensors[at + name + ".weight"] = matrix(rows, columns)
     write_file(folder / "model.safetensors", tensors)
     (folder / "config.json").write_text(json.dumps(dict(
-        architectures=["LlamaForCausalLM"], hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
+        architectures=["LlamaForCausalLM"], model_type="llama", hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
         num_key_value_heads=heads, vocab_size=vocab, max_position_embeddings=256, rms_norm_eps=1e-5, hidden_act="silu", tie_word_embeddings=False)))
     return folder
 
@@ -130,7 +130,7 @@ def random_bert(folder, seed, vocab, hidden=32, inner=32, layers=1):
             tensors[at + name + ".bias"] = tensor(hidden)
     write_file(folder / "model.safetensors", tensors)
     (folder / "config.json").write_text(json.dumps(dict(
-        architectures=["BertModel"], hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=4, vocab_size=vocab,
+        architectures=["BertModel"], model_type="bert", hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=4, vocab_size=vocab,
         max_position_embeddings=128, type_vocab_size=2, layer_norm_eps=1e-12, hidden_act="gelu")))
     return folder
 
@@ -144,6 +144,26 @@ def hard_to_round(tensors):
     rows = [halves, [x * 2.0 ** -140 for x in halves], [-0.0] * 32, [2.0 ** -149] * 32, [x * 0.1 for x in halves]]
     front = struct.pack("<160f", *(x for row in rows for x in row[:32]))
     tensors[name] = dtype, shape, front + data[len(front):]
+
+
+def with_text(scratch):
+    """Models with text, in folders whose names say what they are: name -> (tokenizer, folder)."""
+    out = {}
+    for name, tokenizer, more in (("Tiny-7b-Instruct-v0.1", "gpt2", dict(temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1, do_sample=True)),
+                                  ("tiny_thing", "smollm", None), ("Foo-36K-chat-128k", "llama3", dict(eos_token_id=1)), ("all-Tiny-L1-v2", "bert", None)):
+        vocab = json.loads((TOKENIZERS / tokenizer / "expected.json").read_text())["vocab_size"]
+        folder = scratch / name
+        if tokenizer == "bert":
+            random_bert(folder, 41, vocab)
+        else:
+            random_llama(folder, 41, 64, 96, 2, 4, vocab + 32)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(TOKENIZERS / tokenizer / file, folder)
+        if more is not None:
+            (folder / "generation_config.json").write_text(json.dumps(more))
+        out[name] = tokenizer, folder
+    set_config(out["tiny_thing"][1], _name_or_path="some-org/Tiny-13M-base")
+    return out
 
 
 def unpack(data):

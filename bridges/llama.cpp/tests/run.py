@@ -126,6 +126,18 @@ def written_files_have_the_converters_bytes(bench):
 
 
 @test
+def whole_files_are_the_converters(bench):
+    models = folders.with_text(bench.scratch)
+    sums = json.loads((HERE / "converted_files.json").read_text())
+    check(len(sums) == 3 * len(models), "digests of all")
+    for key, expected in sums.items():
+        name, kind = key.rsplit(" ", 1)
+        file = bench.scratch / "out.gguf"
+        done = bench.st_llama("--model", models[name][1], "--type", kind, "--write-gguf", file)
+        check(done.returncode == 0 and hashlib.sha256(file.read_bytes()).hexdigest() == expected, f"{key}: other bytes {done.stderr}")
+
+
+@test
 def quantised_bytes_are_llama_cpps_own(bench):
     folder = folders.random_llama(bench.scratch / "wide", 7, 256, 512, 1, 4, 64)
     folders.change_tensors(folder, folders.hard_to_round)
