@@ -186,6 +186,27 @@ impl<'a> Boxes<'a> {
         (row < self.rows()).then_some((row, 0))
     }
 
+    /// The rectangles that bytes of the dense result are: the rest of a row, whole rows, and
+    /// the beginning of one.
+    pub(super) fn rects(&self, at: u64, len: u64) -> impl Iterator<Item = Rect> {
+        let (columns, element) = (self.columns().max(1), self.element());
+        let place = |byte: u64| {
+            let number = byte.checked_div(element).unwrap_or(0);
+            (number.checked_div(columns).unwrap_or(0), number.checked_rem(columns).unwrap_or(0))
+        };
+        let ((row, column), (end, last)) = (place(at), place(at.saturating_add(len)));
+        let part = |row, column, stop: u64| Rect { row, rows: 1, column, columns: stop.saturating_sub(column) };
+        let all = if row == end {
+            [Some(part(row, column, last)), None, None]
+        } else {
+            let first = (column != 0).then(|| part(row, column, columns));
+            let row = row.saturating_add(u64::from(column != 0));
+            let whole = Rect { row, rows: end.saturating_sub(row), column: 0, columns };
+            [first, Some(whole), Some(part(end, 0, last))]
+        };
+        all.into_iter().flatten().filter(|rect| rect.rows != 0 && rect.columns != 0)
+    }
+
     pub(super) fn bytes(&self, rect: Rect) -> u64 {
         rect.rows.saturating_mul(rect.columns).saturating_mul(self.element())
     }

@@ -400,6 +400,8 @@ impl<'a> Plan<'a> {
                 let read = read.ok_or_else(|| Error::new(ErrorKind::Internal, "a slice without runs"))?;
                 Next::Part(part_of(number, task, &read), Some(reads))
             }
+            // Nor are its rows.
+            Picks::Group(_) if task.transform.is_some() => Next::Tile { at: 0 },
             Picks::Group(_) => Next::Boxes { row: 0, column: 0 },
         };
         let offset = match &next {

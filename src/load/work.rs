@@ -230,13 +230,26 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     /// Puts bytes of an item together run by run.
     fn tile(&mut self, number: usize, at: u64, picked: u64) -> Result<()> {
         let task = self.task(number)?;
-        let Picks::Several(selection) = &task.picks else { return Err(fault()) };
         let mut gathered = self.delivery.desk.gathered.take();
         let result = scratch(&mut gathered, self.budget.scratch).and_then(|room| {
             let room = room.get_mut(..count(picked)?).ok_or_else(fault)?;
-            let Self { reader, delivery, max_gap, budget, .. } = self;
-            let mut bytes = TensorBytes::new(task.tensor, reader, delivery, (*max_gap, budget.window as u64))?;
-            selection.fetch(at, room, &mut bytes)?;
+            match &task.picks {
+                Picks::Several(selection) => {
+                    let Self { reader, delivery, max_gap, budget, .. } = self;
+                    let mut bytes = TensorBytes::new(task.tensor, reader, delivery, (*max_gap, budget.window as u64))?;
+                    selection.fetch(at, room, &mut bytes)?;
+                }
+                Picks::Group(boxes) => {
+                    let mut rest = &mut *room;
+                    for rect in boxes.rects(at, picked) {
+                        let (bytes, later) = rest.split_at_mut_checked(count(boxes.bytes(rect))?).ok_or_else(fault)?;
+                        let stride = count(boxes.bytes(Rect { rows: 1, ..rect }))?;
+                        self.decode(boxes, rect, &mut Dense { bytes, stride })?;
+                        rest = later;
+                    }
+                }
+                Picks::Piece => return Err(fault()),
+            }
             self.delivery.pieces(number, Feed::lying(room), at, picked)
         });
         self.delivery.desk.gathered = gathered;

@@ -19,13 +19,13 @@ use crate::support::handle::{self, ErrorSlot, Handle};
 use crate::support::load::{init_load, init_sink, load};
 
 /// A checkpoint with its groups.
-struct Opened {
-    handle: Handle,
-    groups: *mut st_groups,
+pub(crate) struct Opened {
+    pub(crate) handle: Handle,
+    pub(crate) groups: *mut st_groups,
 }
 
 impl Opened {
-    fn new(case: &Case) -> Self {
+    pub(crate) fn new(case: &Case) -> Self {
         let path = case.folder.join(text(&case.expected["open"]));
         let handle = handle::open(path).unwrap();
         let mut error = ErrorSlot::default();
@@ -35,7 +35,7 @@ impl Opened {
         Self { handle, groups }
     }
 
-    fn find(&self, name: &str) -> &st_group {
+    pub(crate) fn find(&self, name: &str) -> &st_group {
         let name = CString::new(name).unwrap();
         // SAFETY: as above.
         unsafe { st_find_group(self.groups, name.as_ptr()).as_ref() }.unwrap()
@@ -49,7 +49,7 @@ impl Drop for Opened {
     }
 }
 
-fn item(group: &st_group, ranges: &[st_range], dtype: i32, dst: &mut [u8]) -> st_load_item {
+pub(crate) fn item(group: &st_group, ranges: &[st_range], dtype: i32, dst: &mut [u8]) -> st_load_item {
     // SAFETY: zero is a value of every field.
     let zero: st_load_item = unsafe { zeroed() };
     let (dst, dst_size) = (dst.as_mut_ptr().cast(), dst.len());

@@ -8,3 +8,4 @@ mod groups;
 mod loading;
 mod mutations;
 mod rank_plan;
+mod ways;

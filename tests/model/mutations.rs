@@ -34,11 +34,14 @@ impl File {
         Self { header, data }
     }
 
-    pub(crate) fn open(&self) -> Checkpoint {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut header = serde_json::to_vec(&self.header).unwrap();
         header.resize(header.len().next_multiple_of(8), b' ');
-        let bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &self.data].concat();
-        Checkpoint::open_memory(bytes.leak(), &OpenOptions::default()).unwrap()
+        [&(header.len() as u64).to_le_bytes()[..], &header, &self.data].concat()
+    }
+
+    pub(crate) fn open(&self) -> Checkpoint {
+        Checkpoint::open_memory(self.bytes().leak(), &OpenOptions::default()).unwrap()
     }
 
     /// The same with another dtype and shape of one tensor, of as many bytes.
