@@ -79,9 +79,10 @@ static struct log {
 /* Not in its caller's frame, as the library's threads have small stacks. */
 __attribute__((noinline)) static void note(int call, const char *path, const char *more, const char *words) {
     char line[2500];
-    int size = snprintf(line, sizeof line, "%s\t%.1000s\t%.1000s\t%.300s\t%d\n", names[call], path, more, words, gettid());
-    if (atomic_load(&log_now->end) + sizeof line > sizeof log_now->text) return;
-    memcpy(log_now->text + atomic_fetch_add(&log_now->end, (size_t)size), line, (size_t)size);
+    const char *shape = "%s\t%.1000s\t%.1000s\t%.300s\t%d\n";
+    int size = snprintf(line, sizeof line, shape, names[call], path, more, words, gettid());
+    size_t at = atomic_fetch_add(&log_now->end, (size_t)size);
+    if (at + (size_t)size < sizeof log_now->text) memcpy(log_now->text + at, line, (size_t)size);
 }
 
 const char *faults_log(void) { return log_now->text; }
@@ -133,7 +134,8 @@ long faults(const char *given) {
         if (*one) last = &(*last = rule_of(one))->next;
     }
     atomic_store(&rules, NULL);
-    memset(log_now->text, 0, atomic_exchange(&log_now->end, 0));
+    size_t used = atomic_exchange(&log_now->end, 0);
+    memset(log_now->text, 0, used < sizeof log_now->text ? used : sizeof log_now->text);
     atomic_store(&rules, first);
     return atomic_exchange(&met, 0);
 }
@@ -219,8 +221,8 @@ int close(int fd) {
 }
 
 int statx(int fd, const char *restrict path, int flags, unsigned mask, struct statx *restrict out) {
-    int open = flags & AT_EMPTY_PATH;
-    ANSWER(ask(open ? CALL_fstat : CALL_stat, open ? NULL : path, fd, NULL, ""), REAL(statx)(fd, path, flags, mask, out));
+    int opened = flags & AT_EMPTY_PATH, call = opened ? CALL_fstat : CALL_stat;
+    ANSWER(ask(call, opened ? NULL : path, fd, NULL, ""), REAL(statx)(fd, path, flags, mask, out));
 }
 
 int fstatfs(int fd, struct statfs *out) {
@@ -265,10 +267,11 @@ long syscall(long number, ...) {
     long given[6];
     for (int i = 0; i < 6; i++) given[i] = va_arg(more, long);
     va_end(more);
-    int asked = number == SYS_preadv2           ? ask(CALL_preadv2, NULL, (int)given[0], NULL, NULL)
-                : number == SYS_renameat2       ? ask(CALL_renameat2, (char *)given[1], -1, NULL, (char *)given[3])
-                : number == SYS_copy_file_range ? ask(CALL_copy_file_range, NULL, (int)given[2], (size_t *)&given[4], NULL)
-                                                : 1;
+    int asked = 1;
+    if (number == SYS_preadv2) asked = ask(CALL_preadv2, NULL, (int)given[0], NULL, NULL);
+    if (number == SYS_renameat2) asked = ask(CALL_renameat2, (char *)given[1], -1, NULL, (char *)given[3]);
+    if (number == SYS_copy_file_range)
+        asked = ask(CALL_copy_file_range, NULL, (int)given[2], (size_t *)&given[4], NULL);
     return asked > 0 ? REAL(syscall)(number, given[0], given[1], given[2], given[3], given[4], given[5]) : asked;
 }
 
@@ -352,7 +355,8 @@ int pthread_create(pthread_t *out, const pthread_attr_t *how, void *(*run)(void 
 
 void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
     size_t wanted = size;
-    return ask(CALL_mmap, NULL, fd, &wanted, NULL) > 0 ? REAL(mmap)(at, size, protection, flags, fd, offset) : MAP_FAILED;
+    if (ask(CALL_mmap, NULL, fd, &wanted, NULL) <= 0) return MAP_FAILED;
+    return REAL(mmap)(at, size, protection, flags, fd, offset);
 }
 
 void *mmap64(void *at, size_t size, int protection, int flags, int fd, off64_t offset) {

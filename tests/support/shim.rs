@@ -37,7 +37,7 @@ pub(crate) fn preload<'a>(command: &'a mut Command, rules: &str) -> &'a mut Comm
 /// Has this program start anew with the shim, if it is without. To be called before `main`.
 pub(crate) extern "C" fn preload_this() {
     if symbol(c"faults").is_none() {
-        assert!(env::var_os("LD_PRELOAD").is_none(), "the shim can't be preloaded");
+        assert!(env::var_os("LD_PRELOAD").is_none_or(|already| already != library()), "the shim can't be preloaded");
         let mut again = Command::new(env::current_exe().unwrap());
         // The harness, too, starts threads.
         preload(again.args(env::args_os().skip(1)), "").env("RUST_TEST_THREADS", "1");

@@ -36,9 +36,17 @@ static void storm(int one_in) {
         const char *calls;
         int fault;
     } weather[] = {
-        {"open,opendir,fcntl", EMFILE}, {"stat,fstat,fstatfs,pread,sync_file_range,fsync,readdir,close", EIO},
-        {"mmap", ENOMEM}, {"malloc:least=32768", ENOMEM}, {"madvise,fadvise", EINVAL}, {"read", EINTR}, {"preadv2", EAGAIN},
-        {"pwrite,write,fallocate", ENOSPC}, {"copy_file_range", EXDEV}, {"rename", EACCES}, {"fchmod,fchown", EPERM},
+        {"open,opendir,fcntl", EMFILE},
+        {"stat,fstat,fstatfs,pread,sync_file_range,fsync,readdir,close", EIO},
+        {"mmap", ENOMEM},
+        {"malloc:least=32768", ENOMEM},
+        {"madvise,fadvise", EINVAL},
+        {"read", EINTR},
+        {"preadv2", EAGAIN},
+        {"pwrite,write,fallocate", ENOSPC},
+        {"copy_file_range", EXDEV},
+        {"rename", EACCES},
+        {"fchmod,fchown", EPERM},
         {"flock", ENOLCK},
     };
     char rules[1000] = "";
