@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the programs of tests/contract/c and bindings/cpp/tests against the headers and the
+//! Compiles programs of tests/contract/c, bindings/cpp/tests and examples against the headers and the
 //! built library: the one that cargo builds along with the tests.
 
 use std::env;
