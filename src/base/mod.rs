@@ -5,5 +5,6 @@
 pub(crate) mod json;
 pub(crate) mod lock;
 pub(crate) mod memory;
+pub(crate) mod numbering;
 pub(crate) mod parallel;
 pub(crate) mod sort;

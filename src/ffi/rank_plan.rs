@@ -2,11 +2,7 @@
 //! What each rank of a parallel job holds.
 
 use std::collections::HashMap;
-use std::ffi::{c_char, CStr, OsStr};
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::ffi::{c_char, CStr};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +13,8 @@ use super::status::st_error;
 use crate::base::memory;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::group::st_group;
-use crate::model::rank_plan::{builtin, Axis, Inputs, Listed, Listing, Parts, RankPlan, Settings, Strictness};
+use crate::model::config::{self, unreadable, Json, MAX_CONFIG};
+use crate::model::rank_plan::{builtin, Axis, Inputs, Listed, Listing, Parts, RankPlan, Strictness};
 use crate::part::{st_interval, st_part};
 use crate::record::st_tensor;
 use crate::Checkpoint;
@@ -348,8 +345,8 @@ pub unsafe extern "C" fn st_rank_plan_builtin(model_type: *const c_char, length:
 /// # Safety
 /// The options' pointers are as the header's rules say.
 unsafe fn open(view: &View<'_>, options: Option<&st_rank_plan_options>) -> Result<RankPlan> {
-    let mut inputs = Inputs::default();
-    let (mut plans, mut symbols, mut config) = (Vec::new(), Vec::new(), None);
+    let mut strictness = Strictness::default();
+    let (mut plans, mut symbols, mut given) = (Vec::new(), Vec::new(), None);
     if let Some(options) = options {
         // SAFETY: the caller's promise.
         unsafe {
@@ -361,31 +358,33 @@ unsafe fn open(view: &View<'_>, options: Option<&st_rank_plan_options>) -> Resul
                 symbols.push((name, symbol.value));
             }
             if !options.config.data.is_null() {
-                config = Some(Settings::parse(bytes_of(&options.config)?)?);
+                given = Some(bytes_of(&options.config)?);
             }
         }
         if options.strict != 0 {
-            inputs.strictness = Strictness::AllAxes;
+            strictness = Strictness::AllAxes;
         }
     }
-    inputs.config = match config {
-        Some(config) => config,
-        None => config_beside(view.checkpoint)?,
+    let beside = match given {
+        Some(_) => None,
+        None => config::beside(view.checkpoint)?,
     };
+    let config = given.or(beside.as_deref()).map(|text| Json::parse(text, MAX_CONFIG)).transpose();
+    let config = config.map_err(|fault| unreadable(&fault))?;
+    if config.as_ref().is_some_and(|config| !matches!(config, Json::Map(_))) {
+        return Err(unreadable("not a JSON object"));
+    }
     if plans.is_empty() {
-        let wanted = inputs.config.model_type().map(str::to_owned);
-        let text = wanted.as_ref().and_then(|wanted| builtin(wanted.as_bytes()));
-        let text = text.ok_or_else(|| {
+        let wanted = config.as_ref().and_then(|config| config.get("model_type")?.text());
+        let text = wanted.and_then(|wanted| builtin(wanted.as_bytes())).ok_or_else(|| {
             let of = wanted.map_or("a config that names none".to_owned(), |wanted| quoted(wanted.as_bytes()));
-            Error::new(
-                ErrorKind::NotFound,
-                format!("no plan is given, and none is built in for the model_type of {of}"),
-            )
+            let text = format!("no plan is given, and none is built in for the model_type of {of}");
+            Error::new(ErrorKind::NotFound, text)
         })?;
         plans.push(text.to_bytes());
     }
-    (inputs.plans, inputs.symbols) = (&plans, &symbols);
-    RankPlan::new(inputs, view)
+    let inputs = Inputs { plans: &plans, config: config.as_ref(), symbols: &symbols, strictness };
+    RankPlan::new(&inputs, view)
 }
 
 /// # Safety
@@ -401,30 +400,6 @@ unsafe fn bytes_of(text: &st_text) -> Result<&[u8]> {
 fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
     let wrong = |_| Error::new(ErrorKind::InvalidArgument, format!("{what} is not UTF-8: {}", quoted(bytes)));
     std::str::from_utf8(bytes).map_err(wrong)
-}
-
-/// What the config.json in the folder of the checkpoint's first file says.
-fn config_beside(checkpoint: &Checkpoint) -> Result<Settings> {
-    let path = checkpoint.shards().first().filter(|shard| !shard.path.is_null());
-    // SAFETY: the path of a shard is NUL-terminated.
-    let path = path.map(|shard| Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(shard.path) }.to_bytes())));
-    let Some(path) = path.and_then(|path| Some(path.parent()?.join("config.json"))) else {
-        return Ok(Settings::default());
-    };
-    let label = crate::error::escaped(path.as_os_str().as_bytes());
-    let failed = |error: io::Error| Error::os("reading the config", &error).in_file(&label);
-    // Only of a file: to open a pipe would wait for a writer.
-    match fs::metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Settings::default()),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if !found.is_file() => return Ok(Settings::default()),
-        Ok(_) => {}
-    }
-    let mut text = Vec::new();
-    // One byte more than there may be, so that too many are seen.
-    let most = (Settings::LONGEST as u64).saturating_add(1);
-    File::open(&path).and_then(|file| file.take(most).read_to_end(&mut text)).map_err(failed)?;
-    Settings::parse(&text).map_err(|error| error.in_file(&label))
 }
 
 impl st_rank_plan {

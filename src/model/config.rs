@@ -22,6 +22,8 @@ pub(crate) const MAX_CONFIG: usize = 16 << 20;
 pub(crate) enum Json {
     Null,
     Bool(bool),
+    /// A number without point or exponent that fits 64 bits, signed or not.
+    Integer(i128),
     Number(f64),
     Text(String),
     List(Vec<Json>),
@@ -80,6 +82,7 @@ impl Json {
     pub(crate) fn integer(&self) -> Option<i64> {
         const EXACT: f64 = 9_007_199_254_740_992.0;
         match self {
+            Self::Integer(number) => i64::try_from(*number).ok().filter(|number| number.unsigned_abs() < 1 << 53),
             #[allow(clippy::cast_possible_truncation, reason = "whole, and below 2^53")]
             Self::Number(number) if number.fract() == 0.0 && number.abs() < EXACT => Some(*number as i64),
             _ => None,
@@ -94,6 +97,8 @@ impl Json {
 
     pub(crate) fn number(&self) -> Option<f64> {
         match self {
+            #[allow(clippy::cast_precision_loss, reason = "what F64 can't hold is no size of anything")]
+            Self::Integer(number) => Some(*number as f64),
             Self::Number(number) => Some(*number),
             _ => None,
         }
@@ -108,7 +113,6 @@ impl<'de> Deserialize<'de> for Json {
 
 struct Builder;
 
-#[allow(clippy::cast_precision_loss, reason = "what F64 can't hold is no size of anything")]
 impl<'de> Visitor<'de> for Builder {
     type Value = Json;
 
@@ -125,11 +129,11 @@ impl<'de> Visitor<'de> for Builder {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Number(value as f64))
+        Ok(Json::Integer(value.into()))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Number(value as f64))
+        Ok(Json::Integer(value.into()))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Json, E> {

@@ -2,8 +2,6 @@
 //! Cutting one dimension: its segments, and what of them a rank takes.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
-
 use super::budget::Budget;
 use super::expression::{Expression, LARGEST};
 use super::fault::Fault;
@@ -11,7 +9,8 @@ use super::pieces::Pieces;
 use super::rule::{Cut, Dealt, Segments, UnitOf};
 use super::split::{Misfit, Rank, Split};
 use super::values::Values;
-use crate::error::Result;
+use crate::base::memory;
+use crate::error::{Error, Result};
 use crate::part::Interval;
 
 /// Sizes that a message shows of segments.
@@ -46,11 +45,11 @@ pub(super) struct Given<'a> {
 impl<'p> SizedCut<'p> {
     pub(super) fn new(cut: &'p Cut, given: &Given<'_>, values: &mut Values<'p>) -> Result<Self> {
         let size = given.size;
-        let wrong = |text: String| Fault::Segments.error(format_args!("{}: {text}", (given.place)()));
+        let wrong = |text: String| given.wrong(Fault::Segments, &text);
         let mut segments = Vec::new();
         let times = match &cut.segments {
             Segments::Equal(number, dealt) => {
-                let repeat = at_least_one(&cut.repeat, "repeat", given, values)?;
+                let repeat = at_least_one(cut.repeat.as_ref(), "repeat", given, values)?;
                 let pieces = u128::from(*number).saturating_mul(u128::from(repeat));
                 if u128::from(size).checked_rem(pieces) != Some(0) {
                     return Err(wrong(format!(
@@ -64,7 +63,7 @@ impl<'p> SizedCut<'p> {
             Segments::Listed(list) => {
                 let sizes = list.iter().map(|segment| values.get(&segment.size, "size", given.place));
                 let sizes = sizes.collect::<Result<Vec<_>>>()?;
-                let repeat = at_least_one(&cut.repeat, "repeat", given, values)?;
+                let repeat = at_least_one(cut.repeat.as_ref(), "repeat", given, values)?;
                 let sum = sizes.iter().fold(0_u128, |sum, size| sum.saturating_add(u128::from(*size)));
                 if sum.saturating_mul(u128::from(repeat)) != u128::from(size) {
                     let shown: Vec<_> = sizes.iter().take(SHOWN).map(u64::to_string).collect();
@@ -84,9 +83,8 @@ impl<'p> SizedCut<'p> {
         // Any number of nothings is nothing.
         let times = if padded == 0 { 1 } else { times };
         let padded = u64::try_from(padded.saturating_mul(u128::from(times))).ok().filter(|padded| *padded <= LARGEST);
-        let padded = padded.ok_or_else(|| {
-            Fault::Expression.error(format_args!("{}: pad makes {size} more than {LARGEST}", (given.place)()))
-        })?;
+        let too_large = || given.wrong(Fault::Expression, &format!("pad makes {size} more than {LARGEST}"));
+        let padded = padded.ok_or_else(too_large)?;
         Ok(Self { segments, times, padded })
     }
 
@@ -110,19 +108,28 @@ impl<'p> SizedCut<'p> {
         self.segments.iter().all(|segment| whole(segment.size) && whole(segment.unit))
     }
 
-    /// Ranks such that what is true of their pieces is true of every rank's.
-    pub(super) fn distinct(&self, ranks: u64, budget: &mut Budget) -> Result<BTreeSet<u64>> {
-        let mut distinct = BTreeSet::from([0]);
+    /// Ranks, in order, such that what is true of their pieces is true of every rank's.
+    pub(super) fn distinct(&self, ranks: u64, budget: &mut Budget) -> Result<Vec<u64>> {
+        let mut distinct = vec![0];
         for segment in &self.segments {
-            if let Some(split) = segment.split {
-                split.distinct(segment.units, ranks, |rank| {
-                    budget.spend(1)?;
-                    distinct.insert(rank);
-                    Ok(())
-                })?;
-            }
+            let Some(split) = segment.split else { continue };
+            split.distinct(segment.units, ranks, &mut |rank| {
+                budget.spend(1)?;
+                memory::reserve(&mut distinct, 1, "ranks")?;
+                distinct.push(rank);
+                Ok(())
+            })?;
         }
+        distinct.sort_unstable();
+        distinct.dedup();
         Ok(distinct)
+    }
+}
+
+impl Given<'_> {
+    #[cold]
+    fn wrong(&self, fault: Fault, text: &str) -> Error {
+        fault.error(&format!("{}: {text}", (self.place)()))
     }
 }
 
@@ -131,22 +138,18 @@ impl<'p> Segment<'p> {
         let Some(Dealt { unit, pad, split }) = dealt else {
             return Ok(Self { size, unit: size.max(1), units: u64::from(size > 0), split: None });
         };
-        let pad = match pad {
-            None => 1,
-            Some(pad) => at_least_one(pad, "pad", given, values)?,
-        };
+        let pad = at_least_one(pad.as_ref(), "pad", given, values)?;
         let padded = u128::from(size).div_ceil(u128::from(pad.max(1))).saturating_mul(u128::from(pad));
-        let padded = u64::try_from(padded).ok().filter(|padded| *padded <= LARGEST).ok_or_else(|| {
-            let place = (given.place)();
-            Fault::Expression.error(format_args!("{place}: pad {pad} makes {size} more than {LARGEST}"))
-        })?;
-        let wrong = |text: String| Fault::Unit.error(format_args!("{}: {text}", (given.place)()));
+        let too_large = || given.wrong(Fault::Expression, &format!("pad {pad} makes {size} more than {LARGEST}"));
+        let padded = u64::try_from(padded).ok().filter(|padded| *padded <= LARGEST).ok_or_else(too_large)?;
+        let wrong = |text: String| given.wrong(Fault::Unit, &text);
         let unit = match unit {
-            UnitOf::Elements(unit) => values.get(unit, "unit", given.place)?,
+            UnitOf::Elements(None) => 1,
+            UnitOf::Elements(Some(unit)) => values.get(unit, "unit", given.place)?,
             UnitOf::Heads(heads) => {
                 let heads = values.get(heads, "heads", given.place)?;
                 if size.checked_rem(heads) != Some(0) {
-                    return Err(wrong(format!("the size {size} is no whole number of {heads} heads")));
+                    return Err(wrong(format!("the size {size} is not a whole number of {heads} heads")));
                 }
                 size.checked_div(heads).unwrap_or(1).max(1)
             }
@@ -155,13 +158,12 @@ impl<'p> Segment<'p> {
             None => return Err(wrong(format!("the unit is 0 (size {size}, padded to {padded})"))),
             Some(0) => padded.checked_div(unit).unwrap_or(0),
             Some(_) => {
-                let text = format!("the size {size}, padded to {padded}, is no whole number of units of {unit}");
+                let text = format!("the size {size}, padded to {padded}, is not a whole number of units of {unit}");
                 return Err(wrong(text));
             }
         };
         if let Err(Misfit(fault, text)) = split.check(units, given.ranks) {
-            let place = (given.place)();
-            return Err(fault.error(format_args!("{place}: {text} (size {size}, padded to {padded}, unit {unit})")));
+            return Err(given.wrong(fault, &format!("{text} (size {size}, padded to {padded}, unit {unit})")));
         }
         Ok(Self { size, unit, units, split: Some(split) })
     }
@@ -176,7 +178,7 @@ impl<'p> Segment<'p> {
         let Some(split) = self.split else {
             return pieces.push(signed(offset), signed(offset.saturating_add(self.size)), 0, budget);
         };
-        split.units(rank, self.units, |units| {
+        split.units(rank, self.units, &mut |units| {
             let (start, end) = (units.start.saturating_mul(self.unit), units.end.saturating_mul(self.unit));
             let (first, last) = (start.min(self.size), end.min(self.size));
             let zeros = end.saturating_sub(last).min(end.saturating_sub(start));
@@ -190,9 +192,15 @@ impl<'p> Segment<'p> {
     }
 }
 
-fn at_least_one<'p>(expression: &'p Expression, what: &str, given: &Given<'_>, values: &mut Values<'p>) -> Result<u64> {
+fn at_least_one<'p>(
+    expression: Option<&'p Expression>,
+    what: &str,
+    given: &Given<'_>,
+    values: &mut Values<'p>,
+) -> Result<u64> {
+    let Some(expression) = expression else { return Ok(1) };
     match values.get(expression, what, given.place)? {
-        0 => Err(Fault::Expression.error(format_args!("{}: {what} {expression} is 0, below 1", (given.place)()))),
+        0 => Err(given.wrong(Fault::Expression, &format!("{what} {expression} is 0, below 1"))),
         value => Ok(value),
     }
 }

@@ -3,137 +3,159 @@
 //! errors are told, and what is this rank's.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
-
-use foldhash::quality::RandomState;
 
 use super::budget::Budget;
 use super::cut::{Given, SizedCut};
-use super::expression::LARGEST;
 use super::fault::Fault;
+use super::job::Job;
 use super::layout::{DimCut, Layout, Stored};
-use super::listing::{Listed, Listing, Names, Set, NO_NUMBER};
-use super::rule::{Action, Cut, Pick, Rule, Rules};
+use super::names::{Candidate, Family, Set, Tensor, NO_NUMBER};
+use super::rule::{Action, Cut, Pick, Rule};
 use super::split::{Misfit, Rank};
-use super::stored::{label, Shown};
+use super::stored::{Shown, Subject};
 use super::values::Values;
-use super::{Axis, Parts, RankPlan};
-use crate::base::memory;
+use super::{Listing, Parts, RankPlan};
+use crate::base::numbering::Numbering;
+use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::part::Interval;
 
-type Map<K, V> = HashMap<K, V, RandomState>;
-
 /// A cut of a dimension of some size, with the pieces of this rank.
-pub(super) struct Dealt<'p> {
+pub(super) struct SharedCut<'p> {
     pub(super) sized: SizedCut<'p>,
     pub(super) pieces: Vec<Interval>,
 }
 
 /// A rule with what has been worked out of it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct State {
     /// Numbers that a pick's pattern may have: those below this.
     below: Option<u64>,
-    /// The checks of its ranks or split have been made.
-    checked: bool,
-    /// An `on` that names this rank.
-    on: bool,
+    /// What this rank has of an `on` or a pick, once its ranks or its split have been checked.
+    own: Option<Own>,
+}
+
+#[derive(Clone)]
+enum Own {
+    /// All of it, or nothing.
+    All(bool),
+    /// The numbers in a range.
+    Run(Range<u64>),
+    /// What the split says of that many units.
+    Units(u64),
 }
 
 /// What axes a set of rules is about, each with its candidates.
 struct Groups {
     /// Axis and candidates, by axis; within one in order.
-    candidates: Vec<(usize, super::listing::Candidate)>,
+    candidates: Vec<(usize, Candidate)>,
     /// The first strict axis that no rule of the set is on.
     missing: Option<usize>,
+    /// Numbers in names make no difference.
+    is_constant: bool,
+}
+
+/// Of an axis that has candidates, the rule that applies, and the number that it goes by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    axis: usize,
+    rule: Option<usize>,
+    number: u64,
+}
+
+/// What the last tensor of a family has come to.
+#[derive(Clone, Default)]
+struct Known {
+    choices: Vec<Choice>,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    /// On no rank.
+    Nowhere,
+    /// Of this layout, on the ranks that have it.
+    Layout(usize),
 }
 
 /// One question for one rank's parts.
 pub(super) struct Deal<'p> {
     plan: &'p RankPlan,
-    listing: &'p dyn Listing,
-    rules: &'p Rules,
-    names: &'p Names,
+    subject: Subject<'p>,
+    job: &'p Job,
     values: Values<'p>,
-    /// One for each axis of the plan.
-    ranks: Vec<Rank>,
     /// Rules whose `unless` holds: they leave tensors whole.
     off: Vec<bool>,
     shown: Shown,
     states: Vec<State>,
     groups: Vec<Groups>,
-    cuts: Map<(usize, u64), Rc<Dealt<'p>>>,
-    layouts: Map<Vec<u64>, usize>,
+    /// One for each family.
+    known: Vec<Known>,
+    /// A family and the rules that apply to it, by number, and what that comes to.
+    verdict_keys: Numbering,
+    verdicts: Vec<Verdict>,
+    /// A rule and a size, by number.
+    cut_keys: Numbering,
+    cuts: Vec<Rc<SharedCut<'p>>>,
     budget: Budget,
     parts: Parts,
 }
 
 impl<'p> Deal<'p> {
-    pub(super) fn new(plan: &'p RankPlan, listing: &'p dyn Listing, axes: &'p [Axis<'p>]) -> Result<Self> {
-        let mut ranks = vec![Rank { rank: 0, size: 1 }; plan.axes.len()];
-        let mut sizes: HashMap<&str, u64> = HashMap::new();
-        for axis in axes {
-            let shown = quoted(axis.name.as_bytes());
-            let Axis { name, rank, size } = *axis;
-            let (Ok(rank_of), Ok(size_of)) = (u64::try_from(rank), u64::try_from(size)) else {
-                return Err(Fault::Axis.error(format_args!("axis {shown}: rank {rank} of {size} ranks")));
-            };
-            if rank_of >= size_of {
-                let text = format!("axis {shown}: rank {rank} of {size} ranks; ranks are 0 to size - 1");
-                return Err(Fault::Axis.error(text));
-            }
-            if sizes.insert(name, size_of).is_some() {
-                return Err(Fault::Axis.error(format_args!("axis {shown} is given twice (rank {rank}, size {size})")));
-            }
-            let slot = plan.axes.get(name).and_then(|number| ranks.get_mut(*number));
-            match slot {
-                Some(slot) => *slot = Rank { rank: rank_of, size: size_of },
-                None if size_of > 1 => {
-                    let text = format!("axis {shown} has {size} ranks (rank {rank} is asked), and no rule is on it");
-                    return Err(Fault::Axis.error(text));
-                }
-                None => {}
-            }
-        }
-        let many = |axis: &str| sizes.get(axis).is_some_and(|size| *size > 1);
-        let off = plan.rules.rules.iter().map(|rule| rule.unless.as_deref().is_some_and(many)).collect();
-        let mut values = Values::new(&plan.symbols, sizes);
-        let shown = Shown::new(&plan.rules, &plan.names, listing, &mut values)?;
+    pub(super) fn new(plan: &'p RankPlan, listing: &'p dyn Listing, job: &'p Job) -> Result<Self> {
+        let rules = &plan.rules;
+        let subject = Subject { rules, names: &plan.names, listing };
+        let mut values = Values::new(&plan.symbols, &job.sizes, rules.reader.expressions)?;
+        let mut budget = Budget::new();
+        let shown = Shown::new(subject, &mut values, &mut budget)?;
+        let mut known = memory::vec_with_capacity(plan.names.families.len(), "families of tensors")?;
+        known.resize_with(plan.names.families.len(), Known::default);
         Ok(Self {
             plan,
-            listing,
-            rules: &plan.rules,
-            names: &plan.names,
+            subject,
+            job,
             values,
-            ranks,
-            off,
+            off: rules.rules.iter().map(|rule| rule.unless.is_some_and(|axis| job.size(axis) > 1)).collect(),
             shown,
-            states: vec![State::default(); plan.rules.rules.len()],
+            states: vec![State::default(); rules.rules.len()],
             groups: Vec::new(),
-            cuts: Map::default(),
-            layouts: Map::default(),
-            budget: Budget::new(),
+            known,
+            verdict_keys: Numbering::default(),
+            verdicts: Vec::new(),
+            cut_keys: Numbering::default(),
+            cuts: Vec::new(),
+            budget,
             parts: Parts::default(),
         })
     }
 
     pub(super) fn parts(mut self) -> Result<Parts> {
         self.check_rules()?;
-        let sets = &self.names.sets;
-        self.groups = memory::vec_with_capacity(sets.len(), "sets of rules")?;
-        for set in sets {
-            let groups = self.groups_of(set);
+        let names = self.subject.names;
+        self.groups = memory::vec_with_capacity(names.sets.len(), "sets of rules")?;
+        for set in &names.sets {
+            let groups = self.groups_of(set)?;
             self.groups.push(groups);
         }
-        memory::reserve(&mut self.parts.parts, self.names.order.len(), "parts")?;
-        let mut room = Room::default();
-        for place in 0..self.names.order.len() {
-            self.tensor(place, &mut room)?;
+        memory::reserve(&mut self.parts.parts, names.tensors.len(), "parts")?;
+        let mut choices = Vec::new();
+        for (place, tensor) in names.tensors.iter().enumerate() {
+            if let Some(layout) = self.tensor(place, *tensor, &mut choices)? {
+                self.parts.parts.push((tensor.number, layout));
+            }
         }
         memory::shrink(&mut self.parts.parts);
         Ok(self.parts)
+    }
+
+    fn rule(&self, number: usize) -> Result<&'p Rule> {
+        self.subject.rules.rules.get(number).ok_or_else(lost)
+    }
+
+    fn axis_name(&self, axis: usize) -> String {
+        quoted(self.subject.rules.reader.axes.key(axis))
     }
 
     /// Whether a rule leaves tensors whole, whatever it does else.
@@ -143,66 +165,87 @@ impl<'p> Deal<'p> {
 
     /// Rules that are considered must match something.
     fn check_rules(&mut self) -> Result<()> {
-        for (number, rule) in self.rules.rules.iter().enumerate() {
-            let Some(touched) = self.names.touched.get(number).copied() else { continue };
+        for (number, rule) in self.subject.rules.rules.iter().enumerate() {
+            let Some(touched) = self.subject.names.touched.get(number).copied() else { continue };
             if touched.absent {
                 continue;
             }
-            let used = match &rule.action {
+            let is_used = match &rule.action {
                 Action::Pick(pick) if !self.is_off(number) => match (&pick.of, touched.numbers) {
                     (_, None) => false,
                     (None, Some(_)) => true,
-                    (Some(of), Some((least, _))) => {
-                        match self.values.get(of, "of", &|| rule.place.to_string()) {
-                            Ok(below) => {
-                                if let Some(state) = self.states.get_mut(number) {
-                                    state.below = Some(below);
-                                }
-                                least < below
-                            }
-                            // It is not needed where other rules take all of its tensors.
-                            Err(error) if self.applies(number) => return Err(error),
-                            Err(_) => true,
+                    (Some(of), Some((least, _))) => match self.values.get(of, "of", &|| rule.place.to_string()) {
+                        Ok(below) => {
+                            self.state(number)?.below = Some(below);
+                            least < below
                         }
-                    }
+                        // It is not needed where other rules take all of its tensors.
+                        Err(error) if self.applies(number)? => return Err(error),
+                        Err(_) => true,
+                    },
                 },
                 _ => touched.by_pattern,
             };
-            if !used && !rule.optional {
+            if !is_used && !rule.optional {
                 let first = rule.patterns.first().map(|pattern| quoted(pattern.to_string().as_bytes()));
                 let more = if rule.patterns.len() > 1 { " (and others)" } else { "" };
                 let text = format!("no tensor matches {}{more}", first.unwrap_or_default());
-                return Err(Fault::RuleUnused.at(&rule.place, text));
+                return Err(Fault::RuleUnused.at(&rule.place, &text));
             }
         }
         Ok(())
     }
 
+    fn state(&mut self, rule: usize) -> Result<&mut State> {
+        self.states.get_mut(rule).ok_or_else(lost)
+    }
+
     /// Whether a rule is the first on its axis for any tensor.
-    fn applies(&self, rule: usize) -> bool {
-        let axis = self.rules.rules.get(rule).map(|rule| &rule.axis);
-        (0..self.names.set_of.len()).any(|logical| {
-            let set = self.names.set(logical).map_or(&[][..], |(_, set)| set.candidates.as_slice());
-            let on_axis = set.iter().filter(|one| self.rules.rules.get(one.rule).map(|rule| &rule.axis) == axis);
-            on_axis.copied().find(|one| self.is_match(logical, *one)).is_some_and(|one| one.rule == rule)
-        })
+    fn applies(&mut self, rule: usize) -> Result<bool> {
+        let axis = self.rule(rule)?.axis;
+        let rules = &self.subject.rules.rules;
+        for (logical, set) in self.subject.names.logical_sets() {
+            self.budget.spend(1)?;
+            let on_axis = set.candidates.iter().filter(|one| rules.get(one.rule).is_some_and(|rule| rule.axis == axis));
+            let first = on_axis.copied().find(|one| self.number(logical, *one).is_some());
+            if first.is_some_and(|one| one.rule == rule) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    /// Whether a candidate, which matches by its pattern, matches.
-    fn is_match(&self, logical: usize, candidate: super::listing::Candidate) -> bool {
-        let absent = self.names.touched.get(candidate.rule).is_some_and(|touched| touched.absent);
-        let below = self.states.get(candidate.rule).and_then(|state| state.below).unwrap_or(NO_NUMBER);
-        !absent
-            && (self.is_off(candidate.rule)
-                || candidate.slot.is_none_or(|slot| self.names.number(logical, slot) < below))
+    /// The number that a candidate, which matches by its pattern, goes by, if it matches.
+    fn number(&self, logical: u32, candidate: Candidate) -> Option<u64> {
+        if self.subject.names.touched.get(candidate.rule).is_none_or(|touched| touched.absent) {
+            return None;
+        }
+        match candidate.slot {
+            Some(slot) if !self.is_off(candidate.rule) => {
+                let below = self.states.get(candidate.rule).and_then(|state| state.below).unwrap_or(NO_NUMBER);
+                Some(self.subject.names.number(logical, slot)).filter(|number| *number < below)
+            }
+            _ => Some(0),
+        }
     }
 
-    fn groups_of(&self, set: &Set) -> Groups {
-        let considered =
-            |one: &&super::listing::Candidate| self.names.touched.get(one.rule).is_some_and(|touched| !touched.absent);
-        let axis = |one: &super::listing::Candidate| self.plan.axis_of.get(one.rule).copied().unwrap_or(0);
-        let mut candidates: Vec<_> = set.candidates.iter().filter(considered).map(|one| (axis(one), *one)).collect();
-        candidates.sort_by_key(|(axis, _)| *axis);
+    fn groups_of(&self, set: &Set) -> Result<Groups> {
+        let names = self.subject.names;
+        let mut rows = memory::vec_with_capacity(set.candidates.len(), "sets of rules")?;
+        for (at, candidate) in set.candidates.iter().enumerate() {
+            if names.touched.get(candidate.rule).is_some_and(|touched| !touched.absent) {
+                let axis = self.plan.axis_of.get(candidate.rule).copied().unwrap_or(0);
+                rows.push([axis as u64, at as u64, 0]);
+            }
+        }
+        sort::rows(&mut rows);
+        let mut candidates = memory::vec_with_capacity(rows.len(), "sets of rules")?;
+        let mut is_constant = true;
+        for [axis, at, _] in &rows {
+            let candidate = usize::try_from(*at).ok().and_then(|at| set.candidates.get(at)).ok_or_else(lost)?;
+            is_constant &= candidate.slot.is_none() || self.is_off(candidate.rule);
+            candidates.push((usize::try_from(*axis).unwrap_or(0), *candidate));
+        }
         let mut of_set = candidates.iter().map(|(axis, _)| *axis).peekable();
         let missing = self.plan.strict.iter().copied().find(|strict| {
             while of_set.peek().is_some_and(|axis| axis < strict) {
@@ -210,216 +253,223 @@ impl<'p> Deal<'p> {
             }
             of_set.peek() != Some(strict)
         });
-        Groups { candidates, missing }
+        Ok(Groups { candidates, missing, is_constant })
     }
 
-    fn tensor(&mut self, place: usize, room: &mut Room<'p>) -> Result<()> {
-        let names = self.names;
-        let Some(number) = names.order.get(place).copied() else { return Ok(()) };
-        let logical = names.logical_of(place);
-        let Some(groups) = names.set_of.get(logical).and_then(|set| self.groups.get(*set)) else { return Ok(()) };
+    /// The layout of this rank's part of a tensor, if it has one.
+    fn tensor(&mut self, place: usize, tensor: Tensor, choices: &mut Vec<Choice>) -> Result<Option<usize>> {
+        let number = tensor.family as usize;
+        let family = self.subject.names.families.get(number).ok_or_else(lost)?;
+        let groups = self.groups.get(family.set).ok_or_else(lost)?;
+        let known = self.known.get(number).ok_or_else(lost)?;
+        let verdict = match known.verdict {
+            Some(verdict) if groups.is_constant => {
+                choices.clone_from(&known.choices);
+                verdict
+            }
+            last => {
+                self.choose(groups, tensor.logical, choices)?;
+                let is_alike = |(one, other): (&Choice, &Choice)| one.rule == other.rule;
+                let is_same = choices.len() == known.choices.len() && choices.iter().zip(&known.choices).all(is_alike);
+                match last.filter(|_| is_same) {
+                    Some(verdict) => verdict,
+                    None => self.verdict(place, number, choices)?,
+                }
+            }
+        };
+        let Verdict::Layout(layout) = verdict else { return Ok(None) };
+        for Choice { rule, number, .. } in choices.iter() {
+            let Some(rule) = *rule else { continue };
+            let is_here = match &self.states.get(rule).ok_or_else(lost)?.own {
+                None => true,
+                Some(Own::All(all)) => *all,
+                Some(Own::Run(run)) => run.contains(number),
+                Some(Own::Units(units)) => match &self.rule(rule)?.action {
+                    Action::Pick(pick) => pick.split.has(self.job.rank(self.rule(rule)?.axis), *units, *number),
+                    _ => true,
+                },
+            };
+            if !is_here {
+                return Ok(None);
+            }
+        }
+        Ok(Some(layout))
+    }
 
-        room.chosen.clear();
-        let mut unmatched = groups.missing;
+    /// The rule that applies on each axis that has candidates.
+    fn choose(&self, groups: &Groups, logical: u32, choices: &mut Vec<Choice>) -> Result<()> {
+        choices.clear();
         for (axis, candidate) in &groups.candidates {
-            let taken = room.chosen.last().is_some_and(|(taken, rule)| taken == axis && rule.is_some());
-            if taken {
+            let is_taken = choices.last().is_some_and(|last| last.axis == *axis && last.rule.is_some());
+            if is_taken {
                 continue;
             }
-            let found = self.is_match(logical, *candidate).then_some(candidate.rule);
-            match room.chosen.last_mut() {
-                Some((last, rule)) if last == axis => *rule = found,
-                _ => room.chosen.push((*axis, found)),
+            let number = self.number(logical, *candidate);
+            let choice = Choice { axis: *axis, rule: number.map(|_| candidate.rule), number: number.unwrap_or(0) };
+            match choices.last_mut() {
+                Some(last) if last.axis == *axis => *last = choice,
+                _ => {
+                    memory::reserve(choices, 1, "rules of a tensor")?;
+                    choices.push(choice);
+                }
             }
-        }
-        for (axis, _) in room.chosen.iter().filter(|(_, rule)| rule.is_none()) {
-            if self.plan.strict.binary_search(axis).is_ok() && unmatched.is_none_or(|first| *axis < first) {
-                unmatched = Some(*axis);
-            }
-        }
-        let rules = &self.rules.rules;
-        let nowhere = |number: &usize| {
-            let rule = rules.get(*number)?;
-            matches!(&rule.action, Action::On(ranks) if ranks.is_empty() && !self.is_off(*number)).then_some(())
-        };
-        if room.chosen.iter().filter_map(|(_, rule)| rule.as_ref()).any(|rule| nowhere(rule).is_some()) {
-            return Ok(());
-        }
-
-        let tensor = self.listing.tensor(number);
-        room.cuts.clear();
-        let mut here = true;
-        let chosen = std::mem::take(&mut room.chosen);
-        for (axis, rule) in &chosen {
-            if unmatched.is_some_and(|first| first < *axis) {
-                break;
-            }
-            let Some(rule) = *rule else { continue };
-            here &= self.apply(place, tensor, *axis, rule, &mut room.cuts)?;
-        }
-        room.chosen = chosen;
-        if let Some(axis) = unmatched {
-            let axis = self.plan.axis_name(axis);
-            let tensor = label(names, self.listing, place);
-            return Err(Fault::Unmatched.error(format_args!("{tensor}: no rule on the axis {axis:?}, which is strict")));
-        }
-        let layout = self.layout(place, tensor, room)?;
-        if here {
-            self.parts.parts.push((number, layout));
         }
         Ok(())
     }
 
-    /// Applies a rule to a tensor; whether it is on this rank.
-    fn apply(
-        &mut self,
-        place: usize,
-        tensor: Listed<'_>,
-        axis: usize,
-        number: usize,
-        cuts: &mut Vec<DimCut<'p>>,
-    ) -> Result<bool> {
-        let Some(rule) = self.rules.rules.get(number) else { return Ok(true) };
-        let rank = self.ranks.get(axis).copied().unwrap_or(Rank { rank: 0, size: 1 });
-        if self.is_off(number) {
-            return Ok(true);
+    /// What it comes to where these rules apply to a tensor of a family.
+    fn verdict(&mut self, place: usize, family: usize, choices: &[Choice]) -> Result<Verdict> {
+        let mut key =
+            memory::vec_with_capacity(choices.len().saturating_mul(8).saturating_add(8), "rules of a tensor")?;
+        key.extend_from_slice(&(family as u64).to_le_bytes());
+        for choice in choices {
+            key.extend_from_slice(&choice.rule.map_or(0, |rule| rule.saturating_add(1) as u64).to_le_bytes());
         }
-        match &rule.action {
-            Action::Whole => Ok(true),
-            Action::On(ranks) => self.on(place, rule, number, ranks, rank),
-            Action::Pick(pick) => self.pick(place, rule, number, pick, rank),
-            Action::Cut(cut) => {
-                let dealt = self.cut(place, tensor, rule, number, cut, rank, cuts)?;
-                cuts.push(DimCut { dim: cut.dim, rule: number, axis: &rule.axis, ranks: rank.size, dealt });
-                Ok(true)
+        let verdict = match self.verdict_keys.find(&key).and_then(|number| self.verdicts.get(number)) {
+            Some(known) => *known,
+            None => {
+                let verdict = self.apply(place, family, choices)?;
+                self.verdict_keys.number(&key)?;
+                memory::reserve(&mut self.verdicts, 1, "rules of a tensor")?;
+                self.verdicts.push(verdict);
+                verdict
             }
-        }
+        };
+        let known = self.known.get_mut(family).ok_or_else(lost)?;
+        known.verdict = Some(verdict);
+        known.choices.clear();
+        memory::reserve(&mut known.choices, choices.len(), "rules of a tensor")?;
+        known.choices.extend_from_slice(choices);
+        Ok(verdict)
     }
 
-    fn on(&mut self, place: usize, rule: &Rule, number: usize, list: &[i64], rank: Rank) -> Result<bool> {
-        let checked = self.states.get(number).copied().unwrap_or_default();
-        if checked.checked {
-            return Ok(checked.on);
+    /// Applies rules to a tensor, with every check.
+    fn apply(&mut self, place: usize, family: usize, choices: &[Choice]) -> Result<Verdict> {
+        let family = self.subject.names.families.get(family).ok_or_else(lost)?;
+        let rules = &self.subject.rules.rules;
+        let is_nowhere = |rule: usize| match rules.get(rule).map(|rule| &rule.action) {
+            Some(Action::On(ranks)) => ranks.is_empty() && !self.is_off(rule),
+            _ => false,
+        };
+        if choices.iter().filter_map(|choice| choice.rule).any(is_nowhere) {
+            return Ok(Verdict::Nowhere);
+        }
+        let mut unmatched = self.groups.get(family.set).and_then(|groups| groups.missing);
+        for Choice { axis, .. } in choices.iter().filter(|choice| choice.rule.is_none()) {
+            if self.plan.strict.binary_search(axis).is_ok() && unmatched.is_none_or(|first| *axis < first) {
+                unmatched = Some(*axis);
+            }
+        }
+        let mut cuts = Vec::new();
+        for choice in choices.iter().take_while(|choice| unmatched.is_none_or(|first| choice.axis < first)) {
+            let Some(number) = choice.rule.filter(|rule| !self.is_off(*rule)) else { continue };
+            let rule = self.rule(number)?;
+            let rank = self.job.rank(rule.axis);
+            match &rule.action {
+                Action::Whole => {}
+                Action::On(ranks) => self.check_on(place, rule, number, ranks, rank)?,
+                Action::Pick(pick) => self.check_pick(place, rule, number, pick, rank)?,
+                Action::Cut(cut) => {
+                    let shared = self.cut(place, family, rule, number, cut, &cuts)?;
+                    cuts.push(DimCut { dim: cut.dim, axis: rule.axis, ranks: rank.size, shared });
+                }
+            }
+        }
+        if let Some(axis) = unmatched {
+            let axis = self.axis_name(self.plan.axes.get(axis).copied().unwrap_or(0));
+            let tensor = self.subject.label(place);
+            return Err(Fault::Unmatched.error(&format!("{tensor}: no rule on the axis {axis}, which is strict")));
+        }
+        self.layout(place, family, &cuts).map(Verdict::Layout)
+    }
+
+    fn check_on(&mut self, place: usize, rule: &Rule, number: usize, list: &[i64], rank: Rank) -> Result<()> {
+        if self.state(number)?.own.is_some() {
+            return Ok(());
         }
         let size = i128::from(rank.size);
-        let mut on = false;
+        let mut is_on = false;
         for listed in list.iter().map(|listed| i128::from(*listed)) {
             if listed >= size || listed < size.saturating_neg() {
-                let (axis, tensor) = (&rule.axis, label(self.names, self.listing, place));
-                let text = format!("{tensor}: rank {listed} on the axis {axis:?}, which has {size} ranks");
-                return Err(Fault::Axis.at(&rule.place, text));
+                let (axis, tensor) = (self.axis_name(rule.axis), self.subject.label(place));
+                let text = format!("{tensor}: rank {listed} on the axis {axis}, which has {size} ranks");
+                return Err(Fault::Axis.at(&rule.place, &text));
             }
             let from_front = if listed < 0 { listed.saturating_add(size) } else { listed };
-            on |= from_front == i128::from(rank.rank);
+            is_on |= from_front == i128::from(rank.rank);
         }
-        if let Some(state) = self.states.get_mut(number) {
-            (state.checked, state.on) = (true, on);
-        }
-        Ok(on)
+        self.state(number)?.own = Some(Own::All(is_on));
+        Ok(())
     }
 
-    fn pick(&mut self, place: usize, rule: &Rule, number: usize, pick: &Pick, rank: Rank) -> Result<bool> {
-        let state = self.states.get(number).copied().unwrap_or_default();
-        let largest = self.names.touched.get(number).and_then(|touched| Some(touched.numbers?.1));
+    fn check_pick(&mut self, place: usize, rule: &Rule, number: usize, pick: &Pick, rank: Rank) -> Result<()> {
+        let state = self.states.get(number).ok_or_else(lost)?;
+        if state.own.is_some() {
+            return Ok(());
+        }
+        let largest = self.subject.names.touched.get(number).and_then(|touched| Some(touched.numbers?.1));
         let units = state.below.or(largest.map(|largest| largest.saturating_add(1))).unwrap_or(0);
-        if !state.checked {
-            if let Err(Misfit(fault, text)) = pick.split.check(units, rank.size) {
-                let tensor = label(self.names, self.listing, place);
-                return Err(fault.at(&rule.place, format_args!("{tensor}: {text}, on the axis {:?}", rule.axis)));
-            }
-            if let Some(state) = self.states.get_mut(number) {
-                state.checked = true;
-            }
+        if let Err(Misfit(fault, text)) = pick.split.check(units, rank.size) {
+            let (axis, tensor) = (self.axis_name(rule.axis), self.subject.label(place));
+            return Err(fault.at(&rule.place, &format!("{tensor}: {text}, on the axis {axis}")));
         }
-        let logical = self.names.logical_of(place);
-        let (_, set) = self.names.set(logical).ok_or_else(lost)?;
-        let below = state.below.unwrap_or(NO_NUMBER);
-        let numbers = set.candidates.iter().filter(|one| one.rule == number).filter_map(|one| one.slot);
-        let mut numbers = numbers.map(|slot| self.names.number(logical, slot));
-        let unit = numbers.find(|number| *number < below).ok_or_else(lost)?;
-        Ok(pick.split.has(rank, units, unit))
+        self.state(number)?.own = Some(pick.split.run(rank, units).map_or(Own::Units(units), Own::Run));
+        Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "what a message about a cut names")]
     fn cut(
         &mut self,
         place: usize,
-        tensor: Listed<'_>,
+        family: &Family,
         rule: &'p Rule,
         number: usize,
         cut: &'p Cut,
-        rank: Rank,
         others: &[DimCut<'p>],
-    ) -> Result<Rc<Dealt<'p>>> {
-        let (names, listing, dim) = (self.names, self.listing, cut.dim);
-        let Some(size) = self.shown.size(place, dim, names, tensor.shape) else {
-            let tensor_is = label(names, listing, place);
-            let rank = tensor.shape.len();
-            let text = format!("{tensor_is}: the dimension {dim} is not there or of no known size (it has {rank})");
-            return Err(Fault::Dimension.at(&rule.place, text));
+    ) -> Result<Rc<SharedCut<'p>>> {
+        let (subject, dim) = (self.subject, cut.dim);
+        let shape = subject.tensor(place).shape;
+        let Some(size) = self.shown.size(family.bundle, dim, shape) else {
+            let (tensor, rank) = (subject.label(place), shape.len());
+            let text = format!("{tensor}: the dimension {dim} is not there or of no known size (it has {rank})");
+            return Err(Fault::Dimension.at(&rule.place, &text));
         };
+        let axis = || self.axis_name(rule.axis);
         if let Some(other) = others.iter().find(|other| other.dim == dim) {
-            let tensor = label(names, listing, place);
-            let (one, other) = (other.axis, &rule.axis);
-            let text = format!("{tensor}: the axes {one:?} and {other:?} both cut dimension {dim}");
-            return Err(Fault::CutTwice.at(&rule.place, text));
+            let (one, other, tensor) = (self.axis_name(other.axis), axis(), subject.label(place));
+            let text = format!("{tensor}: the axes {one} and {other} both cut dimension {dim}");
+            return Err(Fault::CutTwice.at(&rule.place, &text));
         }
-        if let Some(known) = self.cuts.get(&(number, size)) {
+        let key = [(number as u64).to_le_bytes(), size.to_le_bytes()].concat();
+        if let Some(known) = self.cut_keys.find(&key).and_then(|known| self.cuts.get(known)) {
             return Ok(Rc::clone(known));
         }
-        let place = &|| {
-            let tensor = label(names, listing, place);
-            format!("{}: {tensor}, dimension {dim} cut by the axis {:?}", rule.place, rule.axis)
-        };
+        let rank = self.job.rank(rule.axis);
+        let axis = axis();
+        let place = &|| format!("{}: {}, dimension {dim} cut by the axis {axis}", rule.place, subject.label(place));
         let sized = SizedCut::new(cut, &Given { size, ranks: rank.size, place }, &mut self.values)?;
         let pieces = sized.pieces(rank, &mut self.budget)?;
-        let dealt = Rc::new(Dealt { sized, pieces });
-        self.cuts.insert((number, size), Rc::clone(&dealt));
-        Ok(dealt)
+        let shared = Rc::new(SharedCut { sized, pieces });
+        self.cut_keys.number(&key)?;
+        memory::reserve(&mut self.cuts, 1, "cuts")?;
+        self.cuts.push(Rc::clone(&shared));
+        Ok(shared)
     }
 
     /// The number of the layout of a tensor that is cut so.
-    fn layout(&mut self, place: usize, tensor: Listed<'_>, room: &mut Room<'p>) -> Result<usize> {
-        let entry = self.names.entries.get(place).copied().flatten();
-        room.key.clear();
-        room.key.extend([entry.map_or(0, |entry| entry.saturating_add(1)) as u64, u64::from(tensor.bits)]);
-        room.key.extend([tensor.shape.len() as u64, tensor.step.len() as u64]);
-        // Of unknown elements only the file says how many bytes they take.
-        room.key.push(if tensor.bits == 0 { tensor.size } else { 0 });
-        let signed = tensor.shape.iter().chain(tensor.step).map(|size| u64::try_from(*size).unwrap_or(0));
-        room.key.extend(signed);
-        for cut in &room.cuts {
-            room.key.push(cut.rule as u64);
-            room.key.push(self.shown.size(place, cut.dim, self.names, tensor.shape).unwrap_or(0));
-        }
-        if let Some(known) = self.layouts.get(&room.key) {
-            return Ok(*known);
-        }
-        let (names, listing, shown) = (self.names, self.listing, &self.shown);
-        let shows = |dim: usize| shown.shows(place, dim, names);
-        let wrong = |fault: Fault, text: String| fault.error(format_args!("{}: {text}", label(names, listing, place)));
-        let stored = Stored { tensor, shows: &shows, wrong: &wrong };
-        let layout = Layout::new(&stored, &room.cuts, &mut self.budget)?;
-        let number = self.parts.layouts.len();
+    fn layout(&mut self, place: usize, family: &Family, cuts: &[DimCut<'p>]) -> Result<usize> {
+        let (subject, shown) = (self.subject, &self.shown);
+        let entry = subject.names.kinds.get(family.kind).and_then(|kind| kind.entry);
+        let shows = |dim: usize| shown.shows(entry, dim);
+        let wrong = |fault: Fault, text: String| fault.error(&format!("{}: {text}", subject.label(place)));
+        let axis_name = |axis: usize| quoted(subject.rules.reader.axes.key(axis));
+        let stored = Stored { tensor: subject.tensor(place), shows: &shows, axis_name: &axis_name, wrong: &wrong };
+        let layout = Layout::new(&stored, cuts, &mut self.budget)?;
         memory::reserve(&mut self.parts.layouts, 1, "layouts of parts")?;
         self.parts.layouts.push(layout);
-        self.layouts.insert(room.key.clone(), number);
-        Ok(number)
+        Ok(self.parts.layouts.len().saturating_sub(1))
     }
 }
 
-/// Room that is used for one tensor after the other.
-#[derive(Default)]
-struct Room<'p> {
-    /// The rule on each axis that has candidates.
-    chosen: Vec<(usize, Option<usize>)>,
-    cuts: Vec<DimCut<'p>>,
-    key: Vec<u64>,
-}
-
 fn lost() -> Error {
-    Error::new(ErrorKind::Internal, "a rank plan has lost a name's number")
+    Error::new(ErrorKind::Internal, "a rank plan has lost a rule or a tensor")
 }
-
-/// No result has more bytes.
-pub(super) const MOST_BYTES: u128 = LARGEST as u128;

@@ -5,6 +5,7 @@
 use std::fmt::{self, Display};
 
 use super::name;
+use super::text::{numbered, Reader};
 use crate::error::quoted;
 
 /// The largest number that an expression or a step of it may be.
@@ -13,54 +14,56 @@ pub(super) const LARGEST: u64 = i64::MAX.unsigned_abs();
 /// Digits of the longest integer in the text of an expression.
 const MOST_DIGITS: usize = 18;
 
-/// How a factor is joined to what stands before it.
+/// How a factor is joined to what comes before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Multiply,
     Divide,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Term {
-    Number(u64),
-    /// A JSON number of more than 64 bits.
-    TooLarge,
-    Symbol(Box<str>),
-    /// The size of an axis: `$tp`.
-    Axis(Box<str>),
+    /// `None`: more than the largest.
+    Number(Option<u64>),
+    /// A symbol, by its number.
+    Symbol(usize),
+    /// The size of an axis, `$tp`, by the axis' number.
+    Axis(usize),
 }
 
 /// An expression whose form has been checked.
 #[derive(Clone, Debug)]
 pub(super) struct Expression {
     factors: Vec<(Operation, Term)>,
-    /// Its text, where it was one.
     text: Box<str>,
     /// Its number among those of all plans, by which its value is remembered.
     pub(super) id: usize,
 }
 
 impl Expression {
-    pub(super) fn number(value: u64) -> Self {
-        Self { factors: vec![(Operation::Multiply, Term::Number(value))], text: "".into(), id: 0 }
-    }
-
-    pub(super) fn too_large() -> Self {
-        Self { factors: vec![(Operation::Multiply, Term::TooLarge)], text: "".into(), id: 0 }
+    pub(super) fn number(value: i128) -> Self {
+        let term = Term::Number(u64::try_from(value).ok().filter(|value| *value <= LARGEST));
+        let text = if value == i128::MAX { "a number of more than 64 bits".to_owned() } else { value.to_string() };
+        Self { factors: vec![(Operation::Multiply, term)], text: text.into(), id: 0 }
     }
 
     /// What a text says, or what is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, reader: &mut Reader) -> Result<Self, String> {
+        let shown = quoted(text.as_bytes());
         let mut factors = Vec::new();
         let mut operation = Operation::Multiply;
         let mut rest = text;
         loop {
             let end = rest.find(['*', '/']).unwrap_or(rest.len());
             let (factor, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
-            factors.push((operation, term(factor.trim_matches(' '), text)?));
+            let factor = factor.trim_matches(' ');
+            let found = term(factor, reader).map_err(|what| {
+                format!("the expression {shown} has the factor {}, which {what}", quoted(factor.as_bytes()))
+            })?;
+            factors.push((operation, found));
             let mut tail = tail.chars();
             operation = match tail.next() {
-                None => return Ok(Self { factors, text: text.into(), id: 0 }),
+                None => return Ok(Self { factors, text: shown.into(), id: 0 }),
                 Some('/') => Operation::Divide,
                 Some(_) => Operation::Multiply,
             };
@@ -72,10 +75,10 @@ impl Expression {
         &self.factors
     }
 
-    /// Whether its value depends on nothing.
+    /// Its value, where that depends on nothing.
     pub(super) fn constant(&self) -> Option<u64> {
         match self.factors.as_slice() {
-            [(_, Term::Number(value))] if *value <= LARGEST => Some(*value),
+            [(_, Term::Number(value))] => *value,
             _ => None,
         }
     }
@@ -83,38 +86,21 @@ impl Expression {
 
 impl Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.factors.as_slice() {
-            [(_, Term::Number(value))] if self.text.is_empty() => write!(f, "{value}"),
-            [(_, Term::TooLarge)] => f.write_str("a number of more than 64 bits"),
-            _ => f.write_str(&quoted(self.text.as_bytes())),
-        }
+        f.write_str(&self.text)
     }
 }
 
-fn term(factor: &str, text: &str) -> Result<Term, String> {
-    let wrong = |what: &str| {
-        let (factor, text) = (quoted(factor.as_bytes()), quoted(text.as_bytes()));
-        Err(format!("{factor} in the expression {text} {what}"))
-    };
-    if factor.is_empty() {
-        let text = quoted(text.as_bytes());
-        return Err(format!("the expression {text} lacks a factor: an integer, a symbol or $axis"));
-    }
-    if factor.bytes().all(|byte| byte.is_ascii_digit()) {
+fn term(factor: &str, reader: &mut Reader) -> Result<Term, String> {
+    if !factor.is_empty() && factor.bytes().all(|byte| byte.is_ascii_digit()) {
         return match factor.parse() {
-            Ok(number) if factor.len() <= MOST_DIGITS => Ok(Term::Number(number)),
-            _ => wrong("has more than 18 digits"),
+            Ok(number) if factor.len() <= MOST_DIGITS => Ok(Term::Number(Some(number))),
+            _ => Err(format!("has more than {MOST_DIGITS} digits")),
         };
     }
-    if let Some(axis) = factor.strip_prefix('$') {
-        return match name::is_axis(axis) {
-            true => Ok(Term::Axis(axis.into())),
-            false => wrong("is no axis: $ and [a-z][a-z0-9_]*"),
-        };
-    }
-    match name::is_symbol(factor) {
-        true => Ok(Term::Symbol(factor.into())),
-        false => wrong("is no integer, symbol or $axis; they are joined by * and /"),
+    match factor.strip_prefix('$') {
+        Some(axis) if name::is_axis(axis) => Ok(Term::Axis(numbered(&mut reader.axes, axis)?)),
+        None if name::is_symbol(factor) => Ok(Term::Symbol(numbered(&mut reader.symbols, factor)?)),
+        _ => Err("is not an integer, a symbol or $ and an axis; factors are joined by * and /".to_owned()),
     }
 }
 
@@ -124,12 +110,13 @@ mod tests {
 
     #[test]
     fn texts_of_the_form_are_taken_and_others_say_what_is_wrong() {
+        let mut reader = Reader::default();
         for good in ["1", "a", "$tp", " 2 * a.b/ $ep ", "000000000000000001", "_x1 * Y", "a/b/c"] {
-            assert!(Expression::parse(good).is_ok(), "{good}");
+            assert!(Expression::parse(good, &mut reader).is_ok(), "{good}");
         }
         let bad = ["", " ", "*", "2 +2", "2 *", "/ 2", "-1", "1.5", "1e3", "a..b", ".a", "a.", "$", "$TP", "$1"];
         for bad in bad.into_iter().chain(["1a", "a b", "1234567890123456789", "a\t", "(a)", "é", "a.1"]) {
-            assert!(Expression::parse(bad).is_err(), "{bad}");
+            assert!(Expression::parse(bad, &mut reader).is_err(), "{bad}");
         }
     }
 }

@@ -49,14 +49,16 @@ impl Fault {
 
     /// The error that says so.
     #[cold]
-    pub(super) fn error(self, text: impl Display) -> Error {
+    #[inline(never)]
+    pub(super) fn error(self, text: &str) -> Error {
         Error::new(ErrorKind::Plan, format!("{}: {text}", self.name()))
     }
 
     /// The same, about a place in a plan.
     #[cold]
-    pub(super) fn at(self, place: &dyn Display, text: impl Display) -> Error {
-        self.error(format_args!("{place}: {text}"))
+    #[inline(never)]
+    pub(super) fn at(self, place: &dyn Display, text: &str) -> Error {
+        self.error(&format!("{place}: {text}"))
     }
 }
 

@@ -5,7 +5,8 @@
 use std::rc::Rc;
 
 use super::budget::Budget;
-use super::deal::{Dealt, MOST_BYTES};
+use super::deal::SharedCut;
+use super::expression::LARGEST;
 use super::fault::Fault;
 use super::listing::Listed;
 use super::pieces::is_all;
@@ -31,16 +32,17 @@ pub(crate) struct Layout {
 /// A logical dimension that a rule cuts.
 pub(super) struct DimCut<'p> {
     pub(super) dim: u64,
-    pub(super) rule: usize,
-    pub(super) axis: &'p str,
+    /// The axis, by its number.
+    pub(super) axis: usize,
     pub(super) ranks: u64,
-    pub(super) dealt: Rc<Dealt<'p>>,
+    pub(super) shared: Rc<SharedCut<'p>>,
 }
 
 /// The tensor, what its dimensions show, and how an error names it.
 pub(super) struct Stored<'a> {
     pub(super) tensor: Listed<'a>,
     pub(super) shows: &'a dyn Fn(usize) -> Option<Shows>,
+    pub(super) axis_name: &'a dyn Fn(usize) -> String,
     pub(super) wrong: &'a dyn Fn(Fault, String) -> Error,
 }
 
@@ -100,7 +102,7 @@ impl Layout {
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         let bytes = |elements: u128| elements.saturating_mul(bits.into()).div_ceil(8);
-        if bytes(most) > MOST_BYTES {
+        if bytes(most) > LARGEST.into() {
             return Err(too_large(stored));
         }
         (this.size, this.read_size) = (clamped(bytes(local)), clamped(bytes(read)));
@@ -121,7 +123,7 @@ struct Cutting<'a, 'p> {
 impl Cutting<'_, '_> {
     /// Makes sure that on no rank a cut falls inside a packed element or a byte.
     fn check(&self, stored: &Stored<'_>, budget: &mut Budget) -> Result<()> {
-        let (scale, sized) = (self.shows.scale, &self.cut.dealt.sized);
+        let (scale, sized) = (self.shows.scale, &self.cut.shared.sized);
         let packed = u64::try_from(scale.by).unwrap_or(1);
         let step = self.step(stored);
         // A group's codes are decoded; its step says where it may be cut.
@@ -158,8 +160,8 @@ impl Cutting<'_, '_> {
 
     /// The pieces of this rank.
     fn mine(&self, stored: &Stored<'_>, budget: &mut Budget) -> Result<Vec<Interval>> {
-        budget.spend(self.cut.dealt.pieces.len() as u64)?;
-        self.cut.dealt.pieces.iter().map(|piece| self.stored(*piece, stored)).collect()
+        budget.spend(self.cut.shared.pieces.len() as u64)?;
+        self.cut.shared.pieces.iter().map(|piece| self.stored(*piece, stored)).collect()
     }
 
     fn step(&self, stored: &Stored<'_>) -> u64 {
@@ -177,8 +179,10 @@ impl Cutting<'_, '_> {
             (Some(cut), _) | (None, Err(cut)) => {
                 let by = if off_step.is_some() { i64::try_from(step).unwrap_or(0) } else { self.shows.scale.by };
                 let text = format!(
-                    "a cut at {cut} of the logical dimension {} (axis {:?}, {} ranks) falls inside {by} that are packed together",
-                    self.shows.dim, self.cut.axis, self.cut.ranks
+                    "a cut at {cut} of the logical dimension {} (axis {}, {} ranks) falls inside {by} that are packed together",
+                    self.shows.dim,
+                    (stored.axis_name)(self.cut.axis),
+                    self.cut.ranks
                 );
                 Err((stored.wrong)(Fault::Packed, text))
             }
@@ -191,7 +195,7 @@ fn padded(shows: Shows, cut: &DimCut<'_>) -> u128 {
     match shows.scale.how {
         How::Pack => {
             let by = u128::try_from(shows.scale.by).unwrap_or(1);
-            u128::from(cut.dealt.sized.padded).checked_div(by).unwrap_or(0)
+            u128::from(cut.shared.sized.padded).checked_div(by).unwrap_or(0)
         }
         // Outward rounding depends on the rank.
         How::Block => 0,

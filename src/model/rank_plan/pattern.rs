@@ -65,57 +65,72 @@ impl Pattern {
         self.parts.contains(&Part::Rest)
     }
 
-    /// Where the star of this number (from 1) is.
-    pub(super) fn star(&self, number: usize) -> Option<Star<'_>> {
-        let mut stars = self.parts.iter().enumerate().filter_map(|(at, part)| match part {
-            Part::Star { before, after } => Some((at, before.as_bytes(), after.as_bytes())),
-            _ => None,
-        });
-        let (at, before, after) = stars.nth(number.checked_sub(1)?)?;
+    /// Where its stars are, from left to right.
+    pub(super) fn places(&self) -> impl Iterator<Item = Star<'_>> {
         let rest = self.parts.iter().position(|part| *part == Part::Rest);
-        let from_end = rest.is_some_and(|rest| rest < at).then(|| self.parts.len().saturating_sub(at));
-        Some(Star { at, from_end, before, after })
+        self.parts.iter().enumerate().filter_map(move |(at, part)| match part {
+            Part::Star { before, after } => {
+                let from_end = rest.is_some_and(|rest| rest < at).then(|| self.parts.len().saturating_sub(at));
+                Some(Star { at, from_end, before: before.as_bytes(), after: after.as_bytes() })
+            }
+            _ => None,
+        })
     }
 
-    /// The name that this pattern gives with the texts of `from`'s `*` and `**`
-    /// in a name that matches that.
-    pub(super) fn rename(&self, from: &Self, name: &[u8]) -> Option<Vec<u8>> {
-        let mut stars = Vec::new();
-        let mut taken = None;
-        let count = name.split(|byte| *byte == b'.').count();
+    /// Writes the name that this pattern gives with the texts of `from`'s `*` and
+    /// `**` in a name that matches that.
+    pub(super) fn rename(&self, from: &Self, name: &Dotted<'_>, out: &mut Vec<u8>) -> Option<()> {
+        let mut stars = from.places();
         // The `**` of a pattern takes what the other parts leave.
-        let rest = count.checked_sub(from.parts.len().checked_sub(usize::from(from.has_rest()))?)?;
-        let mut left = Some(name);
-        for part in &from.parts {
-            match part {
-                Part::Text(_) => left = split_parts(left?, 1)?.1,
-                Part::Rest if rest == 0 => {}
-                Part::Rest => (taken, left) = split_parts(left?, rest).map(|(text, left)| (Some(text), left))?,
-                Part::Star { before, after } => {
-                    let (text, after_it) = split_parts(left?, 1)?;
-                    left = after_it;
-                    stars.push(text.strip_prefix(before.as_bytes())?.strip_suffix(after.as_bytes())?);
-                }
-            }
-        }
-        let mut stars = stars.into_iter();
-        let mut out = Vec::with_capacity(name.len().saturating_add(8));
-        let mut dot: &[u8] = b"";
+        let rest = from.parts.iter().position(|part| *part == Part::Rest);
+        let rest_end = rest.and_then(|at| name.count().checked_sub(from.parts.len().checked_sub(at)?.checked_sub(1)?));
+        out.clear();
         for part in &self.parts {
-            if *part == Part::Rest && taken.is_none() {
-                continue;
-            }
-            out.extend_from_slice(dot);
-            dot = b".";
+            let mut piece = |text: &[u8]| out.extend_from_slice(text);
             match part {
-                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Rest => out.extend_from_slice(taken?),
+                Part::Text(text) => piece(text.as_bytes()),
+                Part::Rest if rest == rest_end => continue,
+                Part::Rest => piece(name.parts(rest?, rest_end?)?),
                 Part::Star { before, after } => {
-                    [before.as_bytes(), stars.next()?, after.as_bytes()].iter().for_each(|t| out.extend_from_slice(t));
+                    piece(before.as_bytes());
+                    piece(stars.next()?.text(name)?);
+                    piece(after.as_bytes());
                 }
             }
+            out.push(b'.');
         }
-        Some(out)
+        out.pop();
+        Some(())
+    }
+}
+
+/// A name and where its dots are.
+pub(super) struct Dotted<'n> {
+    name: &'n [u8],
+    dots: &'n [usize],
+}
+
+impl<'n> Dotted<'n> {
+    /// Finds the dots of a name, in room that is used again.
+    pub(super) fn new(name: &'n [u8], dots: &'n mut Vec<usize>) -> Self {
+        dots.clear();
+        dots.extend(name.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at));
+        Self { name, dots }
+    }
+
+    /// How many parts it has.
+    fn count(&self) -> usize {
+        self.dots.len().saturating_add(1)
+    }
+
+    /// The parts from one up to another, with the dots between them.
+    fn parts(&self, from: usize, to: usize) -> Option<&'n [u8]> {
+        let start = match from.checked_sub(1) {
+            None => 0,
+            Some(before) => self.dots.get(before)?.checked_add(1)?,
+        };
+        let end = to.checked_sub(1).and_then(|last| self.dots.get(last)).copied();
+        self.name.get(start..end.unwrap_or(self.name.len()))
     }
 }
 
@@ -130,27 +145,12 @@ pub(super) struct Star<'p> {
 }
 
 impl Star<'_> {
-    /// The text, in a name with its dots at these places.
-    pub(super) fn text<'n>(&self, name: &'n [u8], dots: &[usize]) -> Option<&'n [u8]> {
+    pub(super) fn text<'n>(&self, name: &Dotted<'n>) -> Option<&'n [u8]> {
         let at = match self.from_end {
             None => self.at,
-            Some(from_end) => dots.len().checked_add(1)?.checked_sub(from_end)?,
+            Some(from_end) => name.count().checked_sub(from_end)?,
         };
-        let start = match at.checked_sub(1) {
-            None => 0,
-            Some(before) => dots.get(before)?.checked_add(1)?,
-        };
-        let part = name.get(start..dots.get(at).copied().unwrap_or(name.len()))?;
-        part.strip_prefix(self.before)?.strip_suffix(self.after)
-    }
-}
-
-/// The first parts of a name, and what comes after the next dot.
-fn split_parts(name: &[u8], parts: usize) -> Option<(&[u8], Option<&[u8]>)> {
-    let mut dots = name.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
-    match dots.nth(parts.checked_sub(1)?) {
-        None => Some((name, None)),
-        Some(dot) => Some((name.get(..dot)?, Some(name.get(dot.checked_add(1)?..)?))),
+        name.parts(at, at.checked_add(1)?)?.strip_prefix(self.before)?.strip_suffix(self.after)
     }
 }
 

@@ -2,16 +2,14 @@
 //! Rules and `stored` entries whose form has been checked.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
-
 use super::expression::Expression;
 use super::fault::{Fault, List, Place};
 use super::pattern::Pattern;
 use super::split::Split;
-use super::text::{
-    DimText, Item, Numbered, Object, PlanText, RuleText, SegmentText, SegmentsText, SplitText, StoredText,
-};
-use crate::error::Error;
+use super::text::{self, fields, required, Read, Reader, SplitText};
+use crate::base::numbering::Numbering;
+use crate::error::{quoted, Error};
+use crate::model::config::Json;
 
 /// Bytes of the longest plan, and of the longest config.json.
 pub(super) const LONGEST_TEXT: usize = 16 << 20;
@@ -37,11 +35,12 @@ pub(super) struct Pick {
 pub(super) struct Cut {
     pub(super) dim: u64,
     pub(super) segments: Segments,
-    pub(super) repeat: Expression,
+    /// `None`: 1.
+    pub(super) repeat: Option<Expression>,
 }
 
 pub(super) enum Segments {
-    /// So many of equal size, all cut in one way.
+    /// This many of equal size, all cut in one way.
     Equal(u64, Dealt),
     Listed(Vec<Segment>),
 }
@@ -61,8 +60,8 @@ pub(super) struct Dealt {
 
 /// What stays together.
 pub(super) enum UnitOf {
-    /// So many elements.
-    Elements(Expression),
+    /// This many elements; `None`: 1.
+    Elements(Option<Expression>),
     /// A segment's size by this.
     Heads(Expression),
 }
@@ -70,10 +69,11 @@ pub(super) enum UnitOf {
 pub(super) struct Rule {
     pub(super) place: Place,
     pub(super) patterns: Vec<Pattern>,
-    pub(super) axis: Box<str>,
+    /// The axis, by its number.
+    pub(super) axis: usize,
     pub(super) action: Action,
     pub(super) absent: Option<Pattern>,
-    pub(super) unless: Option<Box<str>>,
+    pub(super) unless: Option<usize>,
     pub(super) optional: bool,
 }
 
@@ -89,7 +89,8 @@ pub(super) struct StoredEntry {
 pub(super) struct Shown {
     pub(super) dim: u64,
     pub(super) how: How,
-    pub(super) by: Expression,
+    /// `None`: 1.
+    pub(super) by: Option<Expression>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,217 +104,218 @@ pub(super) enum How {
 pub(super) struct Rules {
     pub(super) rules: Vec<Rule>,
     pub(super) stored: Vec<StoredEntry>,
-    pub(super) symbols: HashMap<Box<str>, Expression>,
-    pub(super) strict: Vec<Box<str>>,
-    /// Expressions so far.
-    expressions: usize,
+    /// Symbols by their numbers, in the order of the plans.
+    pub(super) definitions: Vec<(usize, Expression)>,
+    /// Strict axes by their numbers.
+    pub(super) strict: Vec<usize>,
+    pub(super) reader: Reader,
 }
 
 impl Rules {
     /// Adds the plan of this number.
     pub(super) fn add(&mut self, number: usize, text: &[u8]) -> Result<(), Error> {
-        let wrong = |what: String| Fault::PlanSyntax.error(format_args!("plan {number}: {what}"));
-        if text.len() > LONGEST_TEXT {
-            return Err(wrong(format!("the text has {} bytes, and {LONGEST_TEXT} are the most", text.len())));
-        }
-        let Object(PlanText {
-            format, strict, symbols, rules: Numbered(mut rules), stored: Numbered(mut stored), ..
-        }) = serde_json::from_slice(text).map_err(|error| {
-            // "rule 3: …" becomes "plan 0 rule 3: …".
-            let text = crate::error::escaped(error.to_string().as_bytes());
-            match text.starts_with("rule ") || text.starts_with("stored ") {
-                true => Fault::PlanSyntax.error(format_args!("plan {number} {text}")),
-                false => wrong(text),
-            }
-        })?;
+        let mut place = None;
+        let read = Json::parse(text, LONGEST_TEXT).and_then(|plan| self.read(number, &plan, &mut place));
+        read.map_err(|what| match place {
+            Some(place) => Fault::PlanSyntax.at(&place, &what),
+            None => Fault::PlanSyntax.error(&format!("plan {number}: {what}")),
+        })
+    }
+
+    /// Takes what a plan has; `at` is where it fails.
+    fn read(&mut self, plan: usize, json: &Json, at: &mut Option<Place>) -> Read<()> {
+        let names = ["format", "about", "strict", "symbols", "rules", "stored"];
+        let [format, _, strict, symbols, rules, stored] = fields(json, "a plan", &names)?;
+        let format = text::unsigned(required(format, "format")?)?;
         if format != 1 {
-            return Err(wrong(format!("the format is {format}, and 1 is the only one")));
+            return Err(format!("the format is {format}, and 1 is the only one"));
         }
-        let mut expressions = self.expressions;
-        let mut count = |expression: &mut Expression| {
-            expression.id = expressions;
-            expressions = expressions.saturating_add(1);
-        };
-        for (at, rule) in rules.iter_mut().enumerate() {
-            rule.place = Place { plan: number, list: List::Rules, number: at };
-            rule.each_expression(&mut count);
+        for axis in list(strict, "a list of axes")? {
+            self.strict.push(self.reader.axis(axis)?);
         }
-        for (at, entry) in stored.iter_mut().enumerate() {
-            entry.place = Place { plan: number, list: List::Stored, number: at };
-            entry.dims.iter_mut().flatten().for_each(|shown| count(&mut shown.by));
+        if let Some(symbols) = symbols {
+            let Json::Map(symbols) = symbols else { return Err(text::not(symbols, "an object of symbols")) };
+            for (name, expression) in symbols {
+                let shown = quoted(name.as_bytes());
+                if !super::name::is_symbol(name) {
+                    return Err(format!("{shown} is not a name of a symbol: letters, digits and _, joined by dots"));
+                }
+                let expression = self.reader.expression(expression);
+                let expression = expression.map_err(|what| format!("the symbol {shown}: {what}"))?;
+                self.definitions.push((text::numbered(&mut self.reader.symbols, name)?, expression));
+            }
         }
-        self.expressions = expressions;
-        self.rules.extend(rules);
-        self.stored.extend(stored);
-        for (name, expression) in symbols.0 {
-            self.symbols.entry(name).or_insert(expression);
+        for (number, rule) in list(rules, "a list of rules")?.iter().enumerate() {
+            let place = Place { plan, list: List::Rules, number };
+            *at = Some(place);
+            self.rules.push(Rule::new(place, rule, &mut self.reader)?);
         }
-        self.strict.extend(strict.into_iter().map(|axis| axis.0));
+        *at = None;
+        for (number, entry) in list(stored, "a list of entries")?.iter().enumerate() {
+            let place = Place { plan, list: List::Stored, number };
+            *at = Some(place);
+            self.stored.push(StoredEntry::new(place, entry, &mut self.reader)?);
+        }
+        *at = None;
         Ok(())
     }
 }
 
-const NOWHERE: Place = Place { plan: 0, list: List::Rules, number: 0 };
+/// The items of a list that may be left out.
+fn list<'j>(json: Option<&'j Json>, what: &str) -> Read<&'j [Json]> {
+    json.map_or(Ok(&[]), |json| text::items(json, what))
+}
 
 impl Rule {
-    fn each_expression(&mut self, visit: &mut dyn FnMut(&mut Expression)) {
-        let dealt = |Dealt { unit, pad, .. }: &mut Dealt, visit: &mut dyn FnMut(&mut Expression)| {
-            match unit {
-                UnitOf::Elements(expression) | UnitOf::Heads(expression) => visit(expression),
-            }
-            pad.iter_mut().for_each(visit);
-        };
-        match &mut self.action {
-            Action::Whole | Action::On(_) => {}
-            Action::Pick(pick) => pick.of.iter_mut().for_each(visit),
-            Action::Cut(cut) => {
-                visit(&mut cut.repeat);
-                match &mut cut.segments {
-                    Segments::Equal(_, all) => dealt(all, visit),
-                    Segments::Listed(list) => list.iter_mut().for_each(|segment| {
-                        visit(&mut segment.size);
-                        segment.dealt.iter_mut().for_each(|one| dealt(one, visit));
-                    }),
-                }
-            }
-        }
-    }
-}
-
-impl Item for Rule {
-    type Text = RuleText;
-    const LIST: List = List::Rules;
-
-    fn new(text: RuleText) -> Result<Self, String> {
-        let RuleText { patterns, axis, cut, pick, on, whole, absent, unless, optional, .. } = text;
-        let RuleText { of, unit, heads, pad, split, segments, repeat, .. } = text;
-        let actions = [cut.is_some(), pick.is_some(), on.is_some(), whole.is_some()];
-        if actions.iter().filter(|given| **given).count() != 1 {
-            return Err("a rule has exactly one of cut, pick, on and whole".to_owned());
-        }
-        let given = [
-            ("of", of.is_some(), actions[1]),
-            ("split", split.is_some(), actions[0] || actions[1]),
-            ("unit", unit.is_some(), actions[0]),
-            ("heads", heads.is_some(), actions[0]),
-            ("pad", pad.is_some(), actions[0]),
-            ("segments", segments.is_some(), actions[0]),
-            ("repeat", repeat.is_some(), actions[0]),
+    fn new(place: Place, json: &Json, reader: &mut Reader) -> Read<Self> {
+        let names = [
+            "match", "axis", "about", "cut", "pick", "on", "whole", "absent", "unless", "optional", "of", "split",
+            "unit", "heads", "pad", "segments", "repeat",
         ];
-        if let Some((field, ..)) = given.iter().find(|(_, given, fits)| *given && !*fits) {
-            return Err(format!("{field} does not go with what the rule does"));
-        }
-        let action = match (cut, pick, on) {
-            (Some(dim), ..) => Action::Cut(Cut {
-                dim,
-                segments: new_segments(segments, SegmentFields { unit, heads, pad, split })?,
-                repeat: repeat.unwrap_or_else(|| Expression::number(1)),
-            }),
-            (_, Some(star), _) => {
-                let short = patterns.0.iter().any(|pattern| (pattern.stars() as u64) < star);
-                if star == 0 || short {
-                    return Err(format!(
-                        "pick {star}: stars count from 1, and each pattern of the rule needs that many"
-                    ));
-                }
-                let star = usize::try_from(star).map_err(|_| "pick is too large".to_owned())?;
-                Action::Pick(Pick { star, of, split: rule_split(split)? })
+        let found = fields(json, "a rule", &names)?;
+        let [patterns, axis, _, cut, pick, on, whole, absent, unless, optional, of, split, unit, heads, pad, ..] =
+            found;
+        let [.., segments, repeat] = found;
+        let patterns = text::patterns(required(patterns, "match")?)?;
+        let axis = reader.axis(required(axis, "axis")?)?;
+        let absent = absent.map(text::pattern).transpose()?;
+        let unless = unless.map(|axis| reader.axis(axis)).transpose()?;
+        let optional = optional.map_or(Ok(false), text::boolean)?;
+        let action = match (cut, pick, on, whole) {
+            (Some(dim), None, None, None) => {
+                let given = Dealing { unit, heads, pad, split };
+                let segments = new_segments(segments, given, reader)?;
+                Action::Cut(Cut { dim: text::unsigned(dim)?, segments, repeat: reader.optional(repeat)? })
             }
-            (_, _, Some(ranks)) => Action::On(ranks),
-            _ if whole == Some(true) => Action::Whole,
-            _ => return Err("whole can only be true".to_owned()),
+            (None, Some(star), None, None) => {
+                let star = text::unsigned(star)?;
+                let short = patterns.iter().any(|pattern| (pattern.stars() as u64) < star);
+                let star = usize::try_from(star).ok().filter(|number| *number > 0 && !short);
+                let star = star.ok_or("pick: stars count from 1, and each pattern of the rule needs that many")?;
+                Action::Pick(Pick { star, of: reader.optional(of)?, split: rule_split(split)? })
+            }
+            (None, None, Some(ranks), None) => {
+                Action::On(text::items(ranks, "a list of ranks")?.iter().map(text::signed).collect::<Read<_>>()?)
+            }
+            (None, None, None, Some(Json::Bool(true))) => Action::Whole,
+            (None, None, None, Some(other)) => return Err(text::not(other, "true, which whole always is")),
+            _ => return Err("a rule has exactly one of cut, pick, on and whole".to_owned()),
         };
-        let (axis, unless) = (axis.0, unless.map(|axis| axis.0));
-        Ok(Self { place: NOWHERE, patterns: patterns.0, axis, action, absent, unless, optional })
+        // The fields from "split" on are those of cuts; "of" and "split" are those of picks.
+        let fitting = match action {
+            Action::Cut(_) => 11..names.len(),
+            Action::Pick(_) => 10..12,
+            Action::On(_) | Action::Whole => 0..0,
+        };
+        let stray = names.iter().zip(found).enumerate().skip(10);
+        let mut stray = stray.filter(|(at, (_, value))| value.is_some() && !fitting.contains(at));
+        match stray.next() {
+            Some((_, (field, _))) => Err(format!("{field} does not go with what the rule does")),
+            None => Ok(Self { place, patterns, axis, action, absent, unless, optional }),
+        }
     }
 }
 
-struct SegmentFields {
-    unit: Option<Expression>,
-    heads: Option<Expression>,
-    pad: Option<Expression>,
-    split: Option<SplitText>,
+/// The fields of a rule or a segment that say how it is dealt.
+#[derive(Clone, Copy)]
+struct Dealing<'j> {
+    unit: Option<&'j Json>,
+    heads: Option<&'j Json>,
+    pad: Option<&'j Json>,
+    split: Option<&'j Json>,
 }
 
-fn new_segments(segments: Option<SegmentsText>, fields: SegmentFields) -> Result<Segments, String> {
+fn new_segments(segments: Option<&Json>, given: Dealing<'_>, reader: &mut Reader) -> Read<Segments> {
     let list = match segments {
-        None => {
-            return Ok(Segments::Equal(1, new_dealt(fields.unit, fields.heads, fields.pad, rule_split(fields.split)?)?))
-        }
-        Some(SegmentsText::Equal(0)) => return Err("segments is 0".to_owned()),
-        Some(SegmentsText::Equal(number)) => {
-            let dealt = new_dealt(fields.unit, fields.heads, fields.pad, rule_split(fields.split)?)?;
+        Some(Json::List(list)) => list,
+        number => {
+            let number = number.map_or(Ok(1), text::unsigned)?;
+            if number == 0 {
+                return Err("segments is 0".to_owned());
+            }
+            let dealt = Dealt::new(given, rule_split(given.split)?, reader)?;
             return Ok(Segments::Equal(number, dealt));
         }
-        Some(SegmentsText::Listed(list)) => list,
     };
     if list.is_empty() {
         return Err("segments is an empty list".to_owned());
     }
-    let SegmentFields { unit, heads, pad, split } = fields;
-    if unit.is_some() || heads.is_some() || pad.is_some() || split.is_some() {
+    let Dealing { unit, heads, pad, split } = given;
+    if [unit, heads, pad, split].iter().any(Option::is_some) {
         return Err("with a list of segments, unit, heads, pad and split are theirs, not the rule's".to_owned());
     }
-    let new = |(number, Object(SegmentText { size, unit, heads, pad, split, .. })): (usize, Object<SegmentText>)| {
-        let in_segment = |error| format!("segment {number}: {error}");
-        let split = match split {
-            None => Some(Split::Even),
-            Some(SplitText::Split(split)) => Some(split),
-            Some(SplitText::Whole) => None,
-        };
+    let mut found = Vec::new();
+    for (number, json) in list.iter().enumerate() {
+        let segment = Segment::new(json, reader);
+        found.push(segment.map_err(|what| format!("segment {number}: {what}"))?);
+    }
+    Ok(Segments::Listed(found))
+}
+
+impl Segment {
+    fn new(json: &Json, reader: &mut Reader) -> Read<Self> {
+        let names = ["size", "about", "unit", "heads", "pad", "split"];
+        let [size, _, unit, heads, pad, split] = fields(json, "a segment", &names)?;
+        let size = reader.expression(required(size, "size")?)?;
         // The form of what is not looked at is checked too.
-        let whole = split.is_none();
-        let dealt = new_dealt(unit, heads, pad, split.unwrap_or(Split::Even)).map_err(in_segment)?;
-        Ok(Segment { size, dealt: (!whole).then_some(dealt) })
-    };
-    Ok(Segments::Listed(list.into_iter().enumerate().map(new).collect::<Result<_, String>>()?))
+        let (how, is_whole) = match split.map(text::split).transpose()? {
+            None => (Split::Even, false),
+            Some(SplitText::Split(split)) => (split, false),
+            Some(SplitText::Whole) => (Split::Even, true),
+        };
+        let dealt = Dealt::new(Dealing { unit, heads, pad, split }, how, reader)?;
+        Ok(Self { size, dealt: (!is_whole).then_some(dealt) })
+    }
 }
 
-fn new_dealt(
-    unit: Option<Expression>,
-    heads: Option<Expression>,
-    pad: Option<Expression>,
-    split: Split,
-) -> Result<Dealt, String> {
-    let unit = match (unit, heads) {
-        (Some(_), Some(_)) => return Err("unit and heads exclude one another".to_owned()),
-        (None, Some(heads)) => UnitOf::Heads(heads),
-        (Some(unit), None) => UnitOf::Elements(unit),
-        (None, None) => UnitOf::Elements(Expression::number(1)),
-    };
-    Ok(Dealt { unit, pad, split })
+impl Dealt {
+    fn new(given: Dealing<'_>, split: Split, reader: &mut Reader) -> Read<Self> {
+        let (unit, heads) = (reader.optional(given.unit)?, reader.optional(given.heads)?);
+        let unit = match (unit, heads) {
+            (Some(_), Some(_)) => return Err("unit and heads exclude one another".to_owned()),
+            (None, Some(heads)) => UnitOf::Heads(heads),
+            (unit, None) => UnitOf::Elements(unit),
+        };
+        Ok(Self { unit, pad: reader.optional(given.pad)?, split })
+    }
 }
 
-fn rule_split(split: Option<SplitText>) -> Result<Split, String> {
-    match split {
+fn rule_split(json: Option<&Json>) -> Read<Split> {
+    match json.map(text::split).transpose()? {
         None => Ok(Split::Even),
         Some(SplitText::Split(split)) => Ok(split),
         Some(SplitText::Whole) => Err("the split whole is for segments alone; a rule has \"whole\": true".to_owned()),
     }
 }
 
-impl Item for StoredEntry {
-    type Text = StoredText;
-    const LIST: List = List::Stored;
-
-    fn new(text: StoredText) -> Result<Self, String> {
-        let StoredText { pattern, logical, dims, .. } = text;
+impl StoredEntry {
+    fn new(place: Place, json: &Json, reader: &mut Reader) -> Read<Self> {
+        let [pattern, logical, dims, _] = fields(json, "an entry", &["match", "as", "dims", "about"])?;
+        let pattern = text::pattern(required(pattern, "match")?)?;
+        let logical = text::pattern(required(logical, "as")?)?;
         if pattern.stars() != logical.stars() || pattern.has_rest() != logical.has_rest() {
             return Err("match and as need as many * and ** as one another".to_owned());
         }
-        let mut seen = std::collections::HashSet::new();
-        let mut shown = |Object(DimText { dim, pack, block }): Object<DimText>| {
-            if !seen.insert(dim) {
+        let mut shown = Vec::new();
+        let mut seen = Numbering::default();
+        for json in text::items(required(dims, "dims")?, "a list of dimensions")? {
+            if *json == Json::Null {
+                shown.push(None);
+                continue;
+            }
+            let [dim, pack, block] = fields(json, "a dimension", &["dim", "pack", "block"])?;
+            let dim = text::unsigned(required(dim, "dim")?)?;
+            let known = seen.len();
+            if seen.number(&dim.to_le_bytes()).map_err(|error| error.to_string())? < known {
                 return Err(format!("dims has the dimension {dim} twice"));
             }
             let (how, by) = match (pack, block) {
                 (Some(_), Some(_)) => return Err("a dimension is shown by pack or by block".to_owned()),
-                (None, Some(block)) => (How::Block, block),
-                (pack, None) => (How::Pack, pack.unwrap_or_else(|| Expression::number(1))),
+                (None, Some(block)) => (How::Block, Some(block)),
+                (pack, None) => (How::Pack, pack),
             };
-            Ok(Shown { dim, how, by })
-        };
-        let dims = dims.into_iter().map(|dim| dim.map(&mut shown).transpose()).collect::<Result<_, _>>()?;
-        Ok(Self { place: NOWHERE, pattern, logical, dims })
+            shown.push(Some(Shown { dim, how, by: reader.optional(by)? }));
+        }
+        Ok(Self { place, pattern, logical, dims: shown })
     }
 }

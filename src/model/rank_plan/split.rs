@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::fault::Fault;
+use crate::error::Result;
 
 /// One rank of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,7 +85,7 @@ pub(super) struct Misfit(pub(super) Fault, pub(super) String);
 
 impl Split {
     /// Whether `units` can be dealt to `ranks` at all.
-    pub(super) fn check(&self, units: u64, ranks: u64) -> Result<(), Misfit> {
+    pub(super) fn check(&self, units: u64, ranks: u64) -> std::result::Result<(), Misfit> {
         let divides = |a: u64, b: u64| b.checked_rem(a) == Some(0);
         let indivisible = |how: &str| {
             let text = format!(
@@ -121,12 +122,7 @@ impl Split {
     }
 
     /// Calls `take` with a rank's units, as ranges in its order, of a split that has passed [`Self::check`].
-    pub(super) fn units<E>(
-        &self,
-        rank: Rank,
-        units: u64,
-        mut take: impl FnMut(Range<u64>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub(super) fn units(&self, rank: Rank, units: u64, take: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {
         match self.run(rank, units) {
             Some(run) => take(run),
             None => match self {
@@ -159,7 +155,7 @@ impl Split {
     }
 
     /// A rank's units, where the split is one that deals runs of them.
-    fn run(&self, rank: Rank, units: u64) -> Option<Range<u64>> {
+    pub(super) fn run(&self, rank: Rank, units: u64) -> Option<Range<u64>> {
         let (r, n, all) = (u128::from(rank.rank), u128::from(rank.size), u128::from(units));
         let next = r.saturating_add(1);
         let share = |r: u128| r.saturating_mul(all).checked_div(n).unwrap_or(0);
@@ -186,12 +182,7 @@ impl Split {
 
     /// Calls `mark` with ranks such that every other rank has what one of them
     /// has, or nothing: what is true of these is true of all.
-    pub(super) fn distinct<E>(
-        &self,
-        units: u64,
-        ranks: u64,
-        mut mark: impl FnMut(u64) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub(super) fn distinct(&self, units: u64, ranks: u64, mark: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
         match self {
             Self::Replicate if units < ranks && units > 0 => {
                 let each = ranks.checked_div(units).unwrap_or(1);

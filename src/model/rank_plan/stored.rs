@@ -2,13 +2,13 @@
 //! Stored tensors and the logical ones they show, for given sizes of axes.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-
+use super::budget::Budget;
 use super::expression::LARGEST;
 use super::fault::Fault;
-use super::listing::{Listing, Logical, Names};
+use super::listing::{Listed, Listing};
+use super::names::Names;
 use super::pieces::Scale;
-use super::rule::{How, Rules};
+use super::rule::{How, Rules, StoredEntry};
 use super::values::Values;
 use crate::base::memory;
 use crate::error::{quoted, Result};
@@ -20,12 +20,20 @@ pub(super) struct Shows {
     pub(super) scale: Scale,
 }
 
-/// Who says how large a logical dimension is.
+/// How large a logical dimension is, and which bundle has first told so.
 #[derive(Clone, Copy)]
 struct Told {
+    dim: u64,
     size: i64,
-    /// The place in order of the tensor that says so.
-    by: usize,
+    bundle: usize,
+}
+
+/// The tensors of a plan.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'p> {
+    pub(super) rules: &'p Rules,
+    pub(super) names: &'p Names,
+    pub(super) listing: &'p dyn Listing,
 }
 
 /// The scales of all entries, and the sizes of logical dimensions that
@@ -34,38 +42,70 @@ struct Told {
 pub(super) struct Shown {
     /// One for each entry; none where the entry is not used.
     entries: Vec<Option<Vec<Option<Shows>>>>,
-    /// Of logical tensors that an entry names.
-    sizes: Vec<Option<BTreeMap<u64, Told>>>,
+    /// Of each bundle.
+    sizes: Vec<Vec<Told>>,
+}
+
+impl<'p> Subject<'p> {
+    /// The tensor at a place.
+    pub(super) fn tensor(&self, place: usize) -> Listed<'p> {
+        self.listing.tensor(self.names.tensors.get(place).map_or(0, |tensor| tensor.number))
+    }
+
+    fn entry(&self, kind: usize) -> Option<&'p StoredEntry> {
+        self.rules.stored.get(self.names.kinds.get(kind)?.entry?)
+    }
+
+    /// The tensor of a place in a message, with the logical one that it shows where that has another name.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn label(&self, place: usize) -> String {
+        let name = self.tensor(place).name;
+        let logical = self.names.tensors.get(place).and_then(|tensor| self.names.logical_name(tensor.logical));
+        match logical.filter(|logical| *logical != name) {
+            Some(logical) => format!("tensor {} (it shows {})", quoted(name), quoted(logical)),
+            None => format!("tensor {}", quoted(name)),
+        }
+    }
+
+    /// The same, of a tensor with an entry: with the entry.
+    fn label_with_entry(&self, place: usize, kind: usize) -> String {
+        let tensor = self.label(place);
+        self.entry(kind).map_or_else(|| tensor.clone(), |entry| format!("{}: {tensor}", entry.place))
+    }
+
+    /// The first tensor of a kind that shows the logical tensor that another one shows.
+    fn sibling(&self, place: usize, kind: usize) -> String {
+        let names = self.names;
+        let logical = names.tensors.get(place).map(|tensor| tensor.logical);
+        let kind_of = |family: u32| names.families.get(family as usize).map(|family| family.kind);
+        let is_wanted =
+            |tensor: &super::names::Tensor| Some(tensor.logical) == logical && kind_of(tensor.family) == Some(kind);
+        self.label(names.tensors.iter().position(is_wanted).unwrap_or(place))
+    }
 }
 
 impl Shown {
-    pub(super) fn new<'p>(
-        rules: &'p Rules,
-        names: &Names,
-        listing: &dyn Listing,
-        values: &mut Values<'p>,
-    ) -> Result<Self> {
+    /// Makes sure that entries fit the tensors, which fit one another.
+    pub(super) fn new<'p>(subject: Subject<'p>, values: &mut Values<'p>, budget: &mut Budget) -> Result<Self> {
         let mut this = Self::default();
-        if names.entries.is_empty() {
+        if subject.rules.stored.is_empty() {
             return Ok(this);
         }
-        this.entries.resize_with(rules.stored.len(), || None);
-        this.sizes = memory::vec_with_capacity(names.logical.len(), "logical tensors")?;
-        this.sizes.resize_with(names.logical.len(), || None);
-        for (place, (number, entry)) in names.order.iter().zip(&names.entries).enumerate() {
-            let Some(entry) = *entry else { continue };
-            this.check_entry(entry, listing.tensor(*number).shape.len(), rules, values, &|| {
-                label(names, listing, place)
-            })?;
-            if let Some(sizes) = this.sizes.get_mut(names.logical_of(place)) {
-                sizes.get_or_insert_default();
-            }
+        // Kinds, bundles and families are in the order of the first tensors of each.
+        this.entries = memory::vec_with_capacity(subject.rules.stored.len(), "entries")?;
+        this.entries.resize_with(subject.rules.stored.len(), || None);
+        for kind in &subject.names.kinds {
+            let Some(entry) = kind.entry else { continue };
+            this.check_entry(entry, kind.first, subject, values)?;
         }
-        for place in 0..names.order.len() {
-            this.tell_sizes(place, names, listing, rules)?;
+        this.sizes = memory::vec_with_capacity(subject.names.bundles.len(), "logical tensors")?;
+        for bundle in 0..subject.names.bundles.len() {
+            let told = this.tell_sizes(bundle, subject, budget)?;
+            this.sizes.push(told);
         }
-        for place in 0..names.order.len() {
-            this.check_blocks(place, names, listing, rules)?;
+        for family in 0..subject.names.families.len() {
+            this.check_blocks(family, subject)?;
         }
         Ok(this)
     }
@@ -73,15 +113,16 @@ impl Shown {
     fn check_entry<'p>(
         &mut self,
         number: usize,
-        rank: usize,
-        rules: &'p Rules,
+        place: usize,
+        subject: Subject<'p>,
         values: &mut Values<'p>,
-        tensor: &dyn Fn() -> String,
     ) -> Result<()> {
-        let Some(entry) = rules.stored.get(number) else { return Ok(()) };
+        let Some(entry) = subject.rules.stored.get(number) else { return Ok(()) };
+        let rank = subject.tensor(place).shape.len();
         if entry.dims.len() > rank {
-            let text = format!("{} has {rank} dimensions, and dims describes {}", tensor(), entry.dims.len());
-            return Err(Fault::Stored.at(&entry.place, text));
+            let text =
+                format!("{} has {rank} dimensions, and dims describes {}", subject.label(place), entry.dims.len());
+            return Err(Fault::Stored.at(&entry.place, &text));
         }
         let known = match self.entries.get_mut(number) {
             Some(known @ None) => known,
@@ -97,10 +138,13 @@ impl Shown {
                 How::Pack => "pack",
                 How::Block => "block",
             };
-            let by = values.get(&shown.by, what, &|| format!("{}: {}", entry.place, tensor()))?;
+            let by = match &shown.by {
+                None => 1,
+                Some(by) => values.get(by, what, &|| format!("{}: {}", entry.place, subject.label(place)))?,
+            };
             if by == 0 {
-                let text = format!("{}: {what} {} is 0, below 1", tensor(), shown.by);
-                return Err(Fault::Expression.at(&entry.place, text));
+                let text = format!("{}: {what} is 0, below 1", subject.label(place));
+                return Err(Fault::Expression.at(&entry.place, &text));
             }
             let scale = Scale { how: shown.how, by: i64::try_from(by).unwrap_or(i64::MAX) };
             dims.push(Some(Shows { dim: shown.dim, scale }));
@@ -109,91 +153,86 @@ impl Shown {
         Ok(())
     }
 
-    /// What the dimensions of a tensor show.
-    pub(super) fn shows(&self, place: usize, dim: usize, names: &Names) -> Option<Shows> {
-        match names.entries.get(place).copied().flatten() {
+    /// What a dimension of the tensors of a kind shows.
+    pub(super) fn shows(&self, entry: Option<usize>, dim: usize) -> Option<Shows> {
+        match entry {
             None => Some(Shows { dim: dim as u64, scale: Scale::ONE }),
             Some(entry) => *self.entries.get(entry)?.as_ref()?.get(dim)?,
         }
     }
 
-    /// The sizes of logical dimensions that a tensor shows by `pack`.
-    fn tell_sizes(&mut self, place: usize, names: &Names, listing: &dyn Listing, rules: &Rules) -> Result<()> {
-        let logical = names.logical_of(place);
-        let Some(tensor) = names.order.get(place).map(|number| listing.tensor(*number)) else { return Ok(()) };
-        let Some(mut sizes) = self.sizes.get_mut(logical).and_then(Option::take) else { return Ok(()) };
+    /// The sizes of logical dimensions that the tensors of a bundle show by `pack`.
+    fn tell_sizes(&self, number: usize, subject: Subject<'_>, budget: &mut Budget) -> Result<Vec<Told>> {
+        let Some(bundle) = subject.names.bundles.get(number) else { return Ok(Vec::new()) };
+        let entry = subject.names.kinds.get(bundle.kind).and_then(|kind| kind.entry);
+        let before = bundle.before.and_then(|before| self.sizes.get(before)).map_or(&[][..], Vec::as_slice);
+        let tensor = subject.tensor(bundle.first);
+        budget.spend(before.len() as u64)?;
+        let mut sizes = memory::vec_with_capacity(before.len().saturating_add(tensor.shape.len()), "sizes")?;
+        sizes.extend_from_slice(before);
         for (dim, stored) in tensor.shape.iter().enumerate() {
-            let Some(Shows { dim: shown, scale }) = self.shows(place, dim, names) else { continue };
-            if scale.how != How::Pack {
+            let Some(Shows { dim: shown, scale }) = self.shows(entry, dim).filter(|shows| shows.scale.how == How::Pack)
+            else {
                 continue;
-            }
-            let size = stored.checked_mul(scale.by).ok_or_else(|| {
+            };
+            let wrong = |fault: Fault, text: &str| {
+                Err(fault.error(&format!("{}: {text}", subject.label_with_entry(bundle.first, bundle.kind))))
+            };
+            let Some(size) = stored.checked_mul(scale.by) else {
                 let text = format!("dimension {dim} of {stored} times pack {} is more than {LARGEST}", scale.by);
-                Fault::Expression.error(format_args!("{}: {text}", whose(names, listing, rules, place)))
-            })?;
-            let told = *sizes.entry(shown).or_insert(Told { size, by: place });
-            if told.size != size {
-                let other = label(names, listing, told.by);
-                return Err(Fault::Stored.error(format_args!(
-                    "{}: dimension {dim} of size {stored} times {} makes {size} of the logical dimension {shown}, \
-                     and {other} makes {}",
-                    whose(names, listing, rules, place),
-                    scale.by,
-                    told.size
-                )));
+                return wrong(Fault::Expression, &text);
+            };
+            // The dimensions that one tensor shows are all different.
+            budget.spend(before.len() as u64)?;
+            match before.iter().find(|told| told.dim == shown) {
+                None => sizes.push(Told { dim: shown, size, bundle: number }),
+                Some(told) if told.size == size => {}
+                Some(told) => {
+                    let kind = subject.names.bundles.get(told.bundle).map_or(0, |bundle| bundle.kind);
+                    let text = format!(
+                        "dimension {dim} of size {stored} times {} makes {size} of the logical dimension {shown}, and {} makes {}",
+                        scale.by,
+                        subject.sibling(bundle.first, kind),
+                        told.size
+                    );
+                    return wrong(Fault::Stored, &text);
+                }
             }
         }
-        if let Some(slot) = self.sizes.get_mut(logical) {
-            *slot = Some(sizes);
-        }
-        Ok(())
+        Ok(sizes)
     }
 
     /// Whether blocks are as many as the logical size needs.
-    fn check_blocks(&self, place: usize, names: &Names, listing: &dyn Listing, rules: &Rules) -> Result<()> {
-        let Some(Some(sizes)) = self.sizes.get(names.logical_of(place)) else { return Ok(()) };
-        let Some(tensor) = names.order.get(place).map(|number| listing.tensor(*number)) else { return Ok(()) };
-        for (dim, stored) in tensor.shape.iter().enumerate() {
-            let Some(Shows { dim: shown, scale }) = self.shows(place, dim, names) else { continue };
-            let Some(told) = sizes.get(&shown).filter(|_| scale.how == How::Block) else { continue };
-            let size = u64::try_from(told.size).unwrap_or(0);
-            let blocks = size.div_ceil(u64::try_from(scale.by).unwrap_or(1).max(1));
-            if u64::try_from(*stored) != Ok(blocks) {
-                let other = label(names, listing, told.by);
-                return Err(Fault::Stored.error(format_args!(
+    fn check_blocks(&self, number: usize, subject: Subject<'_>) -> Result<()> {
+        let Some(family) = subject.names.families.get(number) else { return Ok(()) };
+        let Some(sizes) = family.bundle.and_then(|bundle| self.sizes.get(bundle)) else { return Ok(()) };
+        let Some(entry) = subject.names.kinds.get(family.kind).and_then(|kind| kind.entry) else { return Ok(()) };
+        for (dim, stored) in subject.tensor(family.first).shape.iter().enumerate() {
+            let Some(Shows { dim: shown, scale }) = self.shows(Some(entry), dim) else { continue };
+            let told = sizes.iter().find(|told| told.dim == shown && scale.how == How::Block);
+            let Some(told) = told else { continue };
+            let size = told.size.unsigned_abs();
+            let blocks = size.div_ceil(scale.by.unsigned_abs().max(1));
+            if stored.unsigned_abs() != blocks {
+                let kind = subject.names.bundles.get(told.bundle).map_or(0, |bundle| bundle.kind);
+                return Err(Fault::Stored.error(&format!(
                     "{}: dimension {dim} has the size {stored}, and blocks of {} in the logical dimension {shown} of \
-                     size {size} (by {other}) are {blocks}",
-                    whose(names, listing, rules, place),
-                    scale.by
+                     size {size} (by {}) are {blocks}",
+                    subject.label_with_entry(family.first, family.kind),
+                    scale.by,
+                    subject.sibling(family.first, kind)
                 )));
             }
         }
         Ok(())
     }
 
-    /// The size of a logical dimension, if anything tells it.
-    pub(super) fn size(&self, place: usize, dim: u64, names: &Names, shape: &[i64]) -> Option<u64> {
-        let size = match self.sizes.get(names.logical_of(place)) {
-            Some(Some(sizes)) => sizes.get(&dim)?.size,
-            _ => *shape.get(usize::try_from(dim).ok()?)?,
+    /// The size of a logical dimension of the tensors of a family, if anything tells it.
+    pub(super) fn size(&self, bundle: Option<usize>, dim: u64, shape: &[i64]) -> Option<u64> {
+        let size = match bundle.and_then(|bundle| self.sizes.get(bundle)) {
+            Some(sizes) => sizes.iter().find(|told| told.dim == dim)?.size,
+            None => *shape.get(usize::try_from(dim).ok()?)?,
         };
         u64::try_from(size).ok()
     }
-}
-
-/// A tensor in a message, with the logical one that it shows where that has another name.
-pub(super) fn label(names: &Names, listing: &dyn Listing, place: usize) -> String {
-    let name = names.order.get(place).map_or(&[][..], |number| listing.tensor(*number).name);
-    match names.logical.get(names.logical_of(place)) {
-        Some(Logical::Named(logical)) if logical != name => {
-            format!("tensor {} (it shows {})", quoted(name), quoted(logical))
-        }
-        _ => format!("tensor {}", quoted(name)),
-    }
-}
-
-fn whose(names: &Names, listing: &dyn Listing, rules: &Rules, place: usize) -> String {
-    let entry = names.entries.get(place).copied().flatten().and_then(|entry| rules.stored.get(entry));
-    let tensor = label(names, listing, place);
-    entry.map_or_else(|| tensor.clone(), |entry| format!("{}: {tensor}", entry.place))
 }

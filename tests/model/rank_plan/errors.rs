@@ -164,7 +164,7 @@ fn texts_that_are_no_plans_say_where() {
         ("[1]", "plan 0"),
         ("{\"format\": 2}", "2"),
         ("{\"format\": 1} 1", "plan 0"),
-        ("{\"format\": 1, \"about\": {\"a\": 1, \"a\": 2}}", "\\\"a\\\""),
+        ("{\"format\": 1, \"about\": {\"a\": 1, \"a\": 2}}", "'a' appears twice"),
         ("{\"format\": 1, \"rules\": [[\"a\", \"tp\"]]}", "rule 0"),
         ("{\"format\": 1, \"rules\": {}}", "plan 0"),
         ("{\"format\": 1, \"rules\": null}", "plan 0"),
