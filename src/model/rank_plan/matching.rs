@@ -109,9 +109,7 @@ impl Matching {
     fn child(&mut self, at: u32, part: &Part) -> Result<u32> {
         let new = u32::try_from(self.nodes.len()).map_err(|_| too_many())?;
         let child = match part {
-            Part::Rest => {
-                *self.nodes.get_mut(at as usize).and_then(|node| Some(node.rest.get_or_insert(new))).ok_or_else(lost)?
-            }
+            Part::Rest => *self.nodes.get_mut(at as usize).map(|node| node.rest.get_or_insert(new)).ok_or_else(lost)?,
             Part::Text(text) => {
                 let text = self.texts.number(text.as_bytes())?;
                 self.edge(pair(at, u32::try_from(text).map_err(|_| too_many())?).as_slice(), new)?

@@ -188,10 +188,12 @@ impl Rule {
                 Action::Cut(Cut { dim: text::unsigned(dim)?, segments, repeat: reader.optional(repeat)? })
             }
             (None, Some(star), None, None) => {
-                let star = text::unsigned(star)?;
-                let short = patterns.iter().any(|pattern| (pattern.stars() as u64) < star);
-                let star = usize::try_from(star).ok().filter(|number| *number > 0 && !short);
-                let star = star.ok_or("pick: stars count from 1, and each pattern of the rule needs that many")?;
+                let wanted = text::unsigned(star)?;
+                let short = patterns.iter().any(|pattern| (pattern.stars() as u64) < wanted);
+                let star = usize::try_from(wanted).ok().filter(|number| *number > 0 && !short);
+                let star = star.ok_or_else(|| {
+                    format!("pick {wanted}: stars count from 1, and each pattern of the rule needs that many")
+                })?;
                 Action::Pick(Pick { star, of: reader.optional(of)?, split: rule_split(split)? })
             }
             (None, None, Some(ranks), None) => {

@@ -4,8 +4,10 @@
 mod cases;
 mod checkpoint;
 mod errors;
+mod language;
 mod logical;
 mod naive;
 mod plan;
+mod random;
 mod reads;
 mod sha256;
