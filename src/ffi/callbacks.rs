@@ -7,7 +7,7 @@ use super::arguments::{null, required, st_buffer};
 use super::boundary::{check_tail, read_known, CallerStruct, LARGEST_STRUCT};
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::{Sink, Step, Transform};
+use crate::load::{Sink, Transform, TransformStep};
 use crate::record::st_piece;
 use crate::{ReadAt, Resolver};
 
@@ -367,7 +367,7 @@ impl CallerTransform {
     }
 }
 
-impl Step for CallerTransform {
+impl TransformStep for CallerTransform {
     fn run(&self, item: usize, element: u64, count: usize, src: &[u8], dst: &mut [u8]) -> Result<()> {
         let run = self.0.run.ok_or_else(|| null("transform.run"))?;
         let (src, dst) = (src.as_ptr().cast(), dst.as_mut_ptr().cast());

@@ -69,7 +69,7 @@ pub unsafe extern "C" fn st_load(
         let buffers = given.buffers();
         let sink = sink.as_mut().map(|sink| SinkBuffers { sink, buffers });
         let mut tell = progress.map(|progress| move |done, total| progress.goes_on(done, total));
-        let progress = tell.as_mut().map(|tell| -> load::Progress<'_> { tell });
+        let progress = tell.as_mut().map(|tell| -> load::LoadProgress<'_> { tell });
         let mut item_done = given.item_done.map(|done| move |item| done.tell(item));
         let item_done = item_done.as_mut().map(|done| -> load::ItemDone<'_> { done });
         let caller = load::Caller { progress, item_done, sink, cancel: given.cancel };

@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::assembly::{Assembly, Rows, Span};
+use super::errors::fault;
 use super::item::Origin;
-use super::reader::fault;
 use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -248,7 +248,7 @@ impl<'a> Boxes<'a> {
                 let (start, left) = last.place(column).ok_or_else(fault)?;
                 let columns = left.min(stop.saturating_sub(column));
                 let element = self.element();
-                let mut part = Part {
+                let mut part = RowsPart {
                     rows: &mut *rows,
                     row: index(row.saturating_sub(rect.row))?,
                     from: index(column.saturating_sub(rect.column).saturating_mul(element))?,
@@ -290,15 +290,15 @@ impl Dim {
     }
 }
 
-/// Part of each of some rows.
-struct Part<'r> {
+/// RowsPart of each of some rows.
+struct RowsPart<'r> {
     rows: &'r mut dyn Rows,
     row: usize,
     from: usize,
     len: usize,
 }
 
-impl Rows for Part<'_> {
+impl Rows for RowsPart<'_> {
     fn row(&mut self, row: usize) -> Result<&mut [u8]> {
         let found = self.rows.row(self.row.checked_add(row).ok_or_else(fault)?)?;
         found.get_mut(self.from..).and_then(|found| found.get_mut(..self.len)).ok_or_else(fault)

@@ -21,7 +21,7 @@ pub(super) const STRAIGHT: u64 = 8 << 20;
 
 /// The memory that one thread has, and a sink's buffers.
 #[derive(Clone, Copy)]
-pub(super) struct Budget {
+pub(super) struct MemoryBudget {
     /// Bytes of what files are read into.
     pub(super) window: usize,
     /// Bytes of each place where bytes are put together, and how many a thread has.
@@ -41,7 +41,7 @@ pub(super) struct Budget {
     pub(super) far: bool,
 }
 
-impl Budget {
+impl MemoryBudget {
     /// For a source where each read is a journey. Only what can't go straight to its
     /// place needs memory, so that there may be more threads than sets; and a set
     /// has no more than its tasks put to use, so that as many requests as possible
@@ -66,7 +66,7 @@ impl Budget {
     /// Where threads read files: each has a set of its own.
     ///
     /// # Errors
-    /// As for [`Budget::of_journeys`].
+    /// As for [`MemoryBudget::of_journeys`].
     pub(super) fn of_files(tasks: &[Task<'_>], staging: u64, threads: usize) -> Result<Self> {
         let (staging, unit) = (checked(staging)?, unit_of(tasks));
         let least = unit.saturating_mul(4).max(LEAST_STAGING);

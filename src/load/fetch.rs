@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::assembly::{MemberBox, Rows};
 use super::boxes::{Boxes, Rect};
-use super::delivery::{count, Delivery};
-use super::reader::{fault, Reader, TWO_BLOCKS};
-use super::target::Memory;
+use super::delivery::Delivery;
+use super::destination::Memory;
+use super::errors::fault;
+use super::reader::{Reader, TWO_BLOCKS};
+use super::workspace::count;
 use crate::base::memory::{self, Aligned};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -49,7 +51,7 @@ fn stage<'r>(
 }
 
 /// A member's box: in memory of the worker's, or where it lies.
-enum Member<'a> {
+enum FoundMember<'a> {
     Read(usize),
     Lying(&'a [u8]),
 }
@@ -107,7 +109,7 @@ pub(super) fn members<'m, 'a: 'm, 's>(
             delivery.go_on()?;
             let offset = tensor.offset().saturating_add(selection.first());
             if let Some(bytes) = reader.lying(tensor.shard(), offset, size)? {
-                found.push(Member::Lying(bytes));
+                found.push(FoundMember::Lying(bytes));
                 continue;
             }
         }
@@ -121,27 +123,29 @@ pub(super) fn members<'m, 'a: 'm, 's>(
         }
         let mut bytes = TensorBytes::new(tensor, &mut *reader, &mut *delivery, (max_gap, window))?;
         selection.fetch(0, room.as_mut().get_mut(..size).ok_or_else(fault)?, &mut bytes)?;
-        found.push(Member::Read(size));
+        found.push(FoundMember::Read(size));
     }
     // Members that lie elsewhere have no room, or one that is not used.
     let mut slices = memory::vec_with_capacity(found.len(), "the members of a group")?;
     for (number, member) in found.iter().enumerate() {
         slices.push(match member {
-            Member::Lying(bytes) => *bytes,
-            Member::Read(size) => rooms.get(number).and_then(|room| room.as_slice().get(..*size)).ok_or_else(fault)?,
+            FoundMember::Lying(bytes) => *bytes,
+            FoundMember::Read(size) => {
+                rooms.get(number).and_then(|room| room.as_slice().get(..*size)).ok_or_else(fault)?
+            }
         });
     }
     Ok(slices)
 }
 
 /// Rows of a dense result in the caller's memory.
-pub(super) struct Direct<'b, 'a> {
+pub(super) struct RowsInPlace<'b, 'a> {
     pub(super) boxes: &'b Boxes<'a>,
     pub(super) rect: Rect,
     pub(super) place: Memory<'a>,
 }
 
-impl Rows for Direct<'_, '_> {
+impl Rows for RowsInPlace<'_, '_> {
     fn row(&mut self, row: usize) -> Result<&mut [u8]> {
         let Rect { row: first, rows, column, columns } = self.rect;
         let row = u64::try_from(row).ok().filter(|row| *row < rows).ok_or_else(fault)?;
@@ -151,12 +155,12 @@ impl Rows for Direct<'_, '_> {
 }
 
 /// Rows one after the other.
-pub(super) struct Dense<'b> {
+pub(super) struct RowsInRoom<'b> {
     pub(super) bytes: &'b mut [u8],
     pub(super) stride: usize,
 }
 
-impl Rows for Dense<'_> {
+impl Rows for RowsInRoom<'_> {
     fn row(&mut self, row: usize) -> Result<&mut [u8]> {
         let start = row.checked_mul(self.stride).ok_or_else(fault)?;
         self.bytes.get_mut(start..).and_then(|rest| rest.get_mut(..self.stride)).ok_or_else(fault)

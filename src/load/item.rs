@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::assembly::Assembly;
-use super::Memory;
+use super::destination::Memory;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::part::Interval;
@@ -55,11 +55,11 @@ pub struct Transform<'a> {
     /// Bytes that a unit becomes.
     pub unit_size: u64,
     /// The step.
-    pub step: &'a dyn Step,
+    pub step: &'a dyn TransformStep,
 }
 
 /// What a transform does, on any of a load's threads.
-pub trait Step: Sync {
+pub trait TransformStep: Sync {
     /// Turns `count` elements of item number `item`, from `element` on, into `dst`.
     ///
     /// # Errors

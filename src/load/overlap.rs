@@ -9,7 +9,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::target::{Layout, Memory};
+use super::destination::Memory;
+use super::strides::Strides;
 use super::task::Task;
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
@@ -120,7 +121,7 @@ fn apart_by_stride(tasks: &[Task<'_>], group: &[[u64; 3]]) -> Result<bool> {
 
 /// The same for destinations that overlap as wholes. Goes down a loop at each
 /// step, of which there are fewer than 64.
-fn are_apart(layouts: &[Layout], mut all: Vec<Repeated>) -> Result<bool> {
+fn are_apart(layouts: &[Strides], mut all: Vec<Repeated>) -> Result<bool> {
     let outermost = |of: &Repeated| {
         let loops = layouts.get(of.member)?.loops();
         loops.get(of.loops.checked_sub(1)?).map(|outer| outer.stride)
@@ -162,9 +163,9 @@ fn are_apart(layouts: &[Layout], mut all: Vec<Repeated>) -> Result<bool> {
 /// Compares the runs of destinations that reach into one another, by address.
 fn check_runs(tasks: &[Task<'_>], group: &[[u64; 3]]) -> Result<()> {
     let task = |number: u64| usize::try_from(number).ok().and_then(|number| tasks.get(number));
-    let mut layouts: Vec<Option<Layout>> = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
+    let mut layouts: Vec<Option<Strides>> = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
     for [_, _, number] in group {
-        layouts.push(task(*number).and_then(|task| task.layout.as_deref()).map(Layout::by_address));
+        layouts.push(task(*number).and_then(|task| task.layout.as_deref()).map(Strides::by_address));
     }
     let mut walks = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
     walks.extend(layouts.iter().map(|layout| layout.as_ref().and_then(|layout| layout.walk(0))));

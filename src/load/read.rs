@@ -4,19 +4,26 @@
 #![forbid(unsafe_code)]
 
 use super::budget::{blocks, BLOCK, DEFAULT_STAGING};
-use super::host::Host;
+use super::callbacks::Callbacks;
+use super::checked::CheckedLoad;
+use super::destination::Memory;
+use super::item::{Item, Origin};
+use super::options::{Io, LoadOptions};
+use super::overlap;
 use super::plan::WINDOW;
 use super::reader::TWO_BLOCKS;
-use super::shared::Shared;
+use super::shared::LoadState;
 use super::task::{Goes, Task};
 use super::work::Worker;
-use super::{overlap, Io, Item, Load, LoadOptions, Memory, Origin, SEVERAL_THREADS};
 use crate::base::memory::Aligned;
 use crate::checkpoint::loaded::Loaded;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::slice::Selection;
 use crate::record::{Range, Tensor};
+
+/// Of a single tensor: some 2 ms of work.
+const SEVERAL_THREADS: u64 = 8 << 20;
 
 impl Checkpoint {
     /// The tensor of this name with its bytes: where nothing is mapped, they
@@ -81,9 +88,9 @@ fn read_whole(checkpoint: &Checkpoint, tensor: &Tensor, buffer: &mut [u8]) -> Re
         return checkpoint.read_bytes(tensor.shard(), tensor.offset(), tensor.name(), buffer);
     }
     let tasks = [Task::new(checkpoint, &item(tensor, &[], buffer), Goes::ToPlace)?];
-    let mut load = Load::new(checkpoint, &tasks, &LoadOptions::default(), None)?;
+    let mut load = CheckedLoad::new(checkpoint, &tasks, &LoadOptions::default(), None)?;
     load.numbered = false;
-    load.run(Host::new(None, None, None), &[], None)
+    load.run(Callbacks::new(None, None, None), &[], None)
 }
 
 /// Reads one part of one tensor, on this thread, through the page cache.
@@ -93,7 +100,7 @@ fn read_slice(checkpoint: &Checkpoint, tensor: &Tensor, ranges: &[Range], buffer
         .and_then(|_| Task::new(checkpoint, &item(tensor, ranges, buffer), Goes::ToPlace));
     let task = [task.map_err(|error| error.in_file(&checkpoint.label_of(tensor.shard())))?];
     let options = LoadOptions { threads: 1, io: Io::Cached, ..LoadOptions::default() };
-    let mut load = Load::new(checkpoint, &task, &options, None)?;
+    let mut load = CheckedLoad::new(checkpoint, &task, &options, None)?;
     load.budget.straight = u64::MAX;
     // No more than the slice can use.
     let most = checkpoint.source(tensor.shard())?.preferred_request().map_or(WINDOW, |most| most.min(DEFAULT_STAGING));
@@ -103,7 +110,7 @@ fn read_slice(checkpoint: &Checkpoint, tensor: &Tensor, ranges: &[Range], buffer
         false => blocks(span.saturating_add(TWO_BLOCKS).saturating_add(BLOCK)),
     };
     load.budget.shared = false;
-    let shared = Shared::new(load.plan()?, load.total, &[], None);
+    let shared = LoadState::new(load.plan()?, load.total, &[], None);
     let mut worker = Worker::new(&load, &shared, None);
     while let Some(taken) = shared.next()? {
         let done = taken.request.as_ref().map_or(Ok(()), |request| worker.execute(request));

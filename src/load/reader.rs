@@ -6,13 +6,14 @@
 use std::fs::File;
 
 use super::budget::STRAIGHT;
-use super::shared::{stopped, Shared};
-use super::target::scratch;
-use super::Io;
+use super::destination::scratch;
+use super::errors::{fault, stopped};
+use super::options::Io;
+use super::shared::LoadState;
 use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::source::scatter::{self, Run};
 use crate::source::{self, FileRef, Probe, Source, BLOCK};
 
@@ -34,7 +35,7 @@ pub(super) struct Reader<'a, 's> {
     pub(super) stage: Option<Aligned>,
     window: usize,
     /// The load that it reads for, which may end at any time.
-    shared: Option<&'s Shared<'a>>,
+    shared: Option<&'s LoadState<'a>>,
 }
 
 /// The shard at hand.
@@ -45,12 +46,12 @@ struct Open<'a, 's> {
     /// Each made once it is wanted; the inner `None`: it can't be.
     direct: Option<Option<File>>,
     probe: Option<Option<Probe>>,
-    shared: Option<&'s Shared<'a>>,
+    shared: Option<&'s LoadState<'a>>,
 }
 
 /// How the bytes of a request are read.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Way {
+pub(super) enum ReadWay {
     Cached,
     Direct,
     /// By a callback of the caller's: few and large.
@@ -59,7 +60,7 @@ pub(super) enum Way {
     Mapped,
 }
 
-impl Way {
+impl ReadWay {
     /// Where it does not depend on the file.
     pub(super) fn of(source: &Source) -> Self {
         match source.preferred_request() {
@@ -76,7 +77,7 @@ impl<'a, 's> Reader<'a, 's> {
         io: Io,
         drop_cache: bool,
         window: usize,
-        shared: Option<&'s Shared<'a>>,
+        shared: Option<&'s LoadState<'a>>,
     ) -> Self {
         Self { checkpoint, io, drop_cache, open: None, stage: None, window, shared }
     }
@@ -94,13 +95,13 @@ impl<'a, 's> Reader<'a, 's> {
     }
 
     /// How these bytes are best read.
-    pub(super) fn way(&mut self, shard: usize, offset: u64, len: u64) -> Result<Way> {
+    pub(super) fn way(&mut self, shard: usize, offset: u64, len: u64) -> Result<ReadWay> {
         let io = self.io;
         let open = self.open(shard)?;
         if io == Io::Mapped && open.source.mapped().is_some() {
-            return Ok(Way::Mapped);
+            return Ok(ReadWay::Mapped);
         }
-        let Some(file) = open.file.as_deref() else { return Ok(Way::of(open.source)) };
+        let Some(file) = open.file.as_deref() else { return Ok(ReadWay::of(open.source)) };
         let wanted = match io {
             Io::Cached => false,
             Io::Direct => true,
@@ -113,30 +114,30 @@ impl<'a, 's> Reader<'a, 's> {
             Io::Auto | Io::Mapped => false,
         };
         if wanted && open.direct.get_or_insert_with(|| source::open_direct(file)).is_some() {
-            return Ok(Way::Direct);
+            return Ok(ReadWay::Direct);
         }
-        Ok(Way::Cached)
+        Ok(ReadWay::Cached)
     }
 
     /// Most bytes that `window` gives at once.
-    pub(super) fn step(&self, way: Way) -> u64 {
+    pub(super) fn step(&self, way: ReadWay) -> u64 {
         let room = (self.window as u64).saturating_sub(TWO_BLOCKS);
         match way {
-            Way::Cached | Way::Mapped => room.min(CACHED_STEP),
-            Way::Direct => room,
-            Way::Called => self.window as u64,
+            ReadWay::Cached | ReadWay::Mapped => room.min(CACHED_STEP),
+            ReadWay::Direct => room,
+            ReadWay::Called => self.window as u64,
         }
     }
 
     /// Fills `out` from `offset` on.
-    pub(super) fn read(&mut self, shard: usize, offset: u64, out: &mut [u8], way: Way) -> Result<()> {
+    pub(super) fn read(&mut self, shard: usize, offset: u64, out: &mut [u8], way: ReadWay) -> Result<()> {
         match way {
-            Way::Cached | Way::Called => return self.open(shard)?.read(offset, out),
-            Way::Mapped => {
+            ReadWay::Cached | ReadWay::Called => return self.open(shard)?.read(offset, out),
+            ReadWay::Mapped => {
                 let len = out.len();
                 return convert::copy_far(self.window(shard, offset, len, way)?, out);
             }
-            Way::Direct => {}
+            ReadWay::Direct => {}
         }
         // Where file and memory happen to agree, blocks go straight to their place.
         let agree = offset.is_multiple_of(FILE_BLOCK) && out.as_ptr().align_offset(BLOCK) == 0;
@@ -160,23 +161,23 @@ impl<'a, 's> Reader<'a, 's> {
 
     /// `len` bytes of the file from `offset` on, in the staging buffer, or where
     /// they are already.
-    pub(super) fn window(&mut self, shard: usize, offset: u64, len: usize, way: Way) -> Result<&[u8]> {
+    pub(super) fn window(&mut self, shard: usize, offset: u64, len: usize, way: ReadWay) -> Result<&[u8]> {
         let room = self.window;
         self.open(shard)?;
         let Some(open) = &self.open else { return Err(fault()) };
-        let memory = if way == Way::Mapped { open.source.mapped() } else { open.source.callers_memory() };
+        let memory = if way == ReadWay::Mapped { open.source.mapped() } else { open.source.callers_memory() };
         if let Some(memory) = memory {
             let there = usize::try_from(offset).ok().and_then(|start| memory.get(start..));
             return there.and_then(|there| there.get(..len)).ok_or_else(fault);
         }
         let stage = scratch(&mut self.stage, room)?;
         match way {
-            Way::Cached | Way::Called | Way::Mapped => {
+            ReadWay::Cached | ReadWay::Called | ReadWay::Mapped => {
                 let stage = stage.get_mut(..len).ok_or_else(fault)?;
                 open.read(offset, stage)?;
                 Ok(stage)
             }
-            Way::Direct => {
+            ReadWay::Direct => {
                 let into = usize::try_from(offset % FILE_BLOCK).unwrap_or_default();
                 let end = into.saturating_add(len);
                 let blocks = stage.get_mut(..end.next_multiple_of(BLOCK)).ok_or_else(fault)?;
@@ -260,9 +261,4 @@ impl Open<'_, '_> {
         }
         self.read(offset, blocks.get_mut(..needed).ok_or_else(fault)?)
     }
-}
-
-#[cold]
-pub(super) fn fault() -> Error {
-    Error::new(ErrorKind::Internal, "a request lies outside its item")
 }

@@ -2,16 +2,18 @@
 //! Parts of rows that are read straight to where they go, run by run.
 #![forbid(unsafe_code)]
 
-use super::delivery::{count, Delivery};
-use super::plan::Part;
-use super::reader::{fault, Reader};
+use super::delivery::Delivery;
+use super::errors::fault;
+use super::reader::Reader;
+use super::request::ItemPart;
 use super::task::{Picks, Task};
+use super::workspace::count;
 use crate::base::memory;
 use crate::error::{Error, Result};
 use crate::source::scatter::{self, Run};
 
 /// Tells `each` of the runs of a part: where it lies in the file (`None`: zeros), and its bytes.
-fn runs_of(task: &Task<'_>, part: &Part, each: &mut dyn FnMut(Option<u64>, u64) -> Result<()>) -> Result<()> {
+fn runs_of(task: &Task<'_>, part: &ItemPart, each: &mut dyn FnMut(Option<u64>, u64) -> Result<()>) -> Result<()> {
     let begin = task.tensor.offset();
     match &task.picks {
         Picks::Several(selection) if !part.dense => selection
@@ -22,7 +24,7 @@ fn runs_of(task: &Task<'_>, part: &Part, each: &mut dyn FnMut(Option<u64>, u64) 
 
 /// Reads the runs of parts that nothing has to be done to; an error comes with the task that it befell.
 pub(super) fn read<'a>(
-    parts: &[Part],
+    parts: &[ItemPart],
     shard: usize,
     widest_gap: u64,
     reader: &mut Reader<'a, '_>,
@@ -57,7 +59,7 @@ pub(super) fn read<'a>(
 }
 
 /// How many calls [`read`] takes, and how many bytes.
-pub(super) fn calls(parts: &[Part], tasks: &[Task<'_>], widest_gap: u64) -> Result<(u64, u64)> {
+pub(super) fn calls(parts: &[ItemPart], tasks: &[Task<'_>], widest_gap: u64) -> Result<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for part in parts {
         let task = tasks.get(part.task).ok_or_else(fault)?;

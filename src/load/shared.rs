@@ -2,7 +2,7 @@
 //! What the threads of a load share: the plan, the count of bytes, the first
 //! error, staging, and a sink's buffers on their way round.
 //!
-//! Progress and sink are the caller's, and are called on the thread that
+//! LoadProgress and sink are the caller's, and are called on the thread that
 //! called: an engine's device context, a runtime's thread state and the like need
 //! no care. That thread works too, and sees to its callbacks between two reads.
 #![forbid(unsafe_code)]
@@ -10,15 +10,16 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::host::{Host, TICK};
-use super::plan::{Plan, Request};
-use super::target::{Memory, Staging};
+use super::destination::{Memory, Staging};
+use super::plan::Plan;
+use super::request::Request;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::st_piece;
 
-pub(super) struct Shared<'a> {
+pub(super) struct LoadState<'a> {
     plan: Mutex<Plan<'a>>,
     pub(super) done: AtomicU64,
     /// Bytes of all results.
@@ -26,19 +27,19 @@ pub(super) struct Shared<'a> {
     /// For each item the picked bytes that are not yet where they belong; none
     /// where nobody asks.
     left: Vec<AtomicU64>,
-    stop: AtomicBool,
+    pub(super) stop: AtomicBool,
     /// The caller's.
-    cancel: Option<&'a AtomicI32>,
+    pub(super) cancel: Option<&'a AtomicI32>,
     /// The error of the lowest number, which is the first in the files.
     failure: Mutex<Option<(u64, Error)>>,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<Queues>,
     changed: Condvar,
     /// The caller's thread has taken a request that was left to it.
     taken: Condvar,
     buffers: &'a [Memory<'a>],
 }
 
-pub(super) struct State {
+pub(super) struct Queues {
     /// Requests that threads are at work on, and whether there are no others.
     pub(super) busy: usize,
     pub(super) exhausted: bool,
@@ -49,16 +50,16 @@ pub(super) struct State {
     /// Buffers that are full, with what is in them.
     pub(super) full: VecDeque<Full>,
     /// Buffers the sink has not been waited for, the oldest first.
-    pub(super) flying: VecDeque<usize>,
+    pub(super) with_sink: VecDeque<usize>,
     /// Threads that wait for a buffer, and that wait at all.
-    pub(super) starving: usize,
+    pub(super) waiting: usize,
     sleeping: usize,
     /// Requests that the caller's thread had better do by itself.
     handed: VecDeque<(u64, Request)>,
     /// Items whose results are whole.
     pub(super) finished: VecDeque<usize>,
     /// Staging that nobody uses, where there is less of it than threads.
-    spare: Vec<Staging>,
+    pub(super) spare: Vec<Staging>,
 }
 
 /// A full buffer.
@@ -73,19 +74,22 @@ pub(super) enum Holds {
     Pieces(Vec<st_piece>),
 }
 
+/// How long the caller's callbacks are left alone at most, but for a read that is
+/// under way on its own thread.
+pub(super) const TICK: Duration = Duration::from_millis(20);
 /// As many requests wait for the caller's thread at most.
 const MOST_HANDED: usize = 8;
 
-impl<'a> Shared<'a> {
+impl<'a> LoadState<'a> {
     pub(super) fn new(plan: Plan<'a>, total: u64, buffers: &'a [Memory<'a>], cancel: Option<&'a AtomicI32>) -> Self {
-        let state = State {
+        let state = Queues {
             busy: 0,
             exhausted: false,
             begun: false,
             free: (0..buffers.len()).collect(),
             full: VecDeque::new(),
-            flying: VecDeque::new(),
-            starving: 0,
+            with_sink: VecDeque::new(),
+            waiting: 0,
             sleeping: 0,
             handed: VecDeque::new(),
             finished: VecDeque::new(),
@@ -190,68 +194,21 @@ impl<'a> Shared<'a> {
         lock(&self.failure).take().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// A buffer to fill.
-    pub(super) fn acquire(&self, host: &mut Option<&mut Host<'_>>) -> Result<usize> {
-        self.obtain(host, |state| state.free.pop_front())
-    }
-
-    /// Staging, where threads share it.
-    pub(super) fn acquire_staging(&self, host: &mut Option<&mut Host<'_>>) -> Result<Staging> {
-        self.obtain(host, |state| state.spare.pop())
-    }
-
     pub(super) fn release_staging(&self, staging: Staging) {
         let mut state = lock(&self.state);
         state.spare.push(staging);
         self.wake(&state);
     }
 
-    /// What `take` finds once it finds it. The caller's own thread, which is the
-    /// one with a host, meanwhile sees to it that buffers come back.
-    fn obtain<T>(&self, host: &mut Option<&mut Host<'_>>, take: impl Fn(&mut State) -> Option<T>) -> Result<T> {
-        let mut state = lock(&self.state);
-        loop {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(stopped());
-            }
-            if let Some(found) = take(&mut state) {
-                return Ok(found);
-            }
-            state.starving = state.starving.saturating_add(1);
-            match host {
-                Some(host) if !state.full.is_empty() || !state.flying.is_empty() || host.is_due() => {
-                    drop(state);
-                    let served = self.serve(host);
-                    if let Err(error) = served {
-                        // Not the fault of the item that the buffer is for.
-                        self.fail(0, error);
-                    }
-                    state = lock(&self.state);
-                }
-                _ => {
-                    // The caller's thread may be asleep and has to see to it.
-                    self.wake(&state);
-                    state = self.sleep(state, self.cancel.is_some() || host.is_some());
-                }
-            }
-            state.starving = state.starving.saturating_sub(1);
-            if self.cancel.is_some() {
-                drop(state);
-                self.stopped();
-                state = lock(&self.state);
-            }
-        }
-    }
-
     /// Wakes whoever sleeps.
-    pub(super) fn wake(&self, state: &State) {
+    pub(super) fn wake(&self, state: &Queues) {
         if state.sleeping != 0 {
             self.changed.notify_all();
         }
     }
 
     /// Sleeps until something changes, or for a tick.
-    pub(super) fn sleep<'s>(&self, mut state: MutexGuard<'s, State>, ticks: bool) -> MutexGuard<'s, State> {
+    pub(super) fn sleep<'s>(&self, mut state: MutexGuard<'s, Queues>, ticks: bool) -> MutexGuard<'s, Queues> {
         state.sleeping = state.sleeping.saturating_add(1);
         let mut state = match ticks {
             true => self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0,
@@ -311,14 +268,14 @@ impl<'a> Shared<'a> {
     }
 
     /// Whether there is one.
-    pub(super) fn has_handed(state: &State) -> bool {
+    pub(super) fn has_handed(state: &Queues) -> bool {
         !state.handed.is_empty()
     }
 }
 
 /// A request that is under way.
 pub(super) struct Taken<'s, 'a> {
-    shared: &'s Shared<'a>,
+    shared: &'s LoadState<'a>,
     /// In the files' order.
     pub(super) number: u64,
     /// None once it was left to another thread.
@@ -340,11 +297,6 @@ impl Drop for Taken<'_, '_> {
         state.busy = state.busy.saturating_sub(1);
         self.shared.wake(&state);
     }
-}
-
-/// What a thread's own work ends with once another's has failed; it is not told.
-pub(super) fn stopped() -> Error {
-    Error::new(ErrorKind::Cancelled, "the load has ended")
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

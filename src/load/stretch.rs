@@ -4,7 +4,8 @@
 //! nearly equal size.
 #![forbid(unsafe_code)]
 
-use super::plan::{Means, Part, Plan, Request, What, MOST_PARTS};
+use super::order::{Order, Placed};
+use super::request::{ItemPart, Means, Request, What, MOST_PARTS};
 use super::task::{Picks, Task};
 use crate::base::memory;
 use crate::dtype::Dtype;
@@ -28,50 +29,47 @@ impl Stretch {
     pub(super) fn is_over(&self) -> bool {
         self.at >= self.end
     }
-}
 
-impl Plan<'_> {
     /// The stretch that begins at this place in the order, if its source wants one.
-    pub(super) fn stretch_from(&self, first: usize) -> Result<Option<Stretch>> {
+    pub(super) fn from(order: &Order<'_>, first: usize) -> Result<Option<Self>> {
         let mut found: Option<Stretch> = None;
         let mut staged = false;
-        for (place, [shard, start, number]) in self.order.iter().enumerate().skip(first) {
-            let number = usize::try_from(*number).unwrap_or(usize::MAX);
-            let task = self.task(number)?;
-            let shard = usize::try_from(*shard).unwrap_or(usize::MAX);
-            let source = self.checkpoint.source(shard)?;
+        let mut place = first;
+        while let Some(Placed { shard, start, task }) = order.get(place) {
+            place = place.saturating_add(1);
+            let task = order.task(task)?;
+            let source = order.checkpoint.source(shard)?;
             let Some(preferred) = source.preferred_request() else { break };
-            if !matches!(task.picks, Picks::Piece) || self.sizes.uncut {
+            if !matches!(task.picks, Picks::Piece) || order.sizes.uncut {
                 break;
             }
-            let gap = self.sizes.widest_gap(source);
-            let needs = self.sizes.chunk != 0 || !task.is_plain();
+            let gap = order.sizes.widest_gap(source);
+            let needs = order.sizes.chunk != 0 || !task.is_plain();
             // What is too large for staging goes straight to its place, by itself.
-            let alone = preferred > self.sizes.window && task.picked >= self.sizes.window && !needs;
+            let alone = preferred > order.sizes.window && task.picked >= order.sizes.window && !needs;
             match &mut found {
                 None => {
-                    let most = if needs { preferred.min(self.sizes.window) } else { preferred };
-                    let last = place.saturating_add(1);
+                    let most = if needs { preferred.min(order.sizes.window) } else { preferred };
                     staged = alone;
                     found = Some(Stretch {
                         shard,
                         begun: first,
-                        last,
-                        at: *start,
+                        last: place,
+                        at: start,
                         end: task.end,
                         most: most.max(24),
                         active: Vec::new(),
                     });
                 }
                 Some(stretch) => {
-                    let joins = shard == stretch.shard && *start <= stretch.end.saturating_add(gap);
-                    let overlaps = *start < stretch.end;
+                    let joins = shard == stretch.shard && start <= stretch.end.saturating_add(gap);
+                    let overlaps = start < stretch.end;
                     if !joins || ((staged || alone) && !overlaps) {
                         break;
                     }
-                    stretch.most = stretch.most.min(self.sizes.window.max(24));
+                    stretch.most = stretch.most.min(order.sizes.window.max(24));
                     stretch.end = stretch.end.max(task.end);
-                    stretch.last = place.saturating_add(1);
+                    stretch.last = place;
                 }
             }
         }
@@ -79,66 +77,66 @@ impl Plan<'_> {
     }
 
     /// The next request of a stretch.
-    pub(super) fn next_of(&self, stretch: &mut Stretch) -> Result<Request> {
-        let start = stretch.at;
-        let left = stretch.end.saturating_sub(start);
-        let count = left.div_ceil(stretch.most).max(1);
+    pub(super) fn next(&mut self, order: &Order<'_>) -> Result<Request> {
+        let start = self.at;
+        let left = self.end.saturating_sub(start);
+        let count = left.div_ceil(self.most).max(1);
         let mut stop = start.saturating_add(left.div_ceil(count));
-        while let Some([_, begins, number]) = self.order.get(stretch.begun) {
-            if stretch.begun >= stretch.last || *begins >= start.saturating_add(stretch.most) {
+        while let Some(Placed { start: begins, task, .. }) = order.get(self.begun) {
+            if self.begun >= self.last || begins >= start.saturating_add(self.most) {
                 break;
             }
-            if stretch.active.len() >= MOST_PARTS {
-                stop = stop.min(*begins);
+            if self.active.len() >= MOST_PARTS {
+                stop = stop.min(begins);
                 break;
             }
-            memory::reserve(&mut stretch.active, 1, "the parts of a request")?;
-            stretch.active.push(usize::try_from(*number).unwrap_or(usize::MAX));
-            stretch.begun = stretch.begun.saturating_add(1);
+            memory::reserve(&mut self.active, 1, "the parts of a request")?;
+            self.active.push(task);
+            self.begun = self.begun.saturating_add(1);
         }
-        if stop < stretch.end {
-            let most = stretch.most.min(left.saturating_sub(1));
-            let room = |size: u64| left.saturating_sub(size).div_ceil(stretch.most) < count;
-            let tasks = stretch.active.iter().filter_map(|number| self.tasks.get(*number));
+        if stop < self.end {
+            let most = self.most.min(left.saturating_sub(1));
+            let room = |size: u64| left.saturating_sub(size).div_ceil(self.most) < count;
+            let tasks = self.active.iter().filter_map(|number| order.tasks.get(*number));
             if let Some(task) = tasks.into_iter().find(|task| task.start < stop && stop < task.end) {
                 stop = start.saturating_add(cut(task, start, stop.saturating_sub(start), most, &room));
             }
         }
-        let stop = stop.clamp(start.saturating_add(1), stretch.end);
-        let mut parts = memory::vec_with_capacity(stretch.active.len(), "the parts of a request")?;
-        for number in &stretch.active {
-            let task = self.task(*number)?;
+        let stop = stop.clamp(start.saturating_add(1), self.end);
+        let mut parts = memory::vec_with_capacity(self.active.len(), "the parts of a request")?;
+        for number in &self.active {
+            let task = order.task(*number)?;
             let (from, to) = (task.start.max(start), task.end.min(stop));
             let size = to.saturating_sub(from);
             if size != 0 {
                 let at = from.saturating_sub(task.start);
-                parts.push(Part { task: *number, at, picked: size, offset: from, size, dense: true });
+                parts.push(ItemPart { task: *number, at, picked: size, offset: from, size, dense: true });
             }
         }
-        let tasks = self.tasks;
-        stretch.active.retain(|number| tasks.get(*number).is_some_and(|task| task.end > stop));
+        let tasks = order.tasks;
+        self.active.retain(|number| tasks.get(*number).is_some_and(|task| task.end > stop));
         // A gap is behind the request, not at its front.
-        let next = stretch.active.iter().filter_map(|number| tasks.get(*number)).map(|task| task.start).min();
-        let next = match self.order.get(stretch.begun).filter(|_| stretch.begun < stretch.last) {
-            Some([_, begins, _]) => next.map_or(*begins, |next| next.min(*begins)),
-            None => next.unwrap_or(stretch.end),
+        let next = self.active.iter().filter_map(|number| tasks.get(*number)).map(|task| task.start).min();
+        let next = match order.get(self.begun).filter(|_| self.begun < self.last) {
+            Some(Placed { start: begins, .. }) => next.map_or(begins, |next| next.min(begins)),
+            None => next.unwrap_or(self.end),
         };
-        stretch.at = stop.max(next.min(stretch.end));
-        let end = parts.iter().map(Part::end).fold(start, u64::max);
+        self.at = stop.max(next.min(self.end));
+        let end = parts.iter().map(ItemPart::end).fold(start, u64::max);
         let len = end.saturating_sub(start);
         let what = match parts.as_slice() {
-            [Part { task, at, size, .. }] if *size == len && self.fits_chunk(*task, len) => {
+            [ItemPart { task, at, size, .. }] if *size == len && fits_chunk(order, *task, len) => {
                 What::Whole { task: *task, at: *at }
             }
             _ => What::Parts(parts, Means::Staging),
         };
-        Ok(Request { shard: stretch.shard, offset: start, len, what })
+        Ok(Request { shard: self.shard, offset: start, len, what })
     }
+}
 
-    fn fits_chunk(&self, task: usize, len: u64) -> bool {
-        let room = self.sizes.chunk;
-        room == 0 || self.tasks.get(task).is_some_and(|task| len <= task.picked_within(room))
-    }
+fn fits_chunk(order: &Order<'_>, task: usize, len: u64) -> bool {
+    let room = order.sizes.chunk;
+    room == 0 || order.tasks.get(task).is_some_and(|task| len <= task.picked_within(room))
 }
 
 /// How much a request from `start` on has, about `size` and not over `most`, so

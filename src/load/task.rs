@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use super::boxes::Boxes;
+use super::destination::Memory;
 use super::item::{Item, Origin, Transform};
-use super::target::{Layout, Memory};
+use super::strides::Strides;
 use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
@@ -34,7 +35,7 @@ pub(super) struct Task<'a> {
     pub(super) result: u64,
     pub(super) place: Memory<'a>,
     /// None: dense.
-    pub(super) layout: Option<Box<Layout>>,
+    pub(super) layout: Option<Box<Strides>>,
     pub(super) transform: Option<Transform<'a>>,
     /// Bytes picked that can't be cut.
     pub(super) grain: u64,
@@ -194,7 +195,7 @@ impl<'a> Task<'a> {
         Ok(bytes.map_or(u64::MAX, |bits| bits / 8))
     }
 
-    fn layout_of(&self, item: &Item<'a>, strides: &[i64]) -> Result<Option<Layout>> {
+    fn layout_of(&self, item: &Item<'a>, strides: &[i64]) -> Result<Option<Strides>> {
         let shape = match item.of {
             Origin::Ranges(_, ranges) => {
                 let sizes = slice::shape(self.tensor, ranges)?;
@@ -215,7 +216,7 @@ impl<'a> Task<'a> {
         if self.from == Dtype::Unknown {
             return Err(refuse("elements of an unknown dtype have no strides".to_owned()));
         }
-        let layout = Layout::new(&shape, strides, self.to.bits());
+        let layout = Strides::new(&shape, strides, self.to.bits());
         let layout = layout.map_err(|text| refuse(format!("dst_strides: {text}")))?;
         // What lies in one piece is dense.
         Ok((layout.run() != self.result).then_some(layout))

@@ -3,17 +3,19 @@
 #![forbid(unsafe_code)]
 
 use super::boxes::{Boxes, Rect};
-use super::budget::Budget;
-use super::delivery::{count, size, Delivery, Feed};
-use super::fetch::{members, Dense, Direct, TensorBytes};
-use super::host::Host;
-use super::plan::{Means, Request, What};
-use super::reader::{fault, Reader, Way};
+use super::budget::MemoryBudget;
+use super::callbacks::Callbacks;
+use super::checked::CheckedLoad;
+use super::delivery::Delivery;
+use super::destination::{scratch, Staging};
+use super::errors::fault;
+use super::fetch::{members, RowsInPlace, RowsInRoom, TensorBytes};
+use super::reader::{ReadWay, Reader};
+use super::request::{Means, Request, What, WORTH_A_HAND_OVER};
 use super::runs;
-use super::shared::{Shared, Taken};
-use super::target::{scratch, Staging};
+use super::shared::{LoadState, Taken};
 use super::task::{Picks, Task};
-use super::Load;
+use super::workspace::{count, size, Incoming};
 use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
@@ -21,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(super) struct Worker<'a, 's, 'h> {
     checkpoint: &'a Checkpoint,
-    budget: Budget,
+    budget: MemoryBudget,
     numbered: bool,
     max_gap: u64,
     /// What groups' members are read into.
@@ -31,7 +33,11 @@ pub(super) struct Worker<'a, 's, 'h> {
 }
 
 impl<'a, 's, 'h> Worker<'a, 's, 'h> {
-    pub(super) fn new(load: &Load<'a>, shared: &'s Shared<'a>, host: Option<&'s mut Host<'h>>) -> Self {
+    pub(super) fn new(
+        load: &CheckedLoad<'a>,
+        shared: &'s LoadState<'a>,
+        callbacks: Option<&'s mut Callbacks<'h>>,
+    ) -> Self {
         Self {
             checkpoint: load.checkpoint,
             budget: load.budget,
@@ -39,7 +45,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             max_gap: load.options.max_gap,
             rooms: Vec::new(),
             reader: load.reader(Some(shared)),
-            delivery: Delivery::new(load.tasks, load.budget, shared, host),
+            delivery: Delivery::new(load.tasks, load.budget, shared, callbacks),
         }
     }
 
@@ -47,7 +53,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     pub(super) fn run(&mut self) {
         let shared = self.delivery.shared;
         loop {
-            let handed = if self.delivery.host.is_some() { shared.handed() } else { None };
+            let handed = if self.delivery.callbacks.is_some() { shared.handed() } else { None };
             if shared.stopped() {
                 break drop(handed);
             }
@@ -56,7 +62,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
                 Ok(None) => break,
                 Err(error) => return shared.fail(1, error),
             };
-            if self.delivery.host.is_none() && self.is_for_the_host(&taken) {
+            if self.delivery.callbacks.is_none() && self.is_for_the_caller(&taken) {
                 shared.hand_over(taken);
                 continue;
             }
@@ -79,7 +85,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
 
     /// Many small chunks: handing each over to the caller's thread would cost more
     /// than filling it there.
-    fn is_for_the_host(&self, taken: &Taken<'_, '_>) -> bool {
+    fn is_for_the_caller(&self, taken: &Taken<'_, '_>) -> bool {
         let Some(Request { len, what: What::Parts(parts, _), .. }) = &taken.request else { return false };
         let mean = len.checked_div(parts.len() as u64).unwrap_or_default();
         self.budget.chunk != 0 && !self.budget.pieces && mean < WORTH_A_HAND_OVER
@@ -94,15 +100,16 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         let shares = self.budget.shared && self.needs_staging(request);
         if shares {
             let staging =
-                self.delivery.shared.acquire_staging(&mut self.delivery.host).map_err(|error| (first, error))?;
+                self.delivery.shared.acquire_staging(&mut self.delivery.callbacks).map_err(|error| (first, error))?;
             self.reader.stage = staging.window;
-            self.delivery.desk.gathered = staging.gathered;
-            self.delivery.desk.converted = staging.converted;
+            self.delivery.workspace.gathered = staging.gathered;
+            self.delivery.workspace.converted = staging.converted;
         }
         let result = self.execute_staged(request, first);
         if shares {
             let window = self.reader.stage.take();
-            let (gathered, converted) = (self.delivery.desk.gathered.take(), self.delivery.desk.converted.take());
+            let (gathered, converted) =
+                (self.delivery.workspace.gathered.take(), self.delivery.workspace.converted.take());
             self.delivery.shared.release_staging(Staging { window, gathered, converted });
         }
         result
@@ -126,7 +133,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
                 self.delivery.go_on().map_err(|error| (first, error))?;
                 let Self { reader, delivery, max_gap, .. } = self;
                 let way = reader.way(*shard, *offset, *len).map_err(|error| (first, error))?;
-                if *means == Means::Runs || (*means == Means::Either && way == Way::Cached) {
+                if *means == Means::Runs || (*means == Means::Either && way == ReadWay::Cached) {
                     let gap = reader.widest_gap(*shard, *max_gap).map_err(|error| (first, error))?;
                     runs::read(parts, *shard, gap, reader, delivery)?;
                     self.reader.done(*shard, *offset, *len);
@@ -178,7 +185,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     }
 
     /// Reads bytes of the file to where they go.
-    fn straight(&mut self, shard: usize, mut offset: u64, mut out: &mut [u8], way: Way) -> Result<()> {
+    fn straight(&mut self, shard: usize, mut offset: u64, mut out: &mut [u8], way: ReadWay) -> Result<()> {
         while !out.is_empty() {
             self.delivery.go_on()?;
             let now = (out.len() as u64).min(self.budget.straight);
@@ -196,18 +203,18 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         (mut at, mut offset, mut left): (u64, u64, u64),
         shard: usize,
         mut out: &mut [u8],
-        way: Way,
+        way: ReadWay,
     ) -> Result<()> {
         let task = self.task(number)?;
         while left != 0 {
             self.delivery.go_on()?;
             let step = self.reader.step(way);
-            let now = left.min(if way == Way::Called { step } else { task.picked_through(step).max(task.grain) });
+            let now = left.min(if way == ReadWay::Called { step } else { task.picked_through(step).max(task.grain) });
             let (room, later) = out.split_at_mut_checked(size(task, now)?).ok_or_else(fault)?;
             let bytes = self.reader.window(shard, offset, count(now)?, way)?;
             if task.transform.is_some() {
-                let mut feed = Feed::lying(bytes);
-                self.delivery.desk.fill((number, task), &mut feed, at, now, room)?;
+                let mut incoming = Incoming::lying(bytes);
+                self.delivery.workspace.fill((number, task), &mut incoming, at, now, room)?;
             } else {
                 convert::convert_to(task.from, bytes, task.to, room, self.budget.far)?;
             }
@@ -218,19 +225,25 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     }
 
     /// The same for a result with strides, and as much of it as is read at once.
-    fn spread(&mut self, number: usize, (at, offset, left): (u64, u64, u64), shard: usize, way: Way) -> Result<u64> {
+    fn spread(
+        &mut self,
+        number: usize,
+        (at, offset, left): (u64, u64, u64),
+        shard: usize,
+        way: ReadWay,
+    ) -> Result<u64> {
         self.delivery.go_on()?;
         let step = self.reader.step(way);
         let now = left.min(step.saturating_sub(step.checked_rem(self.task(number)?.grain).unwrap_or(0)).max(1));
         let bytes = self.reader.window(shard, offset, count(now)?, way)?;
-        self.delivery.pieces(number, Feed::lying(bytes), at, now)?;
+        self.delivery.pieces(number, Incoming::lying(bytes), at, now)?;
         Ok(now)
     }
 
     /// Puts bytes of an item together run by run.
     fn tile(&mut self, number: usize, at: u64, picked: u64) -> Result<()> {
         let task = self.task(number)?;
-        let mut gathered = self.delivery.desk.gathered.take();
+        let mut gathered = self.delivery.workspace.gathered.take();
         let result = scratch(&mut gathered, self.budget.scratch).and_then(|room| {
             let room = room.get_mut(..count(picked)?).ok_or_else(fault)?;
             match &task.picks {
@@ -244,15 +257,15 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
                     for rect in boxes.rects(at, picked) {
                         let (bytes, later) = rest.split_at_mut_checked(count(boxes.bytes(rect))?).ok_or_else(fault)?;
                         let stride = count(boxes.bytes(Rect { rows: 1, ..rect }))?;
-                        self.decode(boxes, rect, &mut Dense { bytes, stride })?;
+                        self.decode(boxes, rect, &mut RowsInRoom { bytes, stride })?;
                         rest = later;
                     }
                 }
                 Picks::Piece => return Err(fault()),
             }
-            self.delivery.pieces(number, Feed::lying(room), at, picked)
+            self.delivery.pieces(number, Incoming::lying(room), at, picked)
         });
-        self.delivery.desk.gathered = gathered;
+        self.delivery.workspace.gathered = gathered;
         result
     }
 
@@ -263,15 +276,15 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         let (at, len) = (boxes.place(rect.row, rect.column), boxes.bytes(rect));
         if task.is_plain() && self.budget.chunk == 0 {
             // Straight to where the rows go.
-            self.decode(boxes, rect, &mut Direct { boxes, rect, place: task.place })?;
+            self.decode(boxes, rect, &mut RowsInPlace { boxes, rect, place: task.place })?;
             self.delivery.shared.advance(number, len, len);
             return Ok(());
         }
         let mut converted = None;
         let result = scratch(&mut converted, count(len)?).and_then(|room| {
             let stride = count(rect.columns.saturating_mul(u64::from(boxes.to.bits() / 8)))?;
-            self.decode(boxes, rect, &mut Dense { bytes: room, stride })?;
-            self.delivery.pieces(number, Feed::lying(room), at, len)
+            self.decode(boxes, rect, &mut RowsInRoom { bytes: room, stride })?;
+            self.delivery.pieces(number, Incoming::lying(room), at, len)
         });
         result
     }
@@ -286,6 +299,3 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         })
     }
 }
-
-/// Handing a buffer over to another thread costs some 10 us, in which this much is copied.
-pub(super) const WORTH_A_HAND_OVER: u64 = 64 << 10;

@@ -4,18 +4,16 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::shared::{lock, Full, Holds, Shared};
-use super::{ItemDone, Progress, Sink};
+use super::caller::{ItemDone, LoadProgress, Sink};
+use super::destination::Staging;
+use super::errors::stopped;
+use super::shared::{lock, Full, Holds, LoadState, Queues, TICK};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long the caller's callbacks are left alone at most, but for a read that is
-/// under way on its own thread.
-pub(super) const TICK: Duration = Duration::from_millis(20);
-
-pub(super) struct Host<'h> {
-    progress: Option<Progress<'h>>,
+pub(super) struct Callbacks<'h> {
+    progress: Option<LoadProgress<'h>>,
     item_done: Option<ItemDone<'h>>,
     sink: Option<&'h mut dyn Sink>,
     told: Option<u64>,
@@ -32,9 +30,9 @@ pub(super) enum Attended {
     Alone,
 }
 
-impl<'h> Host<'h> {
+impl<'h> Callbacks<'h> {
     pub(super) fn new(
-        progress: Option<Progress<'h>>,
+        progress: Option<LoadProgress<'h>>,
         item_done: Option<ItemDone<'h>>,
         sink: Option<&'h mut dyn Sink>,
     ) -> Self {
@@ -65,11 +63,62 @@ impl<'h> Host<'h> {
     }
 }
 
-impl Shared<'_> {
+impl LoadState<'_> {
+    /// A buffer to fill.
+    pub(super) fn acquire(&self, callbacks: &mut Option<&mut Callbacks<'_>>) -> Result<usize> {
+        self.obtain(callbacks, |state| state.free.pop_front())
+    }
+
+    /// Staging, where threads share it.
+    pub(super) fn acquire_staging(&self, callbacks: &mut Option<&mut Callbacks<'_>>) -> Result<Staging> {
+        self.obtain(callbacks, |state| state.spare.pop())
+    }
+
+    /// What `take` finds once it finds it. The caller's own thread, which is the
+    /// one with a callbacks, meanwhile sees to it that buffers come back.
+    fn obtain<T>(
+        &self,
+        callbacks: &mut Option<&mut Callbacks<'_>>,
+        take: impl Fn(&mut Queues) -> Option<T>,
+    ) -> Result<T> {
+        let mut state = lock(&self.state);
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(stopped());
+            }
+            if let Some(found) = take(&mut state) {
+                return Ok(found);
+            }
+            state.waiting = state.waiting.saturating_add(1);
+            match callbacks {
+                Some(callbacks) if !state.full.is_empty() || !state.with_sink.is_empty() || callbacks.is_due() => {
+                    drop(state);
+                    let served = self.serve(callbacks);
+                    if let Err(error) = served {
+                        // Not the fault of the item that the buffer is for.
+                        self.fail(0, error);
+                    }
+                    state = lock(&self.state);
+                }
+                _ => {
+                    // The caller's thread may be asleep and has to see to it.
+                    self.wake(&state);
+                    state = self.sleep(state, self.is_watched() || callbacks.is_some());
+                }
+            }
+            state.waiting = state.waiting.saturating_sub(1);
+            if self.is_watched() {
+                drop(state);
+                self.stopped();
+                state = lock(&self.state);
+            }
+        }
+    }
+
     /// What the caller's thread owes its callbacks: full buffers go to the sink,
     /// it is waited for where a thread has no buffer, progress is told.
-    pub(super) fn serve(&self, host: &mut Host<'_>) -> Result<()> {
-        if let Some(sink) = host.sink.as_deref_mut() {
+    pub(super) fn serve(&self, callbacks: &mut Callbacks<'_>) -> Result<()> {
+        if let Some(sink) = callbacks.sink.as_deref_mut() {
             loop {
                 let mut state = lock(&self.state);
                 if let Some(Full { buffer, bytes, holds }) = state.full.pop_front() {
@@ -81,11 +130,11 @@ impl Shared<'_> {
                         Holds::Pieces(pieces) => sink.pieces(buffer, &pieces)?,
                     }
                     self.done.fetch_add(bytes, Ordering::Relaxed);
-                    lock(&self.state).flying.push_back(buffer);
+                    lock(&self.state).with_sink.push_back(buffer);
                     continue;
                 }
-                let wanted = state.starving != 0 && state.free.is_empty();
-                let Some(buffer) = (if wanted { state.flying.pop_front() } else { None }) else { break };
+                let wanted = state.waiting != 0 && state.free.is_empty();
+                let Some(buffer) = (if wanted { state.with_sink.pop_front() } else { None }) else { break };
                 drop(state);
                 sink.wait(buffer)?;
                 let mut state = lock(&self.state);
@@ -93,11 +142,11 @@ impl Shared<'_> {
                 self.wake(&state);
             }
         }
-        self.tell(host)
+        self.tell(callbacks)
     }
 
-    fn tell(&self, host: &mut Host<'_>) -> Result<()> {
-        if let Some(item_done) = host.item_done.as_mut() {
+    fn tell(&self, callbacks: &mut Callbacks<'_>) -> Result<()> {
+        if let Some(item_done) = callbacks.item_done.as_mut() {
             loop {
                 // In a statement of its own: the lock must be open again when it is called.
                 let item = lock(&self.state).finished.pop_front();
@@ -107,20 +156,20 @@ impl Shared<'_> {
         }
         let done = self.done.load(Ordering::Relaxed);
         // The end is told once, when nothing can go wrong any more.
-        let news = host.told != Some(done) || host.is_due();
-        host.served = Instant::now();
+        let news = callbacks.told != Some(done) || callbacks.is_due();
+        callbacks.served = Instant::now();
         if done == self.total || !news {
             return Ok(());
         }
-        host.say(done, self.total)
+        callbacks.say(done, self.total)
     }
 
     /// Sees to the callbacks while others are at work. `helps`: this thread is one
     /// of those that work, and there is nothing left to begin.
-    pub(super) fn attend(&self, host: &mut Host<'_>, helps: bool) -> Attended {
+    pub(super) fn attend(&self, callbacks: &mut Callbacks<'_>, helps: bool) -> Attended {
         let begun = Instant::now();
         loop {
-            let served = if self.stopped() { Ok(()) } else { self.serve(host) };
+            let served = if self.stopped() { Ok(()) } else { self.serve(callbacks) };
             if let Err(error) = served {
                 self.fail(0, error);
             }
@@ -136,27 +185,27 @@ impl Shared<'_> {
             if !helps && !state.begun && !stopped && begun.elapsed() > TICK {
                 return Attended::Alone;
             }
-            let idle = !more && (stopped || state.starving == 0 || state.flying.is_empty());
-            let news = host.item_done.is_some() && !state.finished.is_empty();
+            let idle = !more && (stopped || state.waiting == 0 || state.with_sink.is_empty());
+            let news = callbacks.item_done.is_some() && !state.finished.is_empty();
             if idle && !news {
-                drop(self.sleep(state, host.progress.is_some() || self.is_watched() || !helps));
+                drop(self.sleep(state, callbacks.progress.is_some() || self.is_watched() || !helps));
             }
         }
     }
 
     /// Waits for every buffer that the sink still has; on success also tells the end.
-    pub(super) fn settle(&self, host: &mut Host<'_>) {
+    pub(super) fn settle(&self, callbacks: &mut Callbacks<'_>) {
         loop {
             // In a statement of its own: the lock must be open again when `wait` is called.
-            let buffer = lock(&self.state).flying.pop_front();
+            let buffer = lock(&self.state).with_sink.pop_front();
             let Some(buffer) = buffer else { break };
-            if let Some(Err(error)) = host.sink.as_deref_mut().map(|sink| sink.wait(buffer)) {
+            if let Some(Err(error)) = callbacks.sink.as_deref_mut().map(|sink| sink.wait(buffer)) {
                 // What a load failed with before says more.
                 self.fail(u64::MAX, error);
             }
         }
         if !self.stopped() {
-            if let Err(error) = self.tell(host).and_then(|()| host.say(self.total, self.total)) {
+            if let Err(error) = self.tell(callbacks).and_then(|()| callbacks.say(self.total, self.total)) {
                 self.fail(0, error);
             }
         }

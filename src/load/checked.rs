@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A load whose items, options and buffers have been checked: how it will go.
+#![forbid(unsafe_code)]
+
+use super::budget::{MemoryBudget, BLOCK};
+use super::caller::Buffers;
+use super::destination::Memory;
+use super::options::{Io, LoadOptions};
+use super::order::{Order, Sizes};
+use super::overlap;
+use super::plan::Plan;
+use super::reader::{self, Reader};
+use super::request::WORTH_A_HAND_OVER;
+use super::shared::LoadState;
+use super::task::Task;
+use crate::base::{memory, parallel, sort};
+use crate::checkpoint::Checkpoint;
+use crate::convert;
+use crate::error::{Error, ErrorKind, Result};
+use crate::source;
+
+/// Smaller buffers of a sink are refused: each is a call there and back.
+const LEAST_BUFFER: usize = 4096;
+/// A thread costs some 20 us, in which this much is read.
+const WORTH_A_THREAD: u64 = 512 << 10;
+
+/// A checked load.
+pub(super) struct CheckedLoad<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) tasks: &'a [Task<'a>],
+    pub(super) options: LoadOptions,
+    pub(super) threads: usize,
+    pub(super) budget: MemoryBudget,
+    pub(super) total: u64,
+    /// Whether the caller knows of items, so that errors name them.
+    pub(super) numbered: bool,
+    /// Whether each read of some item is a journey.
+    pub(super) journeys: bool,
+}
+
+impl<'a> CheckedLoad<'a> {
+    pub(super) fn new(
+        checkpoint: &'a Checkpoint,
+        tasks: &'a [Task<'a>],
+        options: &LoadOptions,
+        buffers: Option<Buffers<'_>>,
+    ) -> Result<Self> {
+        let refuse = |text: String| Err(Error::new(ErrorKind::InvalidArgument, text));
+        let mut total = 0_u64;
+        for task in tasks {
+            total = match total.checked_add(task.result) {
+                Some(total) => total,
+                None => return refuse("the items hold more bytes than 64 bits can count".to_owned()),
+            };
+        }
+        overlap::check_sources(checkpoint, tasks, buffers.map_or(&[], |buffers| buffers.memory))?;
+        let chunk = match buffers {
+            None => {
+                overlap::check(tasks)?;
+                0
+            }
+            Some(buffers) => least_buffer(buffers.memory)?,
+        };
+        let mut preferred = None;
+        for task in tasks.iter().filter(|task| task.picked != 0) {
+            let source = checkpoint.source(task.tensor.shard())?;
+            if source.is_inside() && options.threads != 1 && source.is_limited() {
+                // Its threads would wait for the read that waits for them.
+                let text = "read_at called the library for a load of its own source, which has a max_parallel";
+                return refuse(text.to_owned());
+            }
+            preferred = preferred.max(source.preferred_request());
+        }
+        let journeys = preferred.is_some();
+        let threads = threads(checkpoint, tasks, options.threads, total, buffers, journeys)?;
+        let staging = options.staging_bytes;
+        let budget = match preferred {
+            Some(preferred) => MemoryBudget::of_journeys(tasks, staging, preferred, threads)?,
+            None => MemoryBudget::of_files(tasks, staging, threads)?,
+        };
+        let budget = MemoryBudget {
+            chunk,
+            pieces: buffers.is_some_and(|buffers| buffers.pieces),
+            far: total >= convert::FAR_FROM as u64,
+            ..budget
+        };
+        let threads = if journeys { threads } else { budget.sets };
+        let load = Self { checkpoint, tasks, options: *options, threads, budget, total, numbered: true, journeys };
+        load.check_units()?;
+        Ok(load)
+    }
+
+    /// Refuses units that fit neither into staging nor into a sink's buffer.
+    fn check_units(&self) -> Result<()> {
+        for (number, task) in self.tasks.iter().enumerate() {
+            let Some(unit) = task.transform.filter(|_| self.budget.chunk != 0 && task.result != 0) else { continue };
+            let size = task.result_of(task.grain.min(task.picked)).unwrap_or(u64::MAX);
+            if size > self.budget.chunk {
+                let text = format!(
+                    "item {number}: a unit of {} bytes does not fit into the sink's smallest buffer, of {}",
+                    unit.unit_size, self.budget.chunk
+                );
+                return Err(Error::tensor(ErrorKind::BufferSize, task.name(), text));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn plan(&self) -> Result<Plan<'a>> {
+        let window = self.budget.window as u64;
+        let window = if self.journeys { window } else { window.saturating_sub(reader::TWO_BLOCKS) };
+        let order = Order::new(
+            self.checkpoint,
+            self.tasks,
+            Sizes {
+                window,
+                chunk: self.budget.chunk,
+                tile: (self.budget.scratch as u64).max(BLOCK),
+                max_gap: self.options.max_gap,
+                mapped: self.options.io == Io::Mapped,
+                uncut: self.budget.straight == u64::MAX,
+                scatter: self.budget.chunk == 0 && self.options.io != Io::Direct,
+            },
+        )?;
+        Ok(Plan::new(order))
+    }
+
+    pub(super) fn reader<'s>(&self, shared: Option<&'s LoadState<'a>>) -> Reader<'a, 's> {
+        Reader::new(self.checkpoint, self.options.io, self.options.drop_cache, self.budget.window, shared)
+    }
+}
+
+fn least_buffer(buffers: &[Memory<'_>]) -> Result<u64> {
+    let refuse = |text: String| Err(Error::new(ErrorKind::InvalidArgument, text));
+    let mut least = usize::MAX;
+    for (number, buffer) in buffers.iter().enumerate() {
+        if buffer.len() < LEAST_BUFFER {
+            return refuse(format!(
+                "the sink's buffer {number} has {} bytes, and needs {LEAST_BUFFER} at least",
+                buffer.len()
+            ));
+        }
+        least = least.min(buffer.len());
+    }
+    if buffers.is_empty() {
+        return refuse("the sink has no buffers".to_owned());
+    }
+    let mut extents = memory::vec_with_capacity(buffers.len(), "a sink's buffers")?;
+    extents.extend(buffers.iter().map(|buffer| [buffer.start() as u64, buffer.len() as u64, 0]));
+    sort::rows(&mut extents);
+    for pair in extents.windows(2) {
+        if let [[start, len, _], [next, ..]] = pair {
+            if start.saturating_add(*len) > *next {
+                return refuse("two of the sink's buffers overlap".to_owned());
+            }
+        }
+    }
+    Ok(least as u64)
+}
+
+/// Threads worth having for these tasks, and never more than asked for.
+fn threads(
+    checkpoint: &Checkpoint,
+    tasks: &[Task<'_>],
+    asked: usize,
+    total: u64,
+    buffers: Option<Buffers<'_>>,
+    journeys: bool,
+) -> Result<usize> {
+    let cores = parallel::cores();
+    let (mut useful, mut opens_anew) = (1, false);
+    for task in tasks.iter().filter(|task| task.picked != 0) {
+        let source = checkpoint.source(task.tensor.shard())?;
+        useful = useful.max(source.useful_threads(cores));
+        opens_anew |= source.is_opened_anew();
+    }
+    let most = if opens_anew { source::descriptors_to_spare() / DESCRIPTORS } else { MOST_THREADS };
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let with_sink = match buffers {
+        None => usize::MAX,
+        // Each of them fills one, while the sink has another.
+        Some(Buffers { memory, pieces: true }) => memory.len().saturating_sub(1),
+        // Small chunks are left to the thread that called anyway.
+        Some(_) if !journeys && size(total / WORTH_A_HAND_OVER) < tasks.len() => 1,
+        Some(Buffers { memory, .. }) => memory.len(),
+    };
+    let wanted = if asked == 0 { useful.min(with_sink) } else { asked }.min(most);
+    // A reader of the caller's waits for journeys, however little they bring.
+    let worth = if journeys { tasks.len().max(size(total >> 16)) } else { size(total / WORTH_A_THREAD) };
+    Ok(wanted.min(worth).max(1))
+}
+
+/// The most that a thread has open: a file, the same past the page cache, and
+/// once more to look into that.
+const DESCRIPTORS: usize = 3;
+
+/// More have never been of use.
+const MOST_THREADS: usize = 256;
