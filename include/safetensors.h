@@ -429,8 +429,9 @@ typedef struct st_load_item {
     int32_t dtype;
     // Zero.
     uint32_t reserved0;
-    // Where the result goes: dense and in C order, or by dst_strides. Not
-    // looked at with a sink; may be NULL for a result without bytes.
+    // Where the result goes: dense and in C order, or by dst_strides. With a sink
+    // nothing goes there, and it may be anything that overlaps none of the sink's
+    // buffers. May be NULL for a result without bytes.
     void *dst;
     // Bytes at dst; more than needed is fine.
     size_t dst_size;
@@ -1286,8 +1287,8 @@ const struct st_tensor *st_require(const struct st_checkpoint *checkpoint,
                                    struct st_error *error);
 
 // The other half of st_prefetch: pages of the mapping are let go, and the page
-// cache is told that these tensors are not needed. They are read again by who
-// touches them. It is a hint: what the system declines is no error.
+// cache learns that these tensors are not needed. Whoever touches them reads them
+// again. It is a hint: what the system declines is no error.
 //
 // tensors: count pointers to records of this checkpoint or copies, borrowed
 // for the call; NULL with a count of 0: everything.

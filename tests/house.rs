@@ -43,7 +43,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("convert/level.rs", "which kernels this processor has"),
     ("convert/scalar.rs", "memory that is not written yet"),
     ("convert/x86.rs", "SIMD"),
-    ("load/target.rs", "the caller's memory, from several threads"),
+    ("load/destination.rs", "the caller's memory, from several threads"),
     ("model/groups/decode/x86", "SIMD"),
     ("model/groups/assembly.rs", "records that come back from C"),
     ("model/groups/record.rs", "records with pointers"),

@@ -45,8 +45,9 @@ pub struct st_load_item {
     pub dtype: i32,
     /// Zero.
     pub reserved0: u32,
-    /// Where the result goes: dense and in C order, or by dst_strides. Not
-    /// looked at with a sink; may be NULL for a result without bytes.
+    /// Where the result goes: dense and in C order, or by dst_strides. With a sink
+    /// nothing goes there, and it may be anything that overlaps none of the sink's
+    /// buffers. May be NULL for a result without bytes.
     pub dst: *mut c_void,
     /// Bytes at dst; more than needed is fine.
     pub dst_size: usize,
@@ -180,6 +181,7 @@ impl<'a> GivenLoad<'a> {
                 let item = item.map_err(|error| in_item(number, &error))?;
                 this.items.push(item);
             }
+            check_apart(given, &this.buffers)?;
             Ok(this)
         }
     }
@@ -224,6 +226,25 @@ impl<'a> GivenLoad<'a> {
     pub(super) fn items(&self) -> Result<Vec<Item<'_>>> {
         memory::collect(self.items.iter().map(|item| Ok(item.as_item())), self.items.len(), "the items of a load")
     }
+}
+
+/// Refuses items that say they are where a sink's buffers are: who copies out of
+/// those to there copies over what comes next.
+fn check_apart(items: &[st_load_item], buffers: &[Memory<'_>]) -> Result<()> {
+    let mut places = memory::vec_with_capacity(buffers.len(), "a sink's buffers")?;
+    places.extend(buffers.iter().map(|buffer| buffer.addresses()).zip(0_usize..));
+    places.sort_unstable_by_key(|(addresses, _)| addresses.start);
+    for (number, item) in items.iter().enumerate().filter(|(_, item)| !item.dst.is_null()) {
+        let (start, end) = (item.dst.addr(), item.dst.addr().saturating_add(item.dst_size));
+        // Buffers that overlap one another are refused later.
+        let after = places.partition_point(|(addresses, _)| addresses.end <= start);
+        let met = places.get(after).filter(|(addresses, _)| start < end && addresses.start < end);
+        if let Some((_, buffer)) = met {
+            let text = format!("dst and its {} bytes overlap st_sink.buffers[{buffer}]", item.dst_size);
+            return Err(in_item(number, &Error::new(ErrorKind::InvalidArgument, text)));
+        }
+    }
+    Ok(())
 }
 
 impl<'a> GivenItem<'a> {

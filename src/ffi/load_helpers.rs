@@ -160,8 +160,8 @@ pub unsafe extern "C" fn st_require(
 }
 
 /// The other half of st_prefetch: pages of the mapping are let go, and the page
-/// cache is told that these tensors are not needed. They are read again by who
-/// touches them. It is a hint: what the system declines is no error.
+/// cache learns that these tensors are not needed. Whoever touches them reads them
+/// again. It is a hint: what the system declines is no error.
 ///
 /// tensors: count pointers to records of this checkpoint or copies, borrowed
 /// for the call; NULL with a count of 0: everything.

@@ -48,8 +48,8 @@ pub fn arrange(items: &[Item<'_>], base: u64, alignment: Alignment) -> Result<Ar
             Alignment::To(alignment) => address.checked_next_multiple_of(alignment),
             Alignment::AsInFile => {
                 let wanted = task.start % 64;
-                let behind = address % 64;
-                address.checked_add(wanted.wrapping_sub(behind) % 64)
+                let now = address % 64;
+                address.checked_add(wanted.wrapping_sub(now) % 64)
             }
         });
         let place = start.and_then(|start| start.checked_sub(base));

@@ -132,7 +132,7 @@ fn unit_too_large(unit: u64, staging: u64) -> Error {
     Error::new(ErrorKind::BufferSize, text)
 }
 
-/// Whole blocks of at most so many bytes.
+/// Whole blocks of at most that many bytes.
 pub(super) fn blocks(bytes: u64) -> usize {
     size(bytes / BLOCK).saturating_mul(source::BLOCK)
 }

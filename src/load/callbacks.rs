@@ -16,7 +16,8 @@ pub(super) struct Callbacks<'h> {
     progress: Option<LoadProgress<'h>>,
     item_done: Option<ItemDone<'h>>,
     sink: Option<&'h mut dyn Sink>,
-    told: Option<u64>,
+    /// What progress heard last.
+    reported: Option<u64>,
     served: Instant,
 }
 
@@ -36,7 +37,7 @@ impl<'h> Callbacks<'h> {
         item_done: Option<ItemDone<'h>>,
         sink: Option<&'h mut dyn Sink>,
     ) -> Self {
-        Self { progress, item_done, sink, told: None, served: Instant::now() }
+        Self { progress, item_done, sink, reported: None, served: Instant::now() }
     }
 
     /// Whether it has something to attend to while others read.
@@ -54,7 +55,7 @@ impl<'h> Callbacks<'h> {
     }
 
     fn say(&mut self, done: u64, total: u64) -> Result<()> {
-        self.told = Some(done);
+        self.reported = Some(done);
         if self.progress.as_mut().is_none_or(|progress| progress(done, total)) {
             return Ok(());
         }
@@ -116,7 +117,7 @@ impl LoadState<'_> {
     }
 
     /// What the caller's thread owes its callbacks: full buffers go to the sink,
-    /// it is waited for where a thread has no buffer, progress is told.
+    /// it is waited for where a thread has no buffer, progress hears how far it is.
     pub(super) fn serve(&self, callbacks: &mut Callbacks<'_>) -> Result<()> {
         if let Some(sink) = callbacks.sink.as_deref_mut() {
             loop {
@@ -155,8 +156,8 @@ impl LoadState<'_> {
             }
         }
         let done = self.done.load(Ordering::Relaxed);
-        // The end is told once, when nothing can go wrong any more.
-        let news = callbacks.told != Some(done) || callbacks.is_due();
+        // Progress hears of the end once, when nothing can go wrong any more.
+        let news = callbacks.reported != Some(done) || callbacks.is_due();
         callbacks.served = Instant::now();
         if done == self.total || !news {
             return Ok(());
@@ -193,7 +194,7 @@ impl LoadState<'_> {
         }
     }
 
-    /// Waits for every buffer that the sink still has; on success also tells the end.
+    /// Waits for every buffer that the sink still has; on success progress also hears of the end.
     pub(super) fn settle(&self, callbacks: &mut Callbacks<'_>) {
         loop {
             // In a statement of its own: the lock must be open again when `wait` is called.

@@ -44,6 +44,11 @@ impl<'a> Memory<'a> {
         self.len
     }
 
+    /// Where it is.
+    pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
+        self.start()..self.start().saturating_add(self.len)
+    }
+
     pub(super) fn start(&self) -> usize {
         self.start.addr()
     }

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, ErrorKind};
 
-/// What a thread's own work ends with once another's has failed; it is not told.
+/// What a thread's own work ends with once another's has failed; nobody hears of it.
 pub(super) fn stopped() -> Error {
     Error::new(ErrorKind::Cancelled, "the load has ended")
 }

@@ -21,7 +21,7 @@ use crate::format::slice::{Reads, SliceRead};
 use crate::source::Source;
 
 /// The largest request: some 1 ms of a fast disk or of a memory copy, so that
-/// progress is told and a cancelled load ends about as soon. Like all cuts it is
+/// progress hears of it and a cancelled load ends about as soon. Like all cuts it is
 /// a multiple of `task::CUT` bytes.
 pub(super) const REQUEST: u64 = 6 << 20;
 /// Pieces below this size are fetched together with their neighbours: copying

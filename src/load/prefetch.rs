@@ -31,7 +31,7 @@ pub fn prefetch(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<
 }
 
 /// The other half of [`prefetch`]: pages of the mapping are let go, and the page
-/// cache is told that these tensors, `None` for all, are not needed.
+/// cache learns that these tensors, `None` for all, are not needed.
 ///
 /// # Errors
 /// `InvalidArgument` for a record that is not this checkpoint's.

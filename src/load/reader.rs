@@ -3,6 +3,7 @@
 //! it, from memory, or from a callback.
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::fs::File;
 
 use super::budget::STRAIGHT;
@@ -43,9 +44,9 @@ struct Open<'a, 's> {
     shard: usize,
     source: &'a Source,
     file: Option<FileRef<'a>>,
-    /// Each made once it is wanted; the inner `None`: it can't be.
-    direct: Option<Option<File>>,
-    probe: Option<Option<Probe>>,
+    /// Each opened once it is wanted, where it can be.
+    direct: OnceCell<Option<File>>,
+    probe: OnceCell<Option<Probe>>,
     shared: Option<&'s LoadState<'a>>,
 }
 
@@ -88,7 +89,7 @@ impl<'a, 's> Reader<'a, 's> {
             None => {
                 let source = self.checkpoint.source(shard)?;
                 let shared = self.shared;
-                Open { shard, source, file: source.as_file()?, direct: None, probe: None, shared }
+                Open { shard, source, file: source.as_file()?, direct: OnceCell::new(), probe: OnceCell::new(), shared }
             }
         };
         Ok(self.open.insert(open))
@@ -109,11 +110,11 @@ impl<'a, 's> Reader<'a, 's> {
             Io::Auto | Io::Mapped if len >= DIRECT_FROM => {
                 let local = || source::is_local(file).then(|| Probe::new(file)).flatten();
                 let finds = |probe: &Probe| probe.finds(offset) && probe.finds(offset.saturating_add(len / 2));
-                open.probe.get_or_insert_with(local).as_ref().is_some_and(|probe| !finds(probe))
+                open.probe.get_or_init(local).as_ref().is_some_and(|probe| !finds(probe))
             }
             Io::Auto | Io::Mapped => false,
         };
-        if wanted && open.direct.get_or_insert_with(|| source::open_direct(file)).is_some() {
+        if wanted && open.direct.get_or_init(|| source::open_direct(file)).is_some() {
             return Ok(ReadWay::Direct);
         }
         Ok(ReadWay::Cached)
@@ -254,7 +255,7 @@ impl Open<'_, '_> {
 
     /// Whole blocks, of which the first `needed` bytes have to be there.
     fn read_direct(&self, offset: u64, blocks: &mut [u8], needed: usize) -> Result<()> {
-        if let Some(Some(direct)) = &self.direct {
+        if let Some(Some(direct)) = self.direct.get() {
             if source::read_blocks(direct, offset, blocks, needed)? {
                 return Ok(());
             }

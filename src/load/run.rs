@@ -75,7 +75,7 @@ impl<'a> CheckedLoad<'a> {
         shared.failure()
     }
 
-    /// Requests leave behind the pages that they share with their neighbours.
+    /// Requests leave the pages that they share with their neighbours in the page cache.
     fn drop_cached(&self) {
         if !self.options.drop_cache {
             return;

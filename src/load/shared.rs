@@ -243,7 +243,7 @@ impl<'a> LoadState<'a> {
         self.wake(&state);
     }
 
-    /// Leaves a request to the caller's thread, once that is not too far behind.
+    /// Leaves a request to the caller's thread, once it has few of them left.
     pub(super) fn hand_over(&self, taken: Taken<'_, 'a>) {
         let mut state = lock(&self.state);
         while state.handed.len() >= MOST_HANDED && !self.stop.load(Ordering::Relaxed) {

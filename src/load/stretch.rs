@@ -115,7 +115,7 @@ impl Stretch {
         }
         let tasks = order.tasks;
         self.active.retain(|number| tasks.get(*number).is_some_and(|task| task.end > stop));
-        // A gap is behind the request, not at its front.
+        // A gap comes after the request, not at its front.
         let next = self.active.iter().filter_map(|number| tasks.get(*number)).map(|task| task.start).min();
         let next = match order.get(self.begun).filter(|_| self.begun < self.last) {
             Some(Placed { start: begins, .. }) => next.map_or(begins, |next| next.min(begins)),

@@ -71,7 +71,7 @@ impl Strides {
         Ok(extent)
     }
 
-    /// From the first byte to behind the last one.
+    /// From the first byte to after the last one.
     pub(super) fn extent(&self) -> u64 {
         self.extent_checked().unwrap_or(u64::MAX)
     }
@@ -122,9 +122,9 @@ impl Strides {
 pub(super) struct StrideWalk<'a> {
     layout: &'a Strides,
     place: u64,
-    /// How many turns of each loop lie behind.
+    /// How many turns of each loop are done.
     done: Vec<u64>,
-    /// Bytes of the run that lie behind.
+    /// Bytes of the run that are done.
     pub(super) within: usize,
     over: bool,
 }
@@ -148,8 +148,8 @@ impl StrideWalk<'_> {
                 self.place = self.place.saturating_add(turns.saturating_mul(inner.stride));
                 return;
             }
-            let behind = done.saturating_sub(turns).saturating_mul(inner.stride);
-            self.place = self.place.saturating_sub(behind);
+            let back = done.saturating_sub(turns).saturating_mul(inner.stride);
+            self.place = self.place.saturating_sub(back);
             *done = 0;
             turns = 1;
         }

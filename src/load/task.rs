@@ -245,14 +245,14 @@ impl<'a> Task<'a> {
         gathers.saturating_add(usize::from(leaves))
     }
 
-    /// Elements in so many picked bytes.
+    /// Elements in that many picked bytes.
     pub(super) fn elements_of(&self, picked: u64) -> u64 {
         let bits = u128::from(picked).saturating_mul(8);
         let elements = bits.checked_div(u128::from(self.from.bits())).unwrap_or_default();
         u64::try_from(elements).unwrap_or(u64::MAX)
     }
 
-    /// Bytes that so many picked bytes are once converted; both in whole elements.
+    /// Bytes that these picked bytes become by conversion; both in whole elements.
     pub(super) fn converted(&self, picked: u64) -> Option<u64> {
         if !self.converts() {
             return Some(picked);
@@ -261,7 +261,7 @@ impl<'a> Task<'a> {
         u64::try_from(bits.checked_div(u128::from(self.from.bits()))?).ok()
     }
 
-    /// Bytes of the result that so many picked bytes become; in whole units.
+    /// Bytes of the result that these picked bytes become; in whole units.
     pub(super) fn result_of(&self, picked: u64) -> Option<u64> {
         match self.transform {
             None => self.converted(picked),

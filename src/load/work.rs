@@ -68,7 +68,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             }
             if let Some(Err((task, error))) = taken.request.as_ref().map(|request| self.execute(request)) {
                 if error.kind() == ErrorKind::Cancelled && shared.stopped() {
-                    // Another's failure, which has been told.
+                    // Another's failure, which the caller hears of.
                     return;
                 }
                 let found = self.delivery.tasks.get(task);

@@ -151,7 +151,7 @@ impl Workspace {
     }
 }
 
-/// Bytes of the result of so many bytes in the file.
+/// Bytes of the result that these bytes of the file become.
 pub(super) fn size(task: &Task<'_>, picked: u64) -> Result<usize> {
     count(task.result_of(picked).ok_or_else(fault)?)
 }

@@ -59,7 +59,7 @@ impl Probe {
         }
     }
 
-    /// Whether the byte at `offset` is there; yes where that can't be told.
+    /// Whether the byte at `offset` is there; yes where nobody knows.
     pub(crate) fn finds(&self, offset: u64) -> bool {
         #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
         {

@@ -162,7 +162,7 @@ impl Source {
         len.div_ceil(most)
     }
 
-    /// How many requests are worth having under way at once, on so many
+    /// How many requests are worth having under way at once, on that many
     /// processors. Files: two for each, as one of two waits for the disk.
     pub(crate) fn useful_threads(&self, cores: usize) -> usize {
         match &self.kind {

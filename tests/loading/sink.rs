@@ -252,3 +252,44 @@ fn destinations_are_not_looked_at_and_chunks_are_whole_elements() {
     let expected: Vec<u8> = data.chunks(2).flat_map(|pair| [0, 0, pair[0], pair[1]]).collect();
     assert!(state.results[0] == expected);
 }
+
+#[test]
+fn buffers_are_apart_from_what_items_say_they_are_for() {
+    let bytes = file_of(&names(3), 5000);
+    let from = open_memory(&bytes, &init_options()).unwrap();
+    let device = Device::new(&[8192, 8192], &[5000; 3], 0, Wrong::default());
+    let sink = device.sink();
+    // SAFETY: the sink's own list.
+    let buffers = unsafe { std::slice::from_raw_parts(sink.buffers, sink.buffer_count) };
+    let options = st_load_options { sink: &raw const sink, ..init_load() };
+    let mut items: Vec<_> = from.tensors().iter().map(item_of).collect();
+    for (number, buffer) in buffers.iter().enumerate() {
+        for (before, size, meets) in [
+            (0, 5000, true),
+            (5000, 5001, true),
+            (-8191, 5000, true),
+            (5000, 5000, false),
+            (-8192, 5000, false),
+            (0, 0, false),
+        ] {
+            let place = buffer.data.cast::<u8>().wrapping_offset(-before);
+            (items[1].dst, items[1].dst_size) = (place.cast(), size);
+            // Beside the one buffer may be the other.
+            let meets_other = buffers.iter().enumerate().any(|(other, buffer)| {
+                let (start, end) = (place.addr(), place.addr() + size);
+                other != number && start < end && start < buffer.data.addr() + buffer.size && buffer.data.addr() < end
+            });
+            let planned = plan(&from, &items, &options);
+            match planned {
+                Ok(_) => assert!(!meets && !meets_other, "{before}, {size}"),
+                Err(failure) => {
+                    assert!(meets || meets_other, "{before}, {size}: {}", failure.message);
+                    assert_eq!(failure.status(), "ST_ERROR_INVALID_ARGUMENT");
+                    for word in ["item 1: dst", "st_sink.buffers["] {
+                        assert!(failure.message.contains(word), "{}", failure.message);
+                    }
+                }
+            }
+        }
+    }
+}
