@@ -4,12 +4,12 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::hub;
-use super::name::{self, Name, Names, Place, Role};
+use super::listing::Listing;
+use super::name::{self, Name, Names, Numbering, Role};
 use super::shards;
 use crate::base::{memory, sort};
 use crate::error::{listed, quoted, Error, ErrorKind, Result};
@@ -28,72 +28,18 @@ pub(crate) enum Target {
 
 /// What a folder is opened as.
 #[derive(PartialEq, Eq)]
-pub(crate) struct Chosen {
+pub(crate) struct Choice {
     pub(crate) target: Target,
     /// The folder, or the one that it leads to.
     pub(crate) folder: PathBuf,
 }
 
-/// A folder's entries, as far as they matter, in any order.
-pub(crate) struct Listing {
-    pub(super) files: Vec<Vec<u8>>,
-    pub(super) folders: Vec<Vec<u8>>,
-}
-
-/// The most folders, and files of other kinds, that are kept: they only serve to
-/// say what a folder holds that has no tensors.
-const MOST_OTHERS: usize = 1000;
-
-impl Listing {
-    pub(crate) fn of(folder: &Path) -> Result<Self> {
-        let failed = |error| Error::os("listing the folder", &error);
-        let (mut this, mut others) = (Self { files: Vec::new(), folders: Vec::new() }, 0_usize);
-        for (number, entry) in fs::read_dir(folder).map_err(failed)?.enumerate() {
-            // As many names of 255 bytes fit into it.
-            if number.is_multiple_of(100) {
-                memory::headroom()?;
-            }
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().into_vec();
-            if name.starts_with(b".") {
-                continue;
-            }
-            let folder = entry.file_type().is_ok_and(|found| found.is_dir());
-            if folder || !name::counts(&name) {
-                others = others.saturating_add(1);
-                if others > MOST_OTHERS {
-                    continue;
-                }
-            }
-            let list = if folder { &mut this.folders } else { &mut this.files };
-            memory::reserve(list, 1, "files")?;
-            list.push(name);
-        }
-        Ok(this)
-    }
-
-    fn names(&self) -> Result<Names<'_>> {
-        Names::read(self.files.iter().map(Vec::as_slice))
-    }
-
-    /// The names of tensor files and indexes.
-    pub(super) fn counting(&self) -> Result<Vec<&[u8]>> {
-        let names = self.files.iter().map(Vec::as_slice).filter(|file| name::counts(file));
-        memory::collect(names.map(Ok), self.files.len(), "files")
-    }
-
-    /// How many of them are tensor files.
-    pub(super) fn tensor_files(&self) -> usize {
-        self.files.iter().filter(|file| name::counts(file) && !name::is_index(file)).count()
-    }
-}
-
 /// What a folder offers.
-pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<Chosen> {
+pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<Choice> {
     let listing = Listing::of(folder)?;
     let names = listing.names()?;
     if !names.is_empty() {
-        return Ok(Chosen { target: choose_among(folder, &names, options)?, folder: folder.into() });
+        return Ok(Choice { target: choose_among(folder, &names, options)?, folder: folder.into() });
     }
     let snapshot = hub::snapshot(folder, &listing)?;
     let chosen = Listing::of(&snapshot).and_then(|listing| {
@@ -104,7 +50,7 @@ pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<Chosen> {
         }
     });
     let target = chosen.map_err(|error| error.in_file(&shards::label(snapshot.as_os_str().as_bytes())))?;
-    Ok(Chosen { target, folder: snapshot })
+    Ok(Choice { target, folder: snapshot })
 }
 
 fn choose_among(folder: &Path, names: &Names<'_>, options: &OpenOptions) -> Result<Target> {
@@ -148,8 +94,8 @@ fn choose_among(folder: &Path, names: &Names<'_>, options: &OpenOptions) -> Resu
 }
 
 /// What all members of one series have in common.
-fn kind<'a>((name, place): &(&Name<'a>, Place)) -> (&'a [u8], Place) {
-    (name.stem, Place { number: 0, ..*place })
+fn kind<'a>((name, place): &(&Name<'a>, Numbering)) -> (&'a [u8], Numbering) {
+    (name.stem, Numbering { number: 0, ..*place })
 }
 
 /// Of a variant's indexes the one in charge: `model`'s, else the only one.
@@ -181,7 +127,7 @@ fn only_index<'a>(
 }
 
 /// Refuses a series of which numbers are missing.
-fn complete(series: &[(&Name<'_>, Place)], variant: Option<&[u8]>) -> Result<()> {
+fn complete(series: &[(&Name<'_>, Numbering)], variant: Option<&[u8]>) -> Result<()> {
     let Some((name, place)) = series.first() else { return Ok(()) };
     let missing = place.total.saturating_sub(series.len() as u64);
     if missing == 0 {
@@ -190,7 +136,7 @@ fn complete(series: &[(&Name<'_>, Place)], variant: Option<&[u8]>) -> Result<()>
     // There are as many as the files and the gaps between them: few are named.
     let mut there = series.iter().map(|(_, place)| place.number).peekable();
     let gone = (1..=place.total).filter(|number| there.next_if_eq(number).is_none());
-    let names = gone.take(4).map(|number| name::of_member(name.stem, variant, Place { number, ..*place }));
+    let names = gone.take(4).map(|number| name::of_member(name.stem, variant, Numbering { number, ..*place }));
     let names: Vec<_> = names.collect();
     let more = if missing > names.len() as u64 { ", ..." } else { "" };
     let names = listed(names.iter().map(Vec::as_slice));
@@ -218,7 +164,7 @@ fn not_there(names: &Names<'_>, variant: Option<&[u8]>) -> Result<Error> {
 /// The error of a folder that leaves a choice.
 fn several(files: &[Name<'_>]) -> Result<Error> {
     let models = files.iter().map(|name| match name.role {
-        Role::Member(Place { total, digits, .. }) => {
+        Role::Member(Numbering { total, digits, .. }) => {
             Ok([name.stem, format!("-*-of-{total:0digits$}").as_bytes()].concat())
         }
         Role::Whole | Role::Index => memory::concat(&[name.stem], "files"),

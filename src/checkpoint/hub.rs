@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::folder::Listing;
+use super::listing::Listing;
 use crate::base::sort;
 use crate::error::{listed, quoted, Error, ErrorKind, Result};
 use crate::source;

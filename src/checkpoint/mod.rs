@@ -4,6 +4,7 @@
 pub(crate) mod assembly;
 pub(crate) mod folder;
 mod hub;
+mod listing;
 pub(crate) mod loaded;
 pub(crate) mod name;
 pub(crate) mod open;

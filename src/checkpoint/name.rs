@@ -36,12 +36,12 @@ pub(super) enum Role {
     Index,
     /// A file by itself.
     Whole,
-    Member(Place),
+    Member(Numbering),
 }
 
-/// A file's place in its series. Two series of one stem differ in what comes before the number.
+/// A file's number in its series. Two series of one stem differ in what comes before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Numbering {
     /// The variant follows the numbers.
     pub(super) word_last: bool,
     pub(super) total: u64,
@@ -133,7 +133,7 @@ impl<'a> Parts<'a> {
         let words = last_word(stem);
         // model-00001-of-00002.fp16
         if let Some(((stem, place), word)) = words.and_then(|(before, word)| Some((member(before)?, word))) {
-            let role = Role::Member(Place { word_last: true, ..place });
+            let role = Role::Member(Numbering { word_last: true, ..place });
             return Self { stem, words: Some((stem, word)), certain: true, role };
         }
         match member(stem) {
@@ -178,8 +178,8 @@ pub(super) fn counts(name: &[u8]) -> bool {
 }
 
 /// The name of a member of a series.
-pub(super) fn of_member(stem: &[u8], variant: Option<&[u8]>, place: Place) -> Vec<u8> {
-    let Place { word_last, total, digits, number } = place;
+pub(super) fn of_member(stem: &[u8], variant: Option<&[u8]>, place: Numbering) -> Vec<u8> {
+    let Numbering { word_last, total, digits, number } = place;
     let numbers = format!("-{number:0digits$}-of-{total:0digits$}");
     let variant = variant.map_or(Vec::new(), |variant| [b".", variant].concat());
     match word_last {
@@ -213,7 +213,7 @@ fn last_word(stem: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// `STEM-00001-of-00002`: any number of digits, equally many in both.
-fn member(stem: &[u8]) -> Option<(&[u8], Place)> {
+fn member(stem: &[u8]) -> Option<(&[u8], Numbering)> {
     let (rest, total) = number_at_end(stem)?;
     let (rest, number) = number_at_end(rest.strip_suffix(b"-of-")?)?;
     let (stem, digits) = (rest.strip_suffix(b"-")?, total.len());
@@ -222,7 +222,7 @@ fn member(stem: &[u8]) -> Option<(&[u8], Place)> {
     }
     let value = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
     let (number, total) = (value(number)?, value(total)?);
-    (1..=total).contains(&number).then_some((stem, Place { word_last: false, total, digits, number }))
+    (1..=total).contains(&number).then_some((stem, Numbering { word_last: false, total, digits, number }))
 }
 
 fn number_at_end(text: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn both_spellings_of_series_and_index_are_known() {
         let place = |word_last, number| {
-            format!("x Member(Place {{ word_last: {word_last}, total: 12, digits: 3, number: {number} }})")
+            format!("x Member(Numbering {{ word_last: {word_last}, total: 12, digits: 3, number: {number} }})")
         };
         assert_eq!(read(&["x-001-of-012.safetensors"], None), [place(false, 1)]);
         assert_eq!(read(&["x.fp16-011-of-012.safetensors"], Some("fp16")), [place(false, 11)]);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::folder::{choose, Chosen, Target};
+use super::folder::{choose, Choice, Target};
 use super::name;
 use super::shards::{self, c_path, label, OpenIndex, Whose};
 use super::Checkpoint;
@@ -111,7 +111,7 @@ impl Checkpoint {
 pub(crate) enum Found {
     File,
     Index,
-    Folder(Chosen),
+    Folder(Choice),
 }
 
 impl Found {

@@ -7,7 +7,7 @@ use super::name;
 use super::shards::{self, c_path, label, Whose};
 use super::Checkpoint;
 use crate::base::{memory, parallel};
-use crate::error::{listed, Error, Result};
+use crate::error::{listed, Error, ErrorKind, Result};
 use crate::format::budget::HeaderBudget;
 use crate::format::header::Header;
 use crate::format::index;
@@ -98,7 +98,9 @@ fn open_all(resolver: &dyn Resolver, names: &[Vec<u8>]) -> Result<Vec<Source>> {
             Ok(reader) if first.is_none() => sources.push(Source::callback(reader)),
             Ok(_) => {}
             Err(error) => {
-                let gone = error.os_errno() == libc::ENOENT;
+                // As a path's error says it, or as a store's does.
+                let gone = error.os_errno() == libc::ENOENT || error.kind() == ErrorKind::NotFound;
+                let error = if gone { error.with_kind(ErrorKind::Shard) } else { error };
                 if gone {
                     memory::reserve(&mut missing, 1, "shards")?;
                     missing.push(name);

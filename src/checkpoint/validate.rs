@@ -11,7 +11,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::folder::{Chosen, Listing, Target};
+use super::folder::{Choice, Target};
+use super::listing::Listing;
 use super::open::Found;
 use super::shards::{self, label, OpenIndex, Whose};
 use super::{in_both, lacking, names_of};
@@ -93,7 +94,7 @@ impl Inspector<'_> {
         }
     }
 
-    fn folder(&mut self, chosen: &Chosen) -> Result<()> {
+    fn folder(&mut self, chosen: &Choice) -> Result<()> {
         let whole = label(chosen.folder.as_os_str().as_bytes());
         let opened = match &chosen.target {
             Target::File(file) => {

@@ -183,7 +183,11 @@ impl MappableFile {
             return Err(Error::new(ErrorKind::Io, "another file has taken its place since it was opened"));
         }
         if !now.same_contents(&self.stamp) {
-            return Err(Error::new(ErrorKind::Io, "has been written to since it was opened"));
+            let cut = match now.size < self.stamp.size {
+                true => format!(": the file ends at {}, and ended at {}", now.size, self.stamp.size),
+                false => String::new(),
+            };
+            return Err(Error::new(ErrorKind::Io, format!("has been written to since it was opened{cut}")));
         }
         Ok(FileRef::Reopened(file))
     }

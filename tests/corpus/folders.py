@@ -238,6 +238,8 @@ refused("folder-without", {"README.txt": b"no tensors here\n"}, IO, ["no *.safet
 refused("folder-pickles", {"pytorch_model.bin": b"x", "optimizer.pt": b"x", "old.ckpt": b"x"}, IO, ["pickle", "pytorch_model.bin"], "a folder of pickle files")
 refused("folder-pipeline", {"model_index.json": b"{}", "unet/diffusion_pytorch_model.safetensors": shard("w"), "vae/model.fp16.safetensors": shard("w"), "scheduler/config.json": b"{}"},
         IO, ["unet/", "vae/"], "a pipeline's root")
+refused("folder-pipeline-links", {"model_index.json": b"{}", "unet": Link("../folder-pipeline/unet"), "vae": Link("../folder-pipeline/vae")},
+        IO, ["unet/", "vae/"], "a pipeline whose parts are links to folders")
 refused("folder-unfinished", {"model.safetensors.incomplete": b"x"}, IO, ["unfinished", "model.safetensors.incomplete"], "a download that was not finished")
 REV = "0123456789abcdef0123456789abcdef01234567"
 HUB = {f"models--o--n/snapshots/{REV}/model.safetensors": shard("w", seed=80), "models--o--n/snapshots/older/model.safetensors": shard("v", seed=81)}

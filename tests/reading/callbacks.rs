@@ -46,6 +46,7 @@ fn what_read_at_says_is_passed_on() {
         (3, "ST_ERROR_IO"),
         (6, "ST_ERROR_CANCELLED"),
         (2, "ST_ERROR_OUT_OF_MEMORY"),
+        (4, "ST_ERROR_SHARD"),
         (7, "ST_ERROR_UNSUPPORTED"),
         (14, "ST_ERROR_HEADER_JSON"),
         // What is no status can't be handed on as one.

@@ -236,7 +236,11 @@ fn what_takes_a_shards_place_is_not_loaded() {
         (&|| (away(), fs::write(shard, whole).unwrap()).1, 0, "another file has taken its place since it was opened"),
         (&|| (away(), make_pipe(shard)).1, 0, "is not a regular file"),
         (&|| (fs::hard_link(shard, aside).unwrap(), pipe_when_opened(shard)).1, 0, "is not a regular file"),
-        (&|| fs::File::options().write(true).open(shard).unwrap().set_len(30).unwrap(), 0, "has been written to since"),
+        (
+            &|| fs::File::options().write(true).open(shard).unwrap().set_len(30).unwrap(),
+            0,
+            "written to since it was opened: the file ends at 30",
+        ),
     ];
     for open in [open_read, open_map] {
         let from: Handle = open(folder.path().to_path_buf()).unwrap();
