@@ -86,7 +86,7 @@ fn choose_among(folder: &Path, names: &Names<'_>, options: &OpenOptions) -> Resu
     }
     // Names are in order, and so are numbers of equally many digits.
     if series.is_empty() || series.windows(2).any(|pair| pair.first().map(kind) != pair.last().map(kind)) {
-        return Err(several(&files)?);
+        return Err(several(&files, variant)?);
     }
     complete(&series, variant)?;
     let paths = series.iter().map(|(name, _)| Ok(path(name.file).into_os_string().into_vec()));
@@ -162,10 +162,12 @@ fn not_there(names: &Names<'_>, variant: Option<&[u8]>) -> Result<Error> {
 }
 
 /// The error of a folder that leaves a choice.
-fn several(files: &[Name<'_>]) -> Result<Error> {
+fn several(files: &[Name<'_>], variant: Option<&[u8]>) -> Result<Error> {
+    let word = variant.map_or(Vec::new(), |variant| [b".", variant].concat());
     let models = files.iter().map(|name| match name.role {
-        Role::Member(Numbering { total, digits, .. }) => {
-            Ok([name.stem, format!("-*-of-{total:0digits$}").as_bytes()].concat())
+        Role::Member(Numbering { total, digits, word_last, .. }) => {
+            let (before, after) = if word_last { (&[][..], &word[..]) } else { (&word[..], &[][..]) };
+            memory::concat(&[name.stem, before, format!("-*-of-{total:0digits$}").as_bytes(), after], "files")
         }
         Role::Whole | Role::Index => memory::concat(&[name.stem], "files"),
     });

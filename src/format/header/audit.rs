@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::check::{self, Judge};
-use super::parse::{self, Context, Parsed};
+use super::parser::{self, Context, Parsed};
 use super::rule::{Listener, RuleRank};
 use super::{explained, in_file, read_text, start_of, Header};
 use crate::base::json;
@@ -148,7 +148,7 @@ fn pass(
     context: Context<'_>,
     audit: &mut Audit<'_>,
 ) -> Result<Parsed, (Error, usize)> {
-    *tensors = memory::vec_with_capacity(parse::most_tensors(text), "tensors").map_err(|error| (error, 0))?;
+    *tensors = memory::vec_with_capacity(parser::most_tensors(text), "tensors").map_err(|error| (error, 0))?;
     super::whole(text, tensors, context, Some(audit))
 }
 

@@ -3,7 +3,7 @@
 //! data section.
 #![forbid(unsafe_code)]
 
-use super::parse::{Context, Parsed};
+use super::parser::{Context, Parsed};
 use super::rule::RuleRank;
 use super::{Arena, Header};
 use crate::base::memory;

@@ -5,8 +5,11 @@
 mod audit;
 mod canonical;
 mod check;
+mod fields;
 mod halves;
+mod metadata;
 mod parse;
+mod parser;
 mod rule;
 
 use crate::base::memory::{self, ShapeArena};
@@ -18,7 +21,7 @@ use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 use crate::source::Source;
 use check::First;
-use parse::{Context, Parsed};
+use parser::{Context, Parsed};
 use rule::Listener;
 
 /// The length field.
@@ -79,7 +82,7 @@ impl Header {
         let (mut text, data_offset) = read_text(source, limits, budget)?;
         let hasher = Hasher::default();
         let context = Context { shard, data_offset, mapped: source.mapped(), limits, tolerate, hasher: &hasher };
-        let mut tensors = memory::vec_with_capacity(parse::most_tensors(&text), "tensors")?;
+        let mut tensors = memory::vec_with_capacity(parser::most_tensors(&text), "tensors")?;
         let mut found = None;
         if let Some(middle) = halves::middle(&text) {
             found = halves::parse(&mut text, middle, &mut tensors, context);
