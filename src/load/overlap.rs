@@ -103,8 +103,11 @@ struct Repeated {
     member: usize,
 }
 
+/// How many turns of loops are looked at one by one, so that all have one stride.
+const MOST_TURNS: u64 = 1 << 16;
+
 /// Whether destinations that reach into one another are found apart without
-/// looking at each run: in loops of the same stride, they lie in different places of a turn.
+/// looking at each run: in loops that all go on by one stride, they lie in different places of a turn.
 /// `false`: not found.
 fn apart_by_stride(tasks: &[Task<'_>], group: &[[u64; 3]]) -> Result<bool> {
     let mut layouts = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
@@ -116,48 +119,69 @@ fn apart_by_stride(tasks: &[Task<'_>], group: &[[u64; 3]]) -> Result<bool> {
         all.push(Repeated { start: *start, loops: layout.loops().len(), member });
         layouts.push(layout);
     }
-    are_apart(&layouts, all)
+    let mut left = MOST_TURNS;
+    are_apart(&layouts, &all, &mut left)
 }
 
 /// The same for destinations that overlap as wholes. Goes down a loop at each
-/// step, of which there are fewer than 64.
-fn are_apart(layouts: &[Strides], mut all: Vec<Repeated>) -> Result<bool> {
+/// step, of which there are fewer than 64; `left` is how many turns all of them may look at.
+fn are_apart(layouts: &[Strides], all: &[Repeated], left: &mut u64) -> Result<bool> {
     let outermost = |of: &Repeated| {
         let loops = layouts.get(of.member)?.loops();
-        loops.get(of.loops.checked_sub(1)?).map(|outer| outer.stride)
+        loops.get(of.loops.checked_sub(1)?).map(|outer| outer.stride).filter(|stride| *stride != 0)
     };
-    let Some(stride) = all.first().and_then(outermost) else { return Ok(false) };
-    if all.iter().any(|of| outermost(of) != Some(stride)) {
-        return Ok(false);
+    // One stride for all: the least that each of theirs divides.
+    let mut stride = 1_u64;
+    for of in all {
+        let Some(common) = outermost(of).and_then(|other| common_multiple(stride, other)) else { return Ok(false) };
+        stride = common;
     }
-    for of in &mut all {
-        of.start = of.start.checked_rem(stride).unwrap_or_default();
-        of.loops = of.loops.saturating_sub(1);
+    let turns = |of: &Repeated| outermost(of).and_then(|one| stride.checked_div(one)).unwrap_or(u64::MAX);
+    let count = all.iter().map(turns).fold(0, u64::saturating_add);
+    // Those of one stride alone are no more than they were.
+    let Some(rest) = left.checked_sub(count.saturating_sub(all.len() as u64)) else { return Ok(false) };
+    *left = rest;
+    let mut rows = memory::vec_with_capacity(usize::try_from(count).unwrap_or(0), "the destinations of a load")?;
+    for (of, member) in all.iter().zip(0_u64..) {
+        let own = outermost(of).unwrap_or(stride);
+        let mut start = of.start;
+        for _ in 0..turns(of) {
+            rows.push([start.checked_rem(stride).unwrap_or_default(), member, 0]);
+            start = start.saturating_add(own);
+        }
     }
-    let mut rows = memory::vec_with_capacity(all.len(), "the destinations of a load")?;
-    rows.extend(all.iter().zip(0_u64..).map(|(of, place)| [of.start, place, 0]));
     sort::rows(&mut rows);
     let inside = |of: &Repeated| layouts.get(of.member).map_or(u64::MAX, |layout| layout.extent_of(of.loops));
     let mut cluster: Vec<Repeated> = Vec::new();
     let (mut end, mut first) = (0_u64, None);
-    for [start, place, _] in rows {
-        let Some(of) = usize::try_from(place).ok().and_then(|place| all.get(place)) else { return Ok(false) };
-        if start >= end && cluster.len() > 1 && !are_apart(layouts, std::mem::take(&mut cluster))? {
-            return Ok(false);
-        }
+    for [start, member, _] in rows {
+        let Some(of) = usize::try_from(member).ok().and_then(|member| all.get(member)) else { return Ok(false) };
+        let of = Repeated { start, loops: of.loops.saturating_sub(1), member: of.member };
         if start >= end {
+            if cluster.len() > 1 && !are_apart(layouts, &cluster, left)? {
+                return Ok(false);
+            }
             cluster.clear();
         }
         first = first.or(Some(start));
-        end = end.max(start.saturating_add(inside(of)));
+        end = end.max(start.saturating_add(inside(&of)));
         memory::reserve(&mut cluster, 1, "the destinations of a load")?;
-        cluster.push(*of);
+        cluster.push(of);
     }
     // What goes on in the next turn must end before the first of that begins.
     if first.is_none_or(|first| end > first.saturating_add(stride)) {
         return Ok(false);
     }
-    Ok(cluster.len() < 2 || are_apart(layouts, cluster)?)
+    Ok(cluster.len() < 2 || are_apart(layouts, &cluster, left)?)
+}
+
+/// The least number that both divide; `None` beyond 64 bits, and for 0.
+fn common_multiple(one: u64, other: u64) -> Option<u64> {
+    let (mut divisor, mut rest) = (one, other);
+    while let Some(remainder) = divisor.checked_rem(rest) {
+        (divisor, rest) = (rest, remainder);
+    }
+    one.checked_div(divisor)?.checked_mul(other)
 }
 
 /// Compares the runs of destinations that reach into one another, by address.

@@ -478,6 +478,56 @@ fn destinations_that_interleave_overlap_where_a_byte_is_shared_and_nowhere_else(
     }
 }
 
+#[test]
+fn destinations_of_several_strides_may_lie_between_one_another() {
+    let header = r#"{"a":{"dtype":"U8","shape":[48],"data_offsets":[0,48]},
+        "b":{"dtype":"U8","shape":[24],"data_offsets":[48,72]},
+        "c":{"dtype":"U8","shape":[4,6],"data_offsets":[72,96]}}"#;
+    let bytes = file(header, &pattern(96));
+    let from = open_memory(&bytes, &init_options()).unwrap();
+    // Of each its place and strides; where it lies byte by byte says what is right.
+    let all = [("a", vec![2_i64, 3, 6]), ("b", vec![4, 6, 9, 10]), ("c", vec![24, 30, 48])];
+    let places = |name: &str, start: usize, stride: usize| -> Vec<usize> {
+        let element = |at: usize| match name {
+            "c" => start + at / 6 * stride + at % 6 * 4,
+            _ => start + at * stride,
+        };
+        (0..tensor(&from, name).size() as usize).map(element).collect()
+    };
+    let (mut fit, mut refused) = (0, 0);
+    for number in 0..3 * 4 * 3 * 12 {
+        let pick = [number % 3, number / 3 % 4, number / 12 % 3];
+        let starts = [0, 1 + number / 36 % 3, 2 + number / 36 % 4];
+        let strides: Vec<_> = all.iter().zip(pick).map(|((_, strides), pick)| strides[pick]).collect();
+        let inner = [strides[2], 4];
+        let mut memory = vec![0_u8; 400];
+        let mut items = ["a", "b", "c"].map(|name| item_of(tensor(&from, name)));
+        for ((item, start), stride) in items.iter_mut().zip(starts).zip([&strides[0], &strides[1], &inner[0]]) {
+            (item.dst, item.dst_size) = (memory[start..].as_mut_ptr().cast(), 400 - start);
+            item.dst_strides = stride;
+        }
+        let mut taken: Vec<_> =
+            all.iter().enumerate().flat_map(|(i, (name, _))| places(name, starts[i], strides[i] as usize)).collect();
+        let count = taken.len();
+        taken.sort_unstable();
+        taken.dedup();
+        let result = load(&from, &items, &init_load());
+        assert_eq!(result.is_ok(), taken.len() == count, "{strides:?} from {starts:?}: {result:?}");
+        match result {
+            Ok(()) => {
+                for (i, (name, _)) in all.iter().enumerate() {
+                    let data = tensor(&from, name).data().unwrap();
+                    let there = places(name, starts[i], strides[i] as usize);
+                    assert!(there.iter().zip(data).all(|(place, byte)| memory[*place] == *byte), "{name}");
+                }
+                fit += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(fit > 5 && refused > 5, "{fit} fit, {refused} do not");
+}
+
 fn first(tensor: &st_tensor) -> u8 {
     tensor.data().unwrap()[0]
 }

@@ -46,7 +46,6 @@ fn what_read_at_says_is_passed_on() {
         (3, "ST_ERROR_IO"),
         (6, "ST_ERROR_CANCELLED"),
         (2, "ST_ERROR_OUT_OF_MEMORY"),
-        (4, "ST_ERROR_SHARD"),
         (7, "ST_ERROR_UNSUPPORTED"),
         (14, "ST_ERROR_HEADER_JSON"),
         // What is no status can't be handed on as one.
@@ -220,6 +219,7 @@ fn what_the_resolver_says_is_passed_on() {
         (3, "ST_ERROR_SHARD"),
         (6, "ST_ERROR_CANCELLED"),
         (2, "ST_ERROR_OUT_OF_MEMORY"),
+        (4, "ST_ERROR_SHARD"),
         (24, "ST_ERROR_SHARD"),
         (99, "ST_ERROR_SHARD"),
     ] {
