@@ -6,6 +6,7 @@
 use super::draft::{require_dtype, require_shape, shape, sound, Draft, Form, Found};
 use super::group::Role;
 use super::recipe::MXFP4_GPT_OSS;
+use super::sizes::Sizes;
 use crate::dtype::Dtype;
 use crate::error::quoted;
 
@@ -16,11 +17,11 @@ pub(super) fn recognise(draft: &mut Draft<'_>, suffix: &str) -> Found {
     require_dtype(draft.codes, &[Dtype::U8])?;
     require_dtype(scales, &[Dtype::U8])?;
     let sizes = sound(draft.codes)?;
-    let [experts, rows, groups, 16] = *sizes.as_slice() else {
+    let [experts, rows, groups, 16] = *sizes else {
         let name = quoted(draft.codes.name());
         return Err(shape(format!("{name} is {sizes:?}, expected four dimensions, the last of 16")));
     };
     require_shape(scales, &[experts, rows, groups])?;
-    let form = Form::new(&MXFP4_GPT_OSS, 4, vec![experts, rows, 32 * groups], vec![1, 1, 32]);
+    let form = Form::new(&MXFP4_GPT_OSS, 4, Sizes::join(&[experts], &[rows, 32 * groups]), Sizes::join(&[1, 1], &[32]));
     Ok(form.step_along_in(32))
 }

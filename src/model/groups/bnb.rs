@@ -6,6 +6,7 @@
 use super::draft::{gcd, require_dtype, require_shape, shape, state, Draft, Fault, Form, Found, SMALL};
 use super::group::{Flags, Nested, Role};
 use super::recipe::{ScaleType, BNB_FP4, BNB_FP4_NESTED, BNB_NF4, BNB_NF4_NESTED};
+use super::sizes::{Sizes, MOST_RANK};
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::model::config::Json;
@@ -16,7 +17,7 @@ const FP4: &str = ".weight.quant_state.bitsandbytes__fp4";
 /// What the state says.
 struct State {
     block: u64,
-    shape: Vec<u64>,
+    shape: Sizes,
     nested: Option<Nested>,
 }
 
@@ -77,14 +78,14 @@ fn group(draft: &Draft<'_>) -> Found {
         (_, true) => &BNB_FP4_NESTED,
     };
     let (rows, inner) = match sizes.split_first() {
-        Some((rows, inner)) => (*rows, inner.to_vec()),
+        Some((rows, inner)) => (*rows, inner),
         None => return Err(wrong("its shape is that of a single number")),
     };
     let row: u64 = inner.iter().product();
-    let mut along = vec![1; inner.len()];
+    let mut along = Sizes::ones(inner.len());
     along.push(block);
     let mut form = Form::new(layout, 4, sizes, along);
-    form.step = [vec![(block / gcd(row, block)).min(rows)], inner].concat();
+    form.step = Sizes::join(&[(block / gcd(row, block)).min(rows)], inner);
     form.flags = Flags::FLAT.and(Flags::HIGH_NIBBLE_FIRST);
     form.nested = nested;
     if nested.is_some() {
@@ -99,8 +100,14 @@ impl State {
             return Err("its quant_type is not that of its name");
         }
         let block = json.get("blocksize").and_then(Json::positive).ok_or("it has no blocksize")?;
-        let shape: Option<Vec<u64>> = json.list("shape").iter().map(Json::positive).collect();
-        let shape = shape.filter(|shape| !shape.is_empty()).ok_or("it has no shape")?;
+        let list = json.list("shape");
+        if list.is_empty() || list.len() > MOST_RANK {
+            return Err("it has no shape");
+        }
+        let mut shape = Sizes::default();
+        for size in list {
+            shape.push(size.positive().ok_or("it has no shape")?);
+        }
         let nested = match (json.get("nested_blocksize"), json.get("nested_offset")) {
             (None, None) => None,
             (Some(block), Some(offset)) => Some(Nested {

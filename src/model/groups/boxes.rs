@@ -174,7 +174,7 @@ impl Group {
             return Err(refuse(format!("{} ranges were given for its {} dimensions", ranges.len(), self.shape.len())));
         }
         let mut found = Vec::with_capacity(self.shape.len());
-        for (dimension, (size, step)) in self.shape.iter().zip(&self.step).enumerate() {
+        for (dimension, (size, step)) in self.shape.iter().zip(self.step.iter()).enumerate() {
             let range = ranges.get(dimension).copied().unwrap_or(record::Range::ALL);
             let refuse = |text: String| refuse(format!("dimension {dimension} (size {size}): {text}"));
             if range.step != 1 {

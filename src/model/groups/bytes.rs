@@ -9,6 +9,7 @@ use super::draft::{
 use super::group::{Break, Flags, Role};
 use super::packed::{group_size, no_whole_groups, single};
 use super::recipe::{ScaleLayout, Zero, BNB_INT8, CT_INT8, DEEPSEEK_V4_FP4, INT8_COMFY, NVFP4_COMFY, NVFP4_MODELOPT};
+use super::sizes::Sizes;
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -68,20 +69,20 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, zeros: Option<&Tensor>, comfy: b
     let of_scales = sound(scales)?;
     let layout = if comfy { &INT8_COMFY } else { &CT_INT8 };
     let sizes = with(&outer, &[rows, columns]);
-    let mut form = match of_scales.as_slice() {
-        [] if comfy => Form::new(layout, 8, sizes.clone(), sizes),
-        [1] => Form::new(layout, 8, sizes.clone(), sizes),
+    let mut form = match &*of_scales {
+        [] if comfy => Form::new(layout, 8, sizes, sizes),
+        [1] => Form::new(layout, 8, sizes, sizes),
         _ => {
             let wrong = || shape(format!("{} is {of_scales:?}, which is no scale for each row", quoted(scales.name())));
             let groups = match of_scales.split_last() {
-                Some((groups, leading)) if leading == with(&outer, &[rows]) => *groups,
+                Some((groups, leading)) if *leading == *with(&outer, &[rows]) => *groups,
                 _ => return Err(wrong()),
             };
             if comfy && groups != 1 {
                 return Err(wrong());
             }
             let size = if comfy { columns } else { group_size(draft, group, scales, columns, groups)? };
-            let ones = vec![1; outer.len() + 1];
+            let ones = Sizes::ones(outer.len() + 1);
             let mut form = Form::new(layout, 8, sizes, with(&ones, &[size]));
             form.recipe.scale_layout = ScaleLayout::Groups;
             form
@@ -107,7 +108,7 @@ fn deepseek(draft: &Draft<'_>, scales: &Tensor) -> Found {
     if columns % 16 != 0 {
         return Err(no_whole_groups(draft.codes, 32));
     }
-    let ones = vec![1; outer.len() + 1];
+    let ones = Sizes::ones(outer.len() + 1);
     let form = Form::new(&DEEPSEEK_V4_FP4, 4, with(&outer, &[rows, 2 * columns]), with(&ones, &[32]));
     Ok(form.step_along_in(32))
 }
@@ -127,7 +128,7 @@ fn bitsandbytes(draft: &mut Draft<'_>) -> Found {
             return Err(Fault::Opaque(format!("{} is {found:?}, a tiled layout", quoted(format.name()))));
         }
     }
-    Ok(Form::new(&BNB_INT8, 8, vec![rows, columns], vec![1, columns]))
+    Ok(Form::new(&BNB_INT8, 8, with(&[rows], &[columns]), with(&[1], &[columns])))
 }
 
 /// U8.
@@ -160,7 +161,7 @@ pub(super) fn unsigned(draft: &mut Draft<'_>) -> Found {
     }
     let of_scales = sound(scales)?;
     let plain = with(&outer, &[rows, columns / 8]);
-    let padded = vec![rows.div_ceil(128) * 128, (columns / 8).div_ceil(4) * 4];
+    let padded = with(&[rows.div_ceil(128) * 128], &[(columns / 8).div_ceil(4) * 4]);
     let wrong = |expected: &[u64]| {
         let name = quoted(scales.name());
         Err(shape(format!("{name} is {of_scales:?}, expected {expected:?}")))
@@ -180,7 +181,7 @@ pub(super) fn unsigned(draft: &mut Draft<'_>) -> Found {
         return wrong(expected);
     }
     let layout = if swizzled { &NVFP4_COMFY } else { &NVFP4_MODELOPT };
-    let ones = vec![1; outer.len() + 1];
+    let ones = Sizes::ones(outer.len() + 1);
     let mut form = Form::new(layout, 4, with(&outer, &[rows, 2 * columns]), with(&ones, &[16])).step_along_in(16);
     if swizzled {
         form.flags = Flags::HIGH_NIBBLE_FIRST.and(Flags::SWIZZLED);

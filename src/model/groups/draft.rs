@@ -13,6 +13,7 @@ use super::group::{Break, Flags, Group, Member, Nested, Role, Status};
 use super::marker::{Marker, Markers};
 use super::recipe::{Layout, Recipe, ScaleType};
 use super::settings::{ConfigGroup, GroupSize, MlxModule, Override, Settings};
+use super::sizes::Sizes;
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error};
@@ -46,17 +47,17 @@ pub(super) struct Form {
     pub(super) recipe: Recipe,
     pub(super) bits: u32,
     pub(super) flags: Flags,
-    pub(super) shape: Vec<u64>,
-    pub(super) block: Vec<u64>,
-    pub(super) step: Vec<u64>,
+    pub(super) shape: Sizes,
+    pub(super) block: Sizes,
+    pub(super) step: Sizes,
     pub(super) nested: Option<Nested>,
     pub(super) order: Option<Vec<u32>>,
 }
 
 impl Form {
     /// A group without more to say, whose slices go as its blocks do along in.
-    pub(super) fn new(layout: &'static Layout, bits: u32, shape: Vec<u64>, block: Vec<u64>) -> Self {
-        let step = vec![1; shape.len()];
+    pub(super) fn new(layout: &'static Layout, bits: u32, shape: Sizes, block: Sizes) -> Self {
+        let step = Sizes::ones(shape.len());
         let recipe = layout.recipe;
         Self { layout, recipe, bits, flags: Flags::default(), shape, block, step, nested: None, order: None }
     }
@@ -205,9 +206,9 @@ impl Draft<'_> {
             recipe: None,
             bits: 0,
             flags: Flags::default(),
-            shape: Vec::new(),
-            block: Vec::new(),
-            step: Vec::new(),
+            shape: Sizes::default(),
+            block: Sizes::default(),
+            step: Sizes::default(),
             nested: None,
             order: None,
         };
@@ -252,13 +253,11 @@ impl Draft<'_> {
 impl Form {
     /// Makes a group this; `None` where a size is beyond 63 bits.
     fn put(self, group: &mut Group) -> Option<()> {
-        let signed =
-            |sizes: Vec<u64>| sizes.into_iter().map(|size| i64::try_from(size).ok()).collect::<Option<Vec<i64>>>();
         group.kind = self.layout.kind;
         group.layout = Some(self.layout);
         group.recipe = Some(self.recipe);
         (group.bits, group.flags, group.nested, group.order) = (self.bits, self.flags, self.nested, self.order);
-        (group.shape, group.block, group.step) = (signed(self.shape)?, signed(self.block)?, signed(self.step)?);
+        (group.shape, group.block, group.step) = (self.shape.signed()?, self.block.signed()?, self.step.signed()?);
         Some(())
     }
 }
@@ -276,8 +275,11 @@ pub(super) fn shape(text: String) -> Fault {
 }
 
 /// A shape of which no element is missing and none too many.
-pub(super) fn sound(tensor: &Tensor) -> Result<Vec<u64>, Fault> {
-    let sizes: Vec<u64> = tensor.shape().iter().filter_map(|size| u64::try_from(*size).ok()).collect();
+pub(super) fn sound(tensor: &Tensor) -> Result<Sizes, Fault> {
+    let mut sizes = Sizes::default();
+    for size in tensor.shape() {
+        sizes.push(u64::try_from(*size).unwrap_or(0));
+    }
     let wrong = sizes.contains(&0) || tensor.element_count() > MOST_ELEMENTS || sizes.len() != tensor.shape().len();
     if wrong {
         return Err(shape(format!("{} is {:?}, and can't hold a group", quoted(tensor.name()), tensor.shape())));
@@ -287,27 +289,26 @@ pub(super) fn sound(tensor: &Tensor) -> Result<Vec<u64>, Fault> {
 
 /// A member's shape, which has two dimensions.
 pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Fault> {
-    match sound(tensor)?.as_slice() {
+    match &*sound(tensor)? {
         [rows, columns] => Ok((*rows, *columns)),
         _ => Err(shape(format!("{} is {:?}, expected two dimensions", quoted(tensor.name()), tensor.shape()))),
     }
 }
 
 /// A member's shape as that of a matrix, or of a stack of them.
-pub(super) fn stack(tensor: &Tensor) -> Result<(Vec<u64>, u64, u64), Fault> {
-    let mut sizes = sound(tensor)?;
-    match (sizes.len(), sizes.pop(), sizes.pop()) {
-        (2 | 3, Some(columns), Some(rows)) => Ok((sizes, rows, columns)),
+pub(super) fn stack(tensor: &Tensor) -> Result<(Sizes, u64, u64), Fault> {
+    match &*sound(tensor)? {
+        [outer @ .., rows, columns] if outer.len() < 2 => Ok((Sizes::join(outer, &[]), *rows, *columns)),
         _ => Err(shape(format!("{} is {:?}, expected two or three dimensions", quoted(tensor.name()), tensor.shape()))),
     }
 }
 
-pub(super) fn with(outer: &[u64], inner: &[u64]) -> Vec<u64> {
-    [outer, inner].concat()
+pub(super) fn with(outer: &[u64], inner: &[u64]) -> Sizes {
+    Sizes::join(outer, inner)
 }
 
 pub(super) fn require_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Fault> {
-    if sound(tensor)? == expected {
+    if *sound(tensor)? == *expected {
         return Ok(());
     }
     Err(shape(format!("{} is {:?}, expected {expected:?}", quoted(tensor.name()), tensor.shape())))

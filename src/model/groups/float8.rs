@@ -8,6 +8,7 @@ use super::group::{Break, Role};
 use super::recipe::{
     Code, Layout, ScaleLayout, FP8_BLOCK, FP8_BLOCK_E8M0, FP8_CHANNEL, FP8_COMFY, FP8_TENSOR, MXFP8_CT,
 };
+use super::sizes::Sizes;
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -118,7 +119,7 @@ fn plain_scale(draft: &Draft<'_>, scales: &Tensor, comfy: Option<&'static Layout
     if sizes.is_empty() {
         return Err(shape(format!("{} is a single number", quoted(draft.codes.name()))));
     }
-    let single = matches!(of_scales.as_slice(), [] | [1]);
+    let single = matches!(&*of_scales, [] | [1]);
     if !single && !row_scales(draft, scales) {
         let names = (quoted(scales.name()), quoted(draft.codes.name()));
         return Err(shape(format!(
@@ -128,8 +129,8 @@ fn plain_scale(draft: &Draft<'_>, scales: &Tensor, comfy: Option<&'static Layout
     }
     let layout = comfy.unwrap_or(if single { &FP8_TENSOR } else { &FP8_CHANNEL });
     let block = match (single, sizes.last()) {
-        (false, Some(last)) => vec![1, *last],
-        _ => sizes.clone(),
+        (false, Some(last)) => with(&[1], &[*last]),
+        _ => sizes,
     };
     let mut form = Form::new(layout, 8, sizes, block);
     form.recipe.scale_layout = if single { ScaleLayout::Tensor } else { ScaleLayout::Rows };
@@ -167,7 +168,7 @@ fn blocks(draft: &Draft<'_>, scales: &Tensor, layout: &'static Layout, said: Opt
             return Err(Fault::Ambiguous(format!("{text}, blocks of no size that is said")));
         }
     };
-    let ones = vec![1; outer.len()];
+    let ones = Sizes::ones(outer.len());
     let form = Form::new(layout, 8, with(&outer, &[rows, columns]), with(&ones, &[block.0, block.1]));
     Ok(finish(form, draft.codes, scales))
 }
@@ -186,6 +187,6 @@ fn groups(draft: &Draft<'_>, scales: &Tensor) -> Found {
         return Err(super::packed::no_whole_groups(draft.codes, 32));
     }
     require_shape(scales, &with(&outer, &[rows, columns / 32]))?;
-    let ones = vec![1; outer.len() + 1];
+    let ones = Sizes::ones(outer.len() + 1);
     Ok(Form::new(&MXFP8_CT, 8, with(&outer, &[rows, columns]), with(&ones, &[32])).step_along_in(32))
 }

@@ -8,6 +8,7 @@ use super::group::{Break, Flags, Role};
 use super::index;
 use super::recipe::{Layout, AWQ_GEMM, AWQ_GEMV, GPTQ_V1, GPTQ_V2};
 use super::settings::GroupSize;
+use super::sizes::Sizes;
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -157,11 +158,11 @@ impl Members<'_> {
         let layout = self.version(draft, bits)?;
         let step = period(bits);
         let bits = u32::try_from(bits).unwrap_or_default();
-        let mut form = Form::new(layout, bits, vec![out, width], vec![1, size]);
+        let mut form = Form::new(layout, bits, Sizes::join(&[out], &[width]), Sizes::join(&[1], &[size]));
         form.recipe.scale_type = super::draft::scale_type(self.scales);
         form.flags = Flags::TRANSPOSED;
         let whole = order.is_some() || groups == 1;
-        form.step = vec![step, if whole { step } else { lcm(size, step) }];
+        form.step = Sizes::join(&[step], &[if whole { step } else { lcm(size, step) }]);
         if order.is_some() {
             form.flags = form.flags.and(Flags::ACT_ORDER);
             form.recipe.order = super::recipe::Order::Index;
@@ -234,9 +235,9 @@ impl Members<'_> {
         require_dtype(self.scales, &[Dtype::F16])?;
         let ((width, words), (groups, _)) = (self.qweight, self.scale);
         let size = width / groups;
-        let mut form = Form::new(&AWQ_GEMM, 4, vec![8 * words, width], vec![1, size]);
+        let mut form = Form::new(&AWQ_GEMM, 4, Sizes::join(&[8 * words], &[width]), Sizes::join(&[1], &[size]));
         form.flags = Flags::TRANSPOSED;
-        form.step = vec![8, if groups == 1 { 1 } else { size }];
+        form.step = Sizes::join(&[8], &[if groups == 1 { 1 } else { size }]);
         Ok(form)
     }
 
@@ -258,7 +259,7 @@ impl Members<'_> {
                 ),
             ));
         }
-        Ok(Form::new(&AWQ_GEMV, 4, vec![out, width], vec![1, size]).step_along_in(size))
+        Ok(Form::new(&AWQ_GEMV, 4, Sizes::join(&[out], &[width]), Sizes::join(&[1], &[size])).step_along_in(size))
     }
 }
 

@@ -2,15 +2,15 @@
 //! ComfyUI's markers: a small JSON beside a weight, or in the file's metadata.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
-
+use super::settings::Table;
 use crate::checkpoint::Checkpoint;
 use crate::model::config::{Json, MAX_CONFIG};
 
 /// The markers of the metadata.
 #[derive(Default)]
 pub(super) struct Markers {
-    layers: HashMap<String, Marker>,
+    names: Table,
+    layers: Vec<Marker>,
     fault: Option<String>,
 }
 
@@ -38,11 +38,16 @@ impl Markers {
         };
         match Json::parse(entry.value(), MAX_CONFIG) {
             Ok(json) => {
-                let layers = json.map("layers").unwrap_or_default().iter();
-                let layers = layers.filter_map(|(name, layer)| Some((name.clone(), Marker::of(layer)?))).collect();
-                Self { layers, fault: None }
+                let mut this = Self::default();
+                for (name, layer) in json.map("layers").unwrap_or_default() {
+                    if let Some(marker) = Marker::of(layer) {
+                        this.names.insert(name.as_bytes().to_vec(), this.layers.len());
+                        this.layers.push(marker);
+                    }
+                }
+                this
             }
-            Err(fault) => Self { layers: HashMap::new(), fault: Some(fault) },
+            Err(fault) => Self { fault: Some(fault), ..Self::default() },
         }
     }
 
@@ -54,6 +59,6 @@ impl Markers {
         if let Some(fault) = &self.fault {
             return Err(["_quantization_metadata: ", fault].concat());
         }
-        Ok(std::str::from_utf8(module).ok().and_then(|module| self.layers.get(module)).cloned())
+        Ok(self.names.get(module).and_then(|number| self.layers.get(*number)).cloned())
     }
 }

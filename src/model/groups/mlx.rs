@@ -9,6 +9,7 @@ use super::draft::{
 use super::group::Role;
 use super::recipe::{MLX_AFFINE, MLX_MXFP4, MLX_MXFP8, MLX_NVFP4};
 use super::settings::MlxModule;
+use super::sizes::Sizes;
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -61,7 +62,7 @@ fn floats(draft: &Draft<'_>, scales: &Tensor) -> Found {
             )));
         }
     }
-    let ones = vec![1; outer.len() + 1];
+    let ones = Sizes::ones(outer.len() + 1);
     let small = u32::try_from(bits).unwrap_or_default();
     Ok(Form::new(layout, small, with(&outer, &[rows, columns * group]), with(&ones, &[group])).step_along_in(group))
 }
@@ -101,7 +102,7 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, biases: &Tensor) -> Found {
             return Err(Fault::Ambiguous(names.join(" or ")));
         }
     };
-    let ones = vec![1; outer.len() + 1];
+    let ones = Sizes::ones(outer.len() + 1);
     let small = u32::try_from(bits).unwrap_or_default();
     let mut form = Form::new(&MLX_AFFINE, small, with(&outer, &[rows, columns * group]), with(&ones, &[group]));
     form.recipe.scale_type = super::draft::scale_type(scales);

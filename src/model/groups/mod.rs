@@ -32,6 +32,7 @@ mod recipe;
 mod record;
 mod search;
 mod settings;
+mod sizes;
 
 pub(crate) use self::assembly::assembly;
 pub use self::boxes::MemberBox;

@@ -10,6 +10,7 @@ use super::group::{Flags, Role};
 use super::index;
 use super::recipe::{Layout, Order, Zero, CT_PACK, CT_PACK_OLD, MXFP4_CT, MXFP6_CT, NVFP4_CT};
 use super::settings::ConfigGroup;
+use super::sizes::Sizes;
 use crate::dtype::Dtype;
 use crate::error::quoted;
 use crate::record::Tensor;
@@ -43,7 +44,7 @@ fn floats(draft: &mut Draft<'_>) -> Found {
             return Err(no_whole_groups(codes, 16));
         }
         contradicts(4)?;
-        let ones = vec![1; outer.len() + 1];
+        let ones = Sizes::ones(outer.len() + 1);
         return Ok(Form::new(&NVFP4_CT, 4, with(&outer, &[rows, 2 * columns]), with(&ones, &[16])).step_along_in(16));
     }
     require_dtype(scales, &[Dtype::U8, Dtype::F8E8M0])?;
@@ -64,7 +65,7 @@ fn floats(draft: &mut Draft<'_>) -> Found {
         return Err(no_whole_groups(codes, 32));
     }
     contradicts(bits)?;
-    let ones = vec![1; outer.len() + 1];
+    let ones = Sizes::ones(outer.len() + 1);
     let bits = u32::try_from(bits).unwrap_or_default();
     Ok(Form::new(layout, bits, with(&outer, &[rows, 32 * groups]), with(&ones, &[32])).step_along_in(32))
 }
@@ -93,7 +94,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
     let (outer, rows, words) = stack(codes)?;
     let sizes = logical(draft, lists)?;
     let width = match sizes.split_last() {
-        Some((width, leading)) if leading == with(&outer, &[rows]) => *width,
+        Some((width, leading)) if *leading == *with(&outer, &[rows]) => *width,
         _ => {
             let names = (quoted(lists.name()), quoted(codes.name()));
             return Err(shape(format!("{} says {sizes:?}, and {} is {:?}", names.0, names.1, codes.shape())));
@@ -102,7 +103,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
     let group = draft.config_group();
     let (layout, bits) = packing(draft, group, width, words)?;
     let groups = match sound(scales)?.split_last() {
-        Some((groups, leading)) if leading == with(&outer, &[rows]) => *groups,
+        Some((groups, leading)) if *leading == *with(&outer, &[rows]) => *groups,
         _ => {
             return Err(shape(format!(
                 "{} is {:?}, expected [.., {rows}, groups]",
@@ -122,7 +123,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
         require_shape(zeros, &with(&outer, &[lines, groups]))?;
     }
     let small = u32::try_from(bits).unwrap_or_default();
-    let ones = vec![1; outer.len() + 1];
+    let ones = Sizes::ones(outer.len() + 1);
     let mut form = Form::new(layout, small, with(&outer, &[rows, width]), with(&ones, &[size]));
     form.recipe.scale_type = super::draft::scale_type(scales);
     if layout == &CT_PACK_OLD {
@@ -156,16 +157,19 @@ fn integers(draft: &mut Draft<'_>) -> Found {
 }
 
 /// The numbers of `weight_shape`.
-fn logical(draft: &Draft<'_>, lists: &Tensor) -> Result<Vec<u64>, Fault> {
+fn logical(draft: &Draft<'_>, lists: &Tensor) -> Result<Sizes, Fault> {
     let rank = sound(lists)?;
-    if !matches!(rank.as_slice(), [2 | 3]) {
+    if !matches!(*rank, [2 | 3]) {
         return Err(shape(format!("{} is {:?}, expected [2] or [3]", quoted(lists.name()), lists.shape())));
     }
     let bytes = draft.read_small(lists)?;
     let numbers = bytes.chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap_or_default()));
     let wrong = || shape(format!("{} says a size that is none", quoted(lists.name())));
-    let sizes = numbers.map(|number| u64::try_from(number).ok().filter(|size| (1..1 << 48).contains(size)));
-    sizes.collect::<Option<Vec<u64>>>().ok_or_else(wrong)
+    let mut sizes = Sizes::default();
+    for number in numbers {
+        sizes.push(u64::try_from(number).ok().filter(|size| (1..1 << 48).contains(size)).ok_or_else(wrong)?);
+    }
+    Ok(sizes)
 }
 
 /// Which packing, of how many bits: by the configuration, or the only one that fits.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Groups as the records that callers see, and back.
 
-use std::collections::HashMap;
 use std::ffi::{c_char, CStr};
 use std::sync::{Mutex, PoisonError};
 
@@ -9,6 +8,7 @@ use super::boxes::MemberBox;
 use super::group::{Group, Status};
 use super::recipe::Recipe;
 use super::search::Groups;
+use super::settings::Table;
 use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,15 +25,12 @@ struct Link {
 /// Tells the library's own records from others; of no meaning in itself.
 const SEAL: u64 = 0x7374_5f67_726f_7570;
 
-/// A group's number and the ranges of a slice.
-type PartKey = (usize, Vec<(u64, u64)>);
-
 /// The records of a checkpoint's groups, with all that they point to.
 pub(crate) struct Listing {
     groups: Groups,
     records: Vec<st_group>,
     plain: Vec<*const Tensor>,
-    parts: Mutex<HashMap<PartKey, Vec<PartTexts>>>,
+    parts: Mutex<Parts>,
     // What records point into, in vectors that have been filled and stay.
     links: Vec<Link>,
     _members: Vec<st_member>,
@@ -44,6 +41,13 @@ pub(crate) struct Listing {
 unsafe impl Send for Listing {}
 // SAFETY: as above; parts have a lock.
 unsafe impl Sync for Listing {}
+
+/// The parts that have been asked for, by the group's number and the ranges.
+#[derive(Default)]
+struct Parts {
+    keys: Table,
+    parts: Vec<Vec<PartTexts>>,
+}
 
 /// What an st_part points to.
 struct PartTexts {
@@ -110,7 +114,7 @@ impl Listing {
         plain.extend(
             groups.plain().iter().filter_map(|number| checkpoint.tensors().get(*number)).map(std::ptr::from_ref),
         );
-        let parts = Mutex::new(HashMap::new());
+        let parts = Mutex::default();
         Ok(Self { groups, records, plain, parts, links, _members: members, _texts: texts })
     }
 
@@ -146,13 +150,18 @@ impl Listing {
         let group = self.groups.list().get(number).ok_or_else(stranger)?;
         group.usable()?;
         let logical = group.aligned(ranges)?;
-        let key = (number, logical.iter().map(|range| (range.start, range.end)).collect());
+        let mut key = number.to_ne_bytes().to_vec();
+        for range in &logical {
+            key.extend([range.start, range.end].iter().flat_map(|bound| bound.to_ne_bytes()));
+        }
         let mut all = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = all.entry(key).or_insert_with(|| {
+        let Parts { keys, parts } = &mut *all;
+        let found = *keys.entry(key).or_insert(parts.len());
+        if found == parts.len() {
             let boxes = group.boxes(checkpoint, &logical);
-            boxes.iter().filter_map(|found| PartTexts::new(checkpoint, found)).collect()
-        });
-        Ok(found.iter().map(PartTexts::record).collect())
+            parts.push(boxes.iter().filter_map(|found| PartTexts::new(checkpoint, found)).collect());
+        }
+        Ok(parts.get(found).map(|parts| parts.iter().map(PartTexts::record).collect()).unwrap_or_default())
     }
 }
 

@@ -3,11 +3,14 @@
 //! many bits, which are left alone.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::pattern::Pattern;
 use crate::error::Result;
 use crate::model::config::{unreadable, Json, MAX_CONFIG};
+
+/// Numbers by name. One type for all that is looked up here, as each would be some kB of code.
+pub(super) type Table = BTreeMap<Vec<u8>, usize>;
 
 /// What a caller says about a module or all modules below a prefix, in place
 /// of the configuration.
@@ -43,8 +46,8 @@ pub(super) struct Settings {
     pub(super) weight_block: Option<(u64, u64)>,
     config_groups: Vec<ConfigGroup>,
     ignored: Vec<Pattern>,
-    /// Names in `ignored` that are no patterns.
-    ignored_names: HashMap<Vec<u8>, ()>,
+    /// Names of `ignored` that are no patterns.
+    ignored_names: Table,
     mlx: Option<Mlx>,
     overrides: Vec<Override>,
 }
@@ -63,7 +66,10 @@ pub(super) struct ConfigGroup {
 
 struct Mlx {
     all: MlxModule,
-    modules: HashMap<String, Option<MlxModule>>,
+    /// Their numbers among `modules`.
+    names: Table,
+    /// `None`: it is not quantised.
+    modules: Vec<Option<MlxModule>>,
 }
 
 /// MLX's word on one module.
@@ -130,7 +136,7 @@ impl Settings {
         for key in ["ignore", "modules_to_not_convert", "exclude_modules"] {
             for name in config.list(key).iter().filter_map(Json::text) {
                 match Pattern::of_module(name) {
-                    Pattern::Name(name) => drop(self.ignored_names.insert(name, ())),
+                    Pattern::Name(name) => drop(self.ignored_names.insert(name, 0)),
                     pattern => self.ignored.push(pattern),
                 }
             }
@@ -208,21 +214,23 @@ impl ConfigGroup {
 impl Mlx {
     fn read(table: &Json) -> Self {
         let Json::Map(entries) = table else {
-            return Self { all: MlxModule::default(), modules: HashMap::new() };
+            return Self { all: MlxModule::default(), names: Table::new(), modules: Vec::new() };
         };
-        let mut modules = HashMap::new();
+        let (mut names, mut modules) = (Table::new(), Vec::new());
         for (key, value) in entries {
-            match value {
-                Json::Map(_) => drop(modules.insert(key.clone(), Some(MlxModule::read(value)))),
-                Json::Bool(false) => drop(modules.insert(key.clone(), None)),
-                _ => {}
-            }
+            let module = match value {
+                Json::Map(_) => Some(MlxModule::read(value)),
+                Json::Bool(false) => None,
+                _ => continue,
+            };
+            names.insert(key.as_bytes().to_vec(), modules.len());
+            modules.push(module);
         }
-        Self { all: MlxModule::read(table), modules }
+        Self { all: MlxModule::read(table), names, modules }
     }
 
     fn named(&self, module: &[u8]) -> Option<&Option<MlxModule>> {
-        self.modules.get(std::str::from_utf8(module).ok()?)
+        self.modules.get(*self.names.get(module)?)
     }
 }
 
