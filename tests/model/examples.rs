@@ -21,10 +21,14 @@ fn program(name: &'static str) -> Option<PathBuf> {
     })
 }
 
-fn dequantise(from: &std::path::Path, to: &std::path::Path, options: &[&str]) -> Option<Output> {
+/// `dequantise`, which is built once.
+fn built() -> Option<&'static PathBuf> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let program = BUILT.get_or_init(|| program("dequantise")).as_ref()?;
-    Some(Command::new(program).arg(from).arg(to).args(options).output().unwrap())
+    BUILT.get_or_init(|| program("dequantise")).as_ref()
+}
+
+fn dequantise(from: &std::path::Path, to: &std::path::Path, options: &[&str]) -> Option<Output> {
+    Some(Command::new(built()?).arg(from).arg(to).args(options).output().unwrap())
 }
 
 /// The groups of a case, and whether all of them can be decoded.
@@ -107,7 +111,7 @@ fn dequantise_needs_no_memory_for_the_model() {
     let (input, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
     std::fs::write(&input, file.bytes()).unwrap();
     // What is mapped is not counted: memory is limited, not address space.
-    let Some(program) = program("dequantise") else { return };
+    let Some(program) = built() else { return };
     let script = "ulimit -d 49152; exec \"$@\"";
     let ended = Command::new("sh").args(["-c", script, "sh"]).arg(program).arg(&input).arg(&output).output().unwrap();
     assert!(ended.status.success(), "{}", said(&ended));
