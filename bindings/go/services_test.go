@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -496,5 +498,68 @@ func TestNumbersOfTheHeader(t *testing.T) {
 	}
 	if got := safetensors.Access(77).String(); got != "Access(77)" {
 		t.Error(got)
+	}
+}
+
+// What did not open keeps no memory where it is.
+func TestMemoryThatDidNotOpenIsLetGo(t *testing.T) {
+	gone := make(chan struct{})
+	func() {
+		data := new([1 << 16]byte)
+		runtime.SetFinalizer(data, func(*[1 << 16]byte) { close(gone) })
+		if _, err := safetensors.OpenMemory(data[:], nil); !errors.Is(err, safetensors.ErrHeaderStart) {
+			t.Error(err)
+		}
+	}()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		runtime.GC()
+		select {
+		case <-gone:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	t.Error("it is still pinned")
+}
+
+// A save that is over uses its sources no longer: closing them frees them, here and now.
+func TestSavesLetGoOfTheirSources(t *testing.T) {
+	data := file(t, u8("a", 1000), u8("b", 1000))
+	calls := map[string]func(context.Context, []*safetensors.Tensor) error{
+		"Save": func(ctx context.Context, tensors []*safetensors.Tensor) error {
+			return safetensors.Save(ctx, filepath.Join(t.TempDir(), "m.safetensors"), tensors, nil)
+		},
+		"Serialize": func(ctx context.Context, tensors []*safetensors.Tensor) error {
+			_, err := safetensors.Serialize(ctx, tensors, nil)
+			return err
+		},
+		"NewWriter": func(_ context.Context, tensors []*safetensors.Tensor) error {
+			writer, err := safetensors.NewWriter(filepath.Join(t.TempDir(), "m.safetensors"), tensors, nil)
+			if err == nil {
+				err = writer.Close()
+			}
+			return err
+		},
+		"Save, which fails": func(ctx context.Context, tensors []*safetensors.Tensor) error {
+			if err := safetensors.Save(ctx, filepath.Join(t.TempDir(), "no", "m.safetensors"), tensors, nil); !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("it did not fail so: %w", err)
+			}
+			return nil
+		},
+	}
+	for name, call := range calls {
+		closed := 0
+		model, err := safetensors.OpenSource(safetensors.Source{
+			ReaderAt: bytes.NewReader(data), Size: int64(len(data)), Closer: closerFunc(func() error { closed++; return nil }),
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := call(context.Background(), model.Tensors()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := model.Close(); err != nil || closed != 1 {
+			t.Errorf("%s: closed %d times, %v", name, closed, err)
+		}
 	}
 }
