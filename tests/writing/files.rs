@@ -344,6 +344,33 @@ fn progress_counts_every_byte_and_can_stop() {
     }
 }
 
+/// Only tensors count: a header as long as they are is written before the first of them is done.
+#[test]
+fn progress_counts_no_header() {
+    const STEP: u64 = 1 << 16;
+    let (bytes, shape) = (vec![7; 48 << 20], [48 << 20]);
+    let tensor = NewTensor::new("w", Dtype::U8, &shape).unwrap().with_data(&bytes).unwrap();
+    let long = "m".repeat(9_000_001);
+    let metadata: [(&str, &str); 1] = [("k", &long)];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let all = bytes.len() as u64;
+    let header =
+        writer::serialize(&[tensor], Some(&metadata), &SaveOptions::default(), None, None).unwrap().len() as u64 - all;
+    let (unsynced, mut told) = (writer::Durability::Unsynced, Vec::new());
+    let in_cache = SaveOptions { sync: unsynced, ..SaveOptions::default() };
+    let mut progress = |done, total| {
+        told.push((done, total));
+        true
+    };
+    writer::save(&path, &[tensor], Some(&metadata), &in_cache, None, Some(&mut progress)).unwrap();
+    writer::save_to(&mut |_| Ok(()), &[tensor], Some(&metadata), &in_cache, None, Some(&mut progress)).unwrap();
+    writer::serialize(&[tensor], Some(&metadata), &in_cache, None, Some(&mut progress)).unwrap();
+    // The header's length is no multiple of a step, and so would be all that is told after it.
+    assert!(header % 8 == 0 && header % STEP != 0, "{header}");
+    assert!(told.len() > 5 && told.iter().all(|(done, total)| done % STEP == 0 && *total == all), "{told:?}");
+}
+
 #[test]
 fn pieces_from_four_threads_make_the_file() {
     let tensors: Vec<_> = (0..40)
