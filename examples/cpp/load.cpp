@@ -4,8 +4,8 @@
 //
 //     load_cpp CHECKPOINT [--threads N] [--direct] [--list]
 //
-// The weights of a model belong together: one arena, each tensor at a multiple
-// of 64 bytes, BF16 and F16 widened to F32 while they are read. What the file
+// The weights of a model belong together: one arena, where the library places each tensor
+// at a multiple of 64 bytes, BF16 and F16 widened to F32 while they are read. What the file
 // holds decides the plan; the library reads in file order, in large requests and
 // on several threads, and tells how far it is. Ctrl-C ends it in good order.
 
@@ -33,6 +33,8 @@ volatile std::sig_atomic_t interrupted = 0;
 // The block that all weights lie in.
 class Arena {
 public:
+    // A cache line: what is read there is copied by whole lines, and vector instructions
+    // find each tensor aligned.
     static constexpr std::size_t alignment = 64;
 
     explicit Arena(std::size_t size)
@@ -42,6 +44,9 @@ public:
     Arena(const Arena &) = delete;
     Arena &operator=(const Arena &) = delete;
     ~Arena() { ::operator delete(data_, std::align_val_t{alignment}); }
+
+    std::byte *data() const { return data_; }
+    std::size_t size() const { return size_; }
 
     // The bytes of what was placed there.
     st::span<std::byte> part(std::uint64_t offset, std::uint64_t size) const
@@ -62,23 +67,33 @@ struct Placed {
     std::uint64_t size;
 };
 
-// Every tensor's place, one after the other. Sizes come from a stranger's
-// file, so each sum is checked.
-std::vector<Placed> lay_out(const st::Checkpoint &model)
+// What is to be loaded, F16 and BF16 widened to F32.
+std::vector<st_load_item> wanted(const st::Checkpoint &model)
 {
-    constexpr std::uint64_t alignment = Arena::alignment, most = std::numeric_limits<std::size_t>::max() / 2;
-    std::vector<Placed> all;
-    std::uint64_t end = 0;
+    std::vector<st_load_item> items;
     for (const st::Tensor tensor : model.tensors()) {
-        const bool widen = tensor.dtype() == st::Dtype::BF16 || tensor.dtype() == st::Dtype::F16;
-        const st::Dtype dtype = widen ? st::Dtype::F32 : tensor.dtype();
-        const std::uint64_t size = widen ? 2 * tensor.size() : tensor.size();
-        if (tensor.size() > most / 2 || end > most - size - alignment)
-            throw std::length_error("the checkpoint is larger than any memory");
-        all.push_back({tensor, dtype, end, size});
-        end += (size + alignment - 1) / alignment * alignment;
+        st_load_item item = {};
+        item.tensor = &tensor.record();
+        if (tensor.dtype() == st::Dtype::BF16 || tensor.dtype() == st::Dtype::F16)
+            item.dtype = ST_DTYPE_F32;
+        items.push_back(item);
     }
-    return all;
+    return items;
+}
+
+// Sets where each item's result goes in a block of memory, one after the other, and says
+// how much of it they take. Without memory it only counts.
+std::size_t arrange(std::vector<st_load_item> &items, const Arena *arena)
+{
+    st_error error;
+    std::uint64_t total = 0;
+    void *const base = arena ? arena->data() : nullptr;
+    const std::size_t size = arena ? arena->size() : 0;
+    if (st_arrange(items.data(), items.size(), base, size, Arena::alignment, &total, &error) != ST_OK)
+        throw st::Error(error);
+    if (total > std::numeric_limits<std::size_t>::max() / 2)
+        throw std::length_error("the checkpoint is larger than any memory");
+    return static_cast<std::size_t>(total);
 }
 
 // "1.2 GB".
@@ -133,13 +148,18 @@ double sum(const Placed &placed, const Arena &arena)
 int run(const char *path, const st::LoadOptions &given, bool list)
 {
     const auto model = st::Checkpoint::open(path);
-    const auto placed = lay_out(model);
-    const std::uint64_t size = placed.empty() ? 0 : placed.back().offset + placed.back().size;
-    const Arena arena(static_cast<std::size_t>(size));
+    auto wanted_items = wanted(model);
+    const Arena arena(arrange(wanted_items, nullptr));
+    const std::size_t size = arrange(wanted_items, &arena);
 
+    std::vector<Placed> placed;
     std::vector<st::LoadItem> items;
-    for (const Placed &one : placed)
-        items.emplace_back(one.tensor, arena.part(one.offset, one.size), one.dtype);
+    for (const st_load_item &item : wanted_items) {
+        const auto offset = static_cast<std::size_t>(static_cast<std::byte *>(item.dst) - arena.data());
+        const auto dtype = item.dtype == ST_DTYPE_F32 ? st::Dtype::F32 : st::Tensor(*item.tensor).dtype();
+        placed.push_back({st::Tensor(*item.tensor), dtype, offset, item.dst_size});
+        items.emplace_back(st::Tensor(*item.tensor), arena.part(offset, item.dst_size), dtype);
+    }
 
     st::LoadOptions options = given;
     const st::Plan plan = model.plan(items, options);

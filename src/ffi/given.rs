@@ -44,7 +44,9 @@ pub struct st_save_options {
     /// ST_ORDER_REFERENCE or ST_ORDER_GIVEN: how tensors follow one another.
     pub order: i32,
     /// The data section begins at a multiple of this many bytes (spaces in the
-    /// header see to it): a power of two from 8 to 2097152; 0: 8.
+    /// header see to it): a power of two from 8 to 2097152; 0: 8. With 64, and
+    /// tensors whose sizes are multiples of 64, each begins at one in the file as it
+    /// does in an engine's memory: the system's copy is up to 1.4 times as fast then.
     pub alignment: u32,
     /// Most bytes of tensors in one file; 0: one file. What takes more becomes
     /// shards and an index; one tensor larger than this is a shard by itself.

@@ -36,6 +36,8 @@ pub(super) struct CheckedLoad<'a> {
     pub(super) numbered: bool,
     /// Whether each read of some item is a journey.
     pub(super) journeys: bool,
+    /// Whether results go to memory that nobody has touched.
+    pub(super) untouched: bool,
 }
 
 impl<'a> CheckedLoad<'a> {
@@ -85,7 +87,17 @@ impl<'a> CheckedLoad<'a> {
             ..budget
         };
         let threads = if journeys { threads } else { budget.sets };
-        let load = Self { checkpoint, tasks, options: *options, threads, budget, total, numbered: true, journeys };
+        let load = Self {
+            checkpoint,
+            tasks,
+            options: *options,
+            threads,
+            budget,
+            total,
+            numbered: true,
+            journeys,
+            untouched: false,
+        };
         load.check_units()?;
         Ok(load)
     }

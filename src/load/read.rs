@@ -89,7 +89,7 @@ fn read_whole(checkpoint: &Checkpoint, tensor: &Tensor, buffer: &mut [u8]) -> Re
     }
     let tasks = [Task::new(checkpoint, &item(tensor, &[], buffer), Goes::ToPlace)?];
     let mut load = CheckedLoad::new(checkpoint, &tasks, &LoadOptions::default(), None)?;
-    load.numbered = false;
+    (load.numbered, load.untouched) = (false, true);
     load.run(Callbacks::new(None, None, None), &[], None)
 }
 

@@ -16,7 +16,7 @@ use super::runs;
 use super::shared::{LoadState, Taken};
 use super::task::{Picks, Task};
 use super::workspace::{count, size, Incoming};
-use crate::base::memory::Aligned;
+use crate::base::memory::{self, Aligned};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +25,7 @@ pub(super) struct Worker<'a, 's, 'h> {
     checkpoint: &'a Checkpoint,
     budget: MemoryBudget,
     numbered: bool,
+    untouched: bool,
     max_gap: u64,
     /// What groups' members are read into.
     rooms: Vec<Aligned>,
@@ -42,6 +43,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             checkpoint: load.checkpoint,
             budget: load.budget,
             numbered: load.numbered,
+            untouched: load.untouched,
             max_gap: load.options.max_gap,
             rooms: Vec::new(),
             reader: load.reader(Some(shared)),
@@ -190,6 +192,9 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             self.delivery.go_on()?;
             let now = (out.len() as u64).min(self.budget.straight);
             let (room, later) = out.split_at_mut_checked(count(now)?).ok_or_else(fault)?;
+            if self.untouched {
+                memory::populate(room);
+            }
             self.reader.read(shard, offset, room, way)?;
             (offset, out) = (offset.saturating_add(now), later);
         }

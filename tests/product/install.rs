@@ -130,6 +130,11 @@ fn examples(prefix: &Path, out: &Path) {
     assert!(alike && of_windows(&vad) == of_windows(&vad_cpp), "{vad}{vad_cpp}");
     let ours = run(Command::new(programs.join("vad_cpp")).arg(&model).arg(&sound).arg("--probabilities"));
     same_probabilities(&ours, &reference);
+    let loaded = run(Command::new(programs.join("load")).arg(&model).args(["--to", "BF16", "--device"]));
+    assert!(loaded.starts_with("15 tensors in 1 files: 619266 bytes in memory, 1238532 to read (0 of them in gaps)\n"));
+    assert!(loaded.contains("\nloaded in "), "{loaded}");
+    let device = run(Command::new(programs.join("device")).arg(&model).arg("1000"));
+    assert_eq!(device, "15 tensors, 3 of them quantised: 672004 bytes on the device\n");
     loaded_alike(&run(Command::new(programs.join("load_cpp")).arg(&model).arg("--list")), &{
         run(Command::new(programs.join("load_cpp")).arg(&half).args(["--list", "--threads", "3"]))
     });
