@@ -67,7 +67,7 @@ typedef struct st_gguf_options {
     const char *(*type_for)(void *user_data, const char *name);
     /* Most threads at work in a read; 0: as many as are useful. */
     uint32_t threads;
-    /* Most bytes of a tensor that are made at once for a stream, 65536 or more; 0: 1 MiB. One
+    /* Most bytes of a tensor that are made at once for a stream, 65536 or more; 0: 512 KiB. One
        row is the least, or what can't be cut: a head of a matrix whose rows change places, a
        group's step. */
     uint64_t window_bytes;

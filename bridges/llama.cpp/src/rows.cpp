@@ -11,8 +11,11 @@
 
 namespace bridge {
 
-// Memory that conversion takes on the way, at most. A load of less than this needs no more.
-static constexpr uint64_t staging_bytes = uint64_t(2) << 20;
+// Memory that conversion takes on the way, at most. Enough for cores to be busy with a window.
+static constexpr uint64_t staging_bytes = uint64_t(256) << 10;
+
+// Bytes below which a read that computes nothing is one thread's: another would cost more than it does.
+static constexpr uint64_t alone_bytes = uint64_t(4) << 20;
 
 static bool is_permuted(const Output &output) { return output.step == Step::permute_queries || output.step == Step::permute_keys; }
 
@@ -134,7 +137,17 @@ void RowReader::read(const std::vector<Rows> &rows) const {
     }
     st_load_options options = ST_LOAD_OPTIONS_INIT;
     options.threads = threads;
+    uint64_t bytes = 0;
+    bool computes = false;
+    for (const Rows &each : rows) {
+        const Output &output = *each.output;
+        bytes += uint64_t(each.count) * output.row_size;
+        computes = computes || ggml_is_quantized(output.type) || (!output.sources.empty() && output.sources[0].group);
+    }
+    if (!computes && bytes < alone_bytes) options.threads = 1;
     options.staging_bytes = staging_bytes;
+    // Windows follow one another: the system reads ahead of them, which direct I/O would forgo.
+    options.io = ST_IO_CACHED;
     for (const Rows &each : rows) // a quarter has to hold a row
         if (ggml_is_quantized(each.output->type)) options.staging_bytes = std::max<uint64_t>(options.staging_bytes, uint64_t(each.output->columns) * sizeof(float) * 4);
     st_error error;

@@ -13,7 +13,7 @@
 namespace bridge {
 
 // It fits a core's cache: what is read is copied twice more, by stdio and by llama.cpp. Larger ones were no faster.
-static constexpr uint64_t default_window = uint64_t(1) << 20;
+static constexpr uint64_t default_window = uint64_t(512) << 10;
 
 // Vectors and the like are kept: they are asked for one by one, between matrices, and a read of
 // a few KiB each would cost more than they do. As many as fit here.
