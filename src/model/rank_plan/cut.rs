@@ -26,6 +26,12 @@ pub(super) struct SizedCut<'p> {
     pub(super) padded: u64,
 }
 
+/// Such a cut with the pieces of one rank.
+pub(super) struct SharedCut<'p> {
+    pub(super) sized: SizedCut<'p>,
+    pub(super) pieces: Vec<Interval>,
+}
+
 struct Segment<'p> {
     size: u64,
     /// Elements of a unit; of the last, some may be padding.

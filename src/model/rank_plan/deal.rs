@@ -7,26 +7,20 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::budget::Budget;
-use super::cut::{Given, SizedCut};
+use super::cut::{Given, SharedCut, SizedCut};
 use super::fault::Fault;
 use super::job::Job;
 use super::layout::{DimCut, Layout, Stored};
+use super::listing::Listing;
 use super::names::{Candidate, Family, Set, Tensor, NO_NUMBER};
+use super::plan::{Parts, RankPlan};
 use super::rule::{Action, Cut, Pick, Rule};
 use super::split::{Misfit, Rank};
 use super::stored::{Shown, Subject};
 use super::values::Values;
-use super::{Listing, Parts, RankPlan};
 use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::part::Interval;
-
-/// A cut of a dimension of some size, with the pieces of this rank.
-pub(super) struct SharedCut<'p> {
-    pub(super) sized: SizedCut<'p>,
-    pub(super) pieces: Vec<Interval>,
-}
 
 /// A rule with what has been worked out of it.
 #[derive(Clone, Default)]
@@ -155,7 +149,7 @@ impl<'p> Deal<'p> {
     }
 
     fn axis_name(&self, axis: usize) -> String {
-        quoted(self.subject.rules.reader.axes.key(axis))
+        quoted(self.subject.rules.reader.named.axes.key(axis))
     }
 
     /// Whether a rule leaves tensors whole, whatever it does else.
@@ -461,7 +455,7 @@ impl<'p> Deal<'p> {
         let entry = subject.names.kinds.get(family.kind).and_then(|kind| kind.entry);
         let shows = |dim: usize| shown.shows(entry, dim);
         let wrong = |fault: Fault, text: String| fault.error(&format!("{}: {text}", subject.label(place)));
-        let axis_name = |axis: usize| quoted(subject.rules.reader.axes.key(axis));
+        let axis_name = |axis: usize| quoted(subject.rules.reader.named.axes.key(axis));
         let stored = Stored { tensor: subject.tensor(place), shows: &shows, axis_name: &axis_name, wrong: &wrong };
         let layout = Layout::new(&stored, cuts, &mut self.budget)?;
         memory::reserve(&mut self.parts.layouts, 1, "layouts of parts")?;

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::fault::Fault;
+use super::plan::RankPlan;
 use super::split::Rank;
-use super::RankPlan;
 use crate::base::memory;
 use crate::base::numbering::Numbering;
 use crate::error::{quoted, Result};
@@ -25,7 +25,7 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn new(plan: &RankPlan, axes: &[Axis<'_>]) -> Result<Self> {
-        let names = &plan.rules.reader.axes;
+        let names = &plan.rules.reader.named.axes;
         let filled = |value: u64| {
             let mut values = memory::vec_with_capacity(names.len(), "axes")?;
             values.resize(names.len(), value);

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::budget::Budget;
-use super::deal::SharedCut;
+use super::cut::SharedCut;
 use super::expression::LARGEST;
 use super::fault::Fault;
 use super::listing::Listed;

@@ -1,6 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The forms of names in plans.
+//! The names of axes and symbols in plans: their forms, and their numbers.
 #![forbid(unsafe_code)]
+
+use crate::base::numbering::Numbering;
+
+/// What plans name, by numbers.
+#[derive(Default)]
+pub(super) struct Named {
+    pub(super) symbols: Numbering,
+    pub(super) axes: Numbering,
+}
+
+impl Named {
+    pub(super) fn symbol(&mut self, text: &str) -> Result<usize, String> {
+        self.symbols.number(text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn axis(&mut self, text: &str) -> Result<usize, String> {
+        self.axes.number(text.as_bytes()).map_err(|error| error.to_string())
+    }
+}
 
 /// `[a-z][a-z0-9_]*`
 pub(super) fn is_axis(text: &str) -> bool {

@@ -142,7 +142,7 @@ impl Rules {
                 }
                 let expression = self.reader.expression(expression);
                 let expression = expression.map_err(|what| format!("the symbol {shown}: {what}"))?;
-                self.definitions.push((text::numbered(&mut self.reader.symbols, name)?, expression));
+                self.definitions.push((self.reader.named.symbol(name)?, expression));
             }
         }
         for (number, rule) in list(rules, "a list of rules")?.iter().enumerate() {

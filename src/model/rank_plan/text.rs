@@ -5,10 +5,9 @@
 #![forbid(unsafe_code)]
 
 use super::expression::Expression;
-use super::name;
+use super::name::{self, Named};
 use super::pattern::Pattern;
 use super::split::{Counts, Lists, Split};
-use crate::base::numbering::Numbering;
 use crate::error::quoted;
 use crate::model::config::Json;
 
@@ -18,10 +17,7 @@ pub(super) type Read<T> = Result<T, String>;
 /// Reads plans one after the other, and numbers what they name.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// The names of symbols.
-    pub(super) symbols: Numbering,
-    /// The names of axes.
-    pub(super) axes: Numbering,
+    pub(super) named: Named,
     /// Expressions so far.
     pub(super) expressions: usize,
 }
@@ -152,7 +148,7 @@ impl Reader {
     /// An axis by its name: its number among those of all plans.
     pub(super) fn axis(&mut self, json: &Json) -> Read<usize> {
         match json.text() {
-            Some(text) if name::is_axis(text) => numbered(&mut self.axes, text),
+            Some(text) if name::is_axis(text) => self.named.axis(text),
             _ => Err(not(json, "the name of an axis: [a-z][a-z0-9_]*")),
         }
     }
@@ -161,7 +157,7 @@ impl Reader {
         // An integer of more than 64 bits is a float to serde_json.
         const TOO_LARGE: f64 = 18_446_744_073_709_551_615.0;
         let mut expression = match json {
-            Json::Text(text) => Expression::parse(text, self)?,
+            Json::Text(text) => Expression::parse(text, &mut self.named)?,
             Json::Integer(value) if *value >= 0 => Expression::number(*value),
             Json::Number(value) if *value >= TOO_LARGE => Expression::number(i128::MAX),
             _ => return Err(not(json, "an expression: an integer of 0 or more, or a text")),
@@ -174,9 +170,4 @@ impl Reader {
     pub(super) fn optional(&mut self, json: Option<&Json>) -> Read<Option<Expression>> {
         json.map(|json| self.expression(json)).transpose()
     }
-}
-
-/// The number of a name.
-pub(super) fn numbered(names: &mut Numbering, name: &str) -> Read<usize> {
-    names.number(name.as_bytes()).map_err(|error| error.to_string())
 }
