@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What each rank of a parallel job holds.
 
-use std::collections::HashMap;
 use std::ffi::{c_char, CStr};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +9,8 @@ use super::arguments::{array_at, memory_at, required, required_text, st_checkpoi
 use super::boundary::{guard, read_options, CallerStruct};
 use super::group_handle::st_groups;
 use super::status::st_error;
-use crate::base::memory;
+use crate::base::numbering::Numbering;
+use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::group::st_group;
 use crate::model::config::{self, unreadable, Json, MAX_CONFIG};
@@ -92,12 +92,15 @@ pub struct st_rank_plan {
     plan: RankPlan,
     checkpoint: Arc<st_checkpoint>,
     subject: Subject,
-    /// The parts that have been asked for, by the axes. They stay where they are.
-    tables: Mutex<HashMap<Vec<AxisKey>, Box<Table>>>,
+    tables: Mutex<Tables>,
 }
 
-/// Name, rank, size.
-type AxisKey = (String, i64, i64);
+/// The parts that have been asked for, by places on axes. They stay where they are.
+#[derive(Default)]
+struct Tables {
+    places: Numbering,
+    tables: Vec<Box<Table>>,
+}
 
 /// One rank's parts, as C sees them.
 struct Table {
@@ -405,16 +408,32 @@ fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
 impl st_rank_plan {
     /// The parts at these places, as an array, and how many.
     fn parts(&self, axes: &[Axis<'_>]) -> Result<(*const st_part, usize)> {
-        let mut key: Vec<AxisKey> = axes.iter().map(|axis| (axis.name.to_owned(), axis.rank, axis.size)).collect();
-        key.sort_unstable();
+        let mut key = Vec::new();
+        for (name, at) in sort::sorted(axes.iter().map(|axis| axis.name.as_bytes()), "axes")? {
+            let place = axes.get(at).map_or((0, 0), |axis| (axis.rank, axis.size));
+            memory::reserve(&mut key, name.len().saturating_add(17), "axes")?;
+            key.extend_from_slice(name);
+            key.push(0);
+            key.extend_from_slice(&place.0.to_le_bytes());
+            key.extend_from_slice(&place.1.to_le_bytes());
+        }
         let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = tables().get(&key) {
-            return Ok(table.array());
+        let known = |tables: &Tables| Some(tables.tables.get(tables.places.find(&key)?)?.array());
+        if let Some(array) = known(&tables()) {
+            return Ok(array);
         }
         // Others may ask for theirs meanwhile; of two for the same, the first stays.
         let view = View { checkpoint: &self.checkpoint.0, subject: &self.subject };
         let table = Box::new(Table::new(self.plan.parts(axes, &view)?, &view)?);
-        Ok(tables().entry(key).or_insert(table).array())
+        let mut tables = tables();
+        if let Some(array) = known(&tables) {
+            return Ok(array);
+        }
+        let array = table.array();
+        memory::reserve(&mut tables.tables, 1, "parts")?;
+        tables.places.number(&key)?;
+        tables.tables.push(table);
+        Ok(array)
     }
 }
 

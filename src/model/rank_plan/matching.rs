@@ -9,16 +9,13 @@
 #![forbid(unsafe_code)]
 
 use super::pattern::{Part, Pattern};
-use crate::base::memory;
 use crate::base::numbering::Numbering;
+use crate::base::{memory, sort};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Steps that one matching may take: a family's plan takes three for each name,
 /// and a hostile one with many stars is stopped after a second.
 const MOST_STEPS: u64 = 1 << 27;
-
-/// The part of a name that no pattern has.
-const OTHER: u32 = u32::MAX;
 
 #[derive(Default)]
 struct Node {
@@ -38,15 +35,6 @@ struct Star {
     child: u32,
 }
 
-/// A set of nodes where one is after the parts so far.
-#[derive(Clone, Copy, Default)]
-struct State {
-    /// Where a part leads may depend on its text, though no pattern has it.
-    looks: bool,
-    /// The set of patterns that end here, once it is known.
-    set: Option<u32>,
-}
-
 /// The tree, and the states that names have led to.
 pub(super) struct Matching {
     nodes: Vec<Node>,
@@ -55,18 +43,22 @@ pub(super) struct Matching {
     /// A node and a part, or a node and a text with `*`: where they lead.
     edges: Numbering,
     children: Vec<u32>,
-    /// States by their nodes.
-    keys: Numbering,
-    states: Vec<State>,
-    /// A state and a part: the state that comes after.
+    /// States by their nodes: where one is after the parts so far.
+    states: Numbering,
+    /// The set of patterns that end at each state, once it is known.
+    set_of_state: Vec<Option<u32>>,
+    /// A state and the text of a part: the state that comes after.
     steps: Numbering,
     after: Vec<u32>,
     /// Distinct sets of patterns, by number; the first is empty.
     set_keys: Numbering,
     pub(super) sets: Vec<Vec<usize>>,
     spent: u64,
-    /// Where one is after each part of the last name, and where that part ends.
-    trail: Vec<(usize, u32)>,
+    /// Room for one key after the other.
+    key: Vec<u8>,
+    /// Where the parts of the last name end, but for the last, and the states after them.
+    pub(super) dots: Vec<usize>,
+    trail: Vec<u32>,
     start: u32,
 }
 
@@ -78,13 +70,15 @@ impl Matching {
             texts: Numbering::default(),
             edges: Numbering::default(),
             children: Vec::new(),
-            keys: Numbering::default(),
-            states: Vec::new(),
+            states: Numbering::default(),
+            set_of_state: Vec::new(),
             steps: Numbering::default(),
             after: Vec::new(),
             set_keys: Numbering::default(),
             sets: Vec::new(),
             spent: 0,
+            key: Vec::new(),
+            dots: Vec::new(),
             trail: Vec::new(),
             start: 0,
         };
@@ -115,7 +109,7 @@ impl Matching {
                 self.edge(pair(at, u32::try_from(text).map_err(|_| too_many())?).as_slice(), new)?
             }
             Part::Star { before, after } => {
-                let key = [pair(at, OTHER).as_slice(), before.as_bytes(), b"*", after.as_bytes()].concat();
+                let key = [pair(at, u32::MAX).as_slice(), before.as_bytes(), b"*", after.as_bytes()].concat();
                 let child = self.edge(&key, new)?;
                 if child == new {
                     let node = self.nodes.get_mut(at as usize).ok_or_else(lost)?;
@@ -140,27 +134,27 @@ impl Matching {
 
     /// The number of the set of the patterns that match a name.
     pub(super) fn set_of(&mut self, name: &[u8], before: &[u8]) -> Result<u32> {
-        let same = common(name, before);
+        let same = sort::common(name, before);
         // A part counts where both names go on with a dot after it.
-        while self.trail.last().is_some_and(|(end, _)| *end >= same) {
-            self.trail.pop();
+        while self.dots.last().is_some_and(|dot| *dot >= same) {
+            self.dots.pop();
         }
-        let (mut at, mut state) = match self.trail.last() {
-            Some((end, state)) => (end.saturating_add(1), *state),
-            None => (0, self.start),
-        };
+        self.trail.truncate(self.dots.len());
+        let mut at = self.dots.last().map_or(0, |dot| dot.saturating_add(1));
+        let mut state = self.trail.last().copied().unwrap_or(self.start);
         loop {
             let rest = name.get(at..).unwrap_or_default();
             let length = rest.iter().position(|byte| *byte == b'.');
-            let part = rest.get(..length.unwrap_or(rest.len())).unwrap_or_default();
-            state = self.step(state, part)?;
+            state = self.step(state, rest.get(..length.unwrap_or(rest.len())).unwrap_or_default())?;
             let Some(length) = length else { break };
-            let end = at.saturating_add(length);
+            let dot = at.saturating_add(length);
+            memory::reserve(&mut self.dots, 1, "parts of names")?;
             memory::reserve(&mut self.trail, 1, "parts of names")?;
-            self.trail.push((end, state));
-            at = end.saturating_add(1);
+            self.dots.push(dot);
+            self.trail.push(state);
+            at = dot.saturating_add(1);
         }
-        match self.states.get(state as usize).and_then(|state| state.set) {
+        match self.set_of_state.get(state as usize).copied().flatten() {
             Some(set) => Ok(set),
             None => self.new_set(state),
         }
@@ -168,16 +162,28 @@ impl Matching {
 
     /// The state after a part.
     fn step(&mut self, state: u32, part: &[u8]) -> Result<u32> {
-        let text = self.texts.find(part).and_then(|text| u32::try_from(text).ok());
-        let looks = self.states.get(state as usize).is_some_and(|state| state.looks);
-        let key = pair(state, text.unwrap_or(OTHER));
-        let is_kept = text.is_some() || !looks;
-        if let Some(known) = is_kept.then(|| self.steps.find(&key)).flatten() {
-            return self.after.get(known).copied().ok_or_else(lost);
+        self.key.clear();
+        memory::reserve(&mut self.key, part.len().saturating_add(4), "matching of names")?;
+        self.key.extend_from_slice(&state.to_le_bytes());
+        self.key.extend_from_slice(part);
+        let step = self.steps.number(&self.key)?;
+        match self.after.get(step) {
+            Some(after) => Ok(*after),
+            None => {
+                let after = self.new_step(state, part)?;
+                memory::reserve(&mut self.after, 1, "matching of names")?;
+                self.after.push(after);
+                Ok(after)
+            }
         }
+    }
+
+    #[cold]
+    fn new_step(&mut self, state: u32, part: &[u8]) -> Result<u32> {
+        let text = self.texts.find(part).and_then(|text| u32::try_from(text).ok());
         let mut nodes = Vec::new();
         for at in 0.. {
-            let Some(node) = nth(self.keys.key(state as usize), at) else { break };
+            let Some(node) = nth(self.states.key(state as usize), at) else { break };
             self.spend(self.nodes.get(node as usize).map_or(0, |node| node.stars.len()))?;
             let Some(found) = self.nodes.get(node as usize) else { continue };
             memory::reserve(&mut nodes, found.stars.len().saturating_mul(2).saturating_add(4), "matching of names")?;
@@ -193,13 +199,7 @@ impl Matching {
                 }
             }
         }
-        let after = self.state(&nodes)?;
-        if is_kept {
-            self.steps.number(&key)?;
-            memory::reserve(&mut self.after, 1, "matching of names")?;
-            self.after.push(after);
-        }
-        Ok(after)
+        self.state(&nodes)
     }
 
     /// One is at a node, and at its `**` too.
@@ -215,13 +215,10 @@ impl Matching {
         self.spend(nodes.len().saturating_mul(8))?;
         let mut key = memory::vec_with_capacity(nodes.len().saturating_mul(4), "matching of names")?;
         nodes.iter().for_each(|node| key.extend_from_slice(&node.to_le_bytes()));
-        let number = self.keys.number(&key)?;
-        if number == self.states.len() {
-            let is_affix = |star: &Star| !star.before.is_empty() || !star.after.is_empty();
-            let looks = |node: &u32| self.nodes.get(*node as usize).is_some_and(|node| node.stars.iter().any(is_affix));
-            let looks = nodes.iter().any(looks);
-            memory::reserve(&mut self.states, 1, "matching of names")?;
-            self.states.push(State { looks, set: None });
+        let number = self.states.number(&key)?;
+        if number == self.set_of_state.len() {
+            memory::reserve(&mut self.set_of_state, 1, "matching of names")?;
+            self.set_of_state.push(None);
         }
         u32::try_from(number).map_err(|_| too_many())
     }
@@ -230,7 +227,7 @@ impl Matching {
     fn new_set(&mut self, state: u32) -> Result<u32> {
         let mut set: Vec<usize> = Vec::new();
         for at in 0.. {
-            let Some(node) = nth(self.keys.key(state as usize), at) else { break };
+            let Some(node) = nth(self.states.key(state as usize), at) else { break };
             let count = self.nodes.get(node as usize).map_or(0, |node| node.ends.len());
             self.spend(count)?;
             memory::reserve(&mut set, count, "sets of patterns")?;
@@ -243,8 +240,8 @@ impl Matching {
             self.sets.push(set);
         }
         let number = u32::try_from(number).map_err(|_| too_many())?;
-        if let Some(state) = self.states.get_mut(state as usize) {
-            state.set = Some(number);
+        if let Some(set) = self.set_of_state.get_mut(state as usize) {
+            *set = Some(number);
         }
         Ok(number)
     }
@@ -256,14 +253,6 @@ impl Matching {
             false => Ok(()),
         }
     }
-}
-
-/// How many bytes two names begin with in common.
-fn common(one: &[u8], other: &[u8]) -> usize {
-    let eights = one.chunks_exact(8).zip(other.chunks_exact(8)).take_while(|(a, b)| a == b).count();
-    let at = eights.saturating_mul(8);
-    let rest = one.get(at..).unwrap_or_default().iter().zip(other.get(at..).unwrap_or_default());
-    at.saturating_add(rest.take_while(|(a, b)| a == b).count())
 }
 
 fn pair(first: u32, second: u32) -> [u8; 8] {

@@ -85,6 +85,16 @@ struct Logical {
     bundle: u32,
     /// Where its numbers begin.
     first_number: usize,
+    /// The place of the first tensor that shows it.
+    first: usize,
+}
+
+/// What a number that is kept comes from, and the number that it leads to: for the
+/// next tensor they are mostly the same, and asking a table costs more.
+#[derive(Clone, Copy)]
+struct Last {
+    from: [u32; 2],
+    to: u32,
 }
 
 /// Of a logical tensor: not known, or none.
@@ -98,8 +108,6 @@ pub(super) struct Names {
     pub(super) families: Vec<Family>,
     pub(super) sets: Vec<Set>,
     logical: Vec<Logical>,
-    /// The names of logical tensors, where there are entries.
-    logical_names: Numbering,
     numbers: Vec<u64>,
     /// One for each rule.
     pub(super) touched: Vec<Touched>,
@@ -133,13 +141,11 @@ impl Names {
             families: Vec::new(),
             sets: Vec::new(),
             logical: memory::vec_with_capacity(named.len(), "logical tensors")?,
-            logical_names: Numbering::default(),
             numbers: Vec::new(),
             touched: vec![Touched::default(); rules.rules.len()],
         };
         this.find_logical(rules, &patterns, &mut matching, &named, listing)?;
-        this.finish_sets(rules, &patterns, &mut matching)?;
-        this.find_numbers(&patterns, &named)?;
+        this.find_touched(&patterns, &matching)?;
         this.find_families()?;
         Ok(this)
     }
@@ -153,65 +159,148 @@ impl Names {
         named: &[(&[u8], usize)],
         listing: &dyn Listing,
     ) -> Result<()> {
-        let (mut kinds, mut bundles) = (Numbering::default(), Numbering::default());
-        let (mut key, mut made, mut dots) = (Vec::new(), Vec::new(), Vec::new());
-        // The entry of each set.
-        let mut entries: Vec<Option<usize>> = Vec::new();
+        let (mut kinds, mut bundles, mut names) = (Numbering::default(), Numbering::default(), Numbering::default());
+        let (mut key, mut made, mut made_before) = (Vec::new(), Vec::new(), Vec::new());
+        let mut was_made = false;
+        // Of each set its entry and the kind of its last tensor; of each bundle, and of none, the last one after it.
+        let mut entries: Vec<(Option<usize>, u32)> = Vec::new();
+        let mut after: Vec<Last> = Vec::new();
+        let mut are_named = false;
         let mut before: &[u8] = &[];
         for (place, (name, number)) in named.iter().enumerate() {
             let set = matching.set_of(name, before)?;
-            before = name;
-            while entries.len() < matching.sets.len() {
-                entries.push(matching.sets.get(entries.len()).and_then(|set| patterns.entry(set)));
+            while let Some(found) = matching.sets.get(entries.len()) {
+                entries.push((patterns.entry(found), NONE));
+                self.sets.push(Set::new(found, patterns, &rules.rules));
             }
-            let entry = entries.get(set as usize).copied().flatten();
-            let kind = kinds.number(kind_key(&mut key, entry, &listing.tensor(*number)))?;
-            if kind == self.kinds.len() {
+            let (entry, last_kind) = entries.get_mut(set as usize).ok_or_else(lost)?;
+            let entry = *entry;
+            let key = kind_key(&mut key, entry, &listing.tensor(*number));
+            let kind = match *last_kind {
+                last if last != NONE && kinds.key(last as usize) == key => last,
+                _ => small(kinds.number(key)?)?,
+            };
+            *last_kind = kind;
+            if kind as usize == self.kinds.len() {
                 self.kinds.push(Kind { entry, first: place });
             }
-            let logical = match entry.and_then(|entry| rules.stored.get(entry)) {
-                _ if rules.stored.is_empty() => place,
-                None => self.logical_names.number(name)?,
+
+            let shown = match entry.and_then(|entry| rules.stored.get(entry)) {
+                None => name,
                 Some(entry) => {
-                    let renamed = entry.logical.rename(&entry.pattern, &Dotted::new(name, &mut dots), &mut made);
+                    let renamed = entry.logical.rename(&entry.pattern, &Dotted::new(name, &matching.dots), &mut made);
                     renamed.ok_or_else(lost)?;
-                    self.logical_names.number(&made)?
+                    made.as_slice()
                 }
             };
-            if logical == self.logical.len() {
+            let new = self.logical.len();
+            let shown_before = if was_made { made_before.as_slice() } else { before };
+            // Scales come after their weights: mostly it is what the tensor before shows.
+            let last = self.tensors.last().filter(|_| shown == shown_before);
+            let logical = match last {
+                Some(last) => last.logical as usize,
+                None if entry.is_none() && !are_named => new,
+                None => {
+                    // From here on, names are looked for among all: those so far have one tensor with it each.
+                    if !are_named {
+                        for logical in &self.logical {
+                            names.number(named.get(logical.first).map_or(&[][..], |(name, _)| name))?;
+                        }
+                        are_named = true;
+                    }
+                    names.number(shown)?
+                }
+            };
+            if logical == new {
                 memory::reserve(&mut self.logical, 1, "logical tensors")?;
-                self.logical.push(Logical { set: NONE, bundle: NONE, first_number: 0 });
+                self.logical.push(Logical { set: NONE, bundle: NONE, first_number: 0, first: place });
             }
-            let found = self.logical.get_mut(logical).ok_or_else(lost)?;
             if entry.is_none() {
-                found.set = set;
+                self.find_numbers(logical, set, patterns, &Dotted::new(name, &matching.dots))?;
             }
             if !rules.stored.is_empty() {
-                let new = bundles.number(&[found.bundle.to_le_bytes(), small(kind)?.to_le_bytes()].concat())?;
-                if new == self.bundles.len() {
-                    let before = usize::try_from(found.bundle).ok().filter(|_| found.bundle != NONE);
-                    memory::reserve(&mut self.bundles, 1, "logical tensors")?;
-                    self.bundles.push(Bundle { before, kind, first: place });
+                let found = self.logical.get_mut(logical).ok_or_else(lost)?;
+                let slot = if found.bundle == NONE { 0 } else { (found.bundle as usize).saturating_add(1) };
+                if after.len() <= slot {
+                    let room = slot.saturating_sub(after.len()).saturating_add(1);
+                    memory::reserve(&mut after, room, "logical tensors")?;
+                    after.resize(slot.saturating_add(1), Last { from: [NONE; 2], to: NONE });
                 }
-                found.bundle = small(new)?;
+                let last = after.get_mut(slot).ok_or_else(lost)?;
+                if last.from != [found.bundle, kind] {
+                    let key = (u64::from(found.bundle) << 32 | u64::from(kind)).to_le_bytes();
+                    *last = Last { from: [found.bundle, kind], to: small(bundles.number(&key)?)? };
+                }
+                if last.to as usize == self.bundles.len() {
+                    let before = (found.bundle != NONE).then_some(found.bundle as usize);
+                    memory::reserve(&mut self.bundles, 1, "logical tensors")?;
+                    self.bundles.push(Bundle { before, kind: kind as usize, first: place });
+                }
+                found.bundle = last.to;
             }
-            self.tensors.push(Tensor { number: *number, logical: small(logical)?, family: small(kind)? });
+            self.tensors.push(Tensor { number: *number, logical: small(logical)?, family: kind });
+            was_made = entry.is_some();
+            if was_made {
+                std::mem::swap(&mut made, &mut made_before);
+            }
+            before = name;
+        }
+
+        // Logical tensors that no tensor has the name of.
+        let mut before: Option<usize> = None;
+        for logical in 0..self.logical.len() {
+            if self.logical.get(logical).is_none_or(|logical| logical.set != NONE) {
+                continue;
+            }
+            let name = names.key(logical);
+            // The first walk begins anew, for what it comes after has nothing in common with it.
+            let set = matching.set_of(name, before.map_or(&[][..], |before| names.key(before)))?;
+            while let Some(found) = matching.sets.get(self.sets.len()) {
+                self.sets.push(Set::new(found, patterns, &rules.rules));
+            }
+            self.find_numbers(logical, set, patterns, &Dotted::new(name, &matching.dots))?;
+            before = Some(logical);
         }
         Ok(())
     }
 
-    /// Matches the names of logical tensors that no tensor has itself, and finds what all sets of patterns mean.
-    fn finish_sets(&mut self, rules: &Rules, patterns: &Patterns<'_>, matching: &mut Matching) -> Result<()> {
-        let mut before: Option<usize> = None;
-        for (number, logical) in self.logical.iter_mut().enumerate().filter(|(_, logical)| logical.set == NONE) {
-            // The walk goes on from the last of these; the first begins anew.
-            let last = before.map_or(&[][..], |before| self.logical_names.key(before));
-            logical.set = matching.set_of(self.logical_names.key(number), last)?;
-            before = Some(number);
+    /// Takes the set of a logical tensor and the numbers in its name that rules want.
+    fn find_numbers(
+        &mut self,
+        logical: usize,
+        number_of_set: u32,
+        patterns: &Patterns<'_>,
+        name: &Dotted<'_>,
+    ) -> Result<()> {
+        let set = self.sets.get(number_of_set as usize).ok_or_else(lost)?;
+        let first = self.numbers.len();
+        let logical = self.logical.get_mut(logical).ok_or_else(lost)?;
+        (logical.set, logical.first_number) = (number_of_set, first);
+        if set.slots.is_empty() {
+            return Ok(());
         }
-        for set in &matching.sets {
-            self.sets.push(Set::new(set, patterns, &rules.rules));
+        memory::reserve(&mut self.numbers, set.slots.len(), "numbers in names")?;
+        for pattern in &set.slots {
+            let text = patterns.stars.get(*pattern).and_then(|star| star.as_ref()?.text(name));
+            self.numbers.push(text.and_then(number).unwrap_or(NO_NUMBER));
         }
+        let mut last = None;
+        for candidate in &set.candidates {
+            let slot = candidate.slot.and_then(|slot| self.numbers.get(first.saturating_add(slot)));
+            let Some(number) = slot.copied().filter(|number| *number != NO_NUMBER) else { continue };
+            if let Some(touched) = self.touched.get_mut(candidate.rule) {
+                let (least, most) = touched.numbers.unwrap_or((number, number));
+                // Of several patterns the first that matches has the number.
+                let most = if last == Some(candidate.rule) { most } else { most.max(number) };
+                touched.numbers = Some((least.min(number), most));
+            }
+            last = Some(candidate.rule);
+        }
+        Ok(())
+    }
+
+    /// Which rules match anything.
+    fn find_touched(&mut self, patterns: &Patterns<'_>, matching: &Matching) -> Result<()> {
         let mut seen = vec![false; self.sets.len()];
         for logical in &self.logical {
             let set = logical.set as usize;
@@ -228,51 +317,23 @@ impl Names {
         Ok(())
     }
 
-    /// The numbers in the names of logical tensors that rules want.
-    fn find_numbers(&mut self, patterns: &Patterns<'_>, named: &[(&[u8], usize)]) -> Result<()> {
-        let mut dots = Vec::new();
-        let own_names = self.logical_names.len() == 0;
-        for (at, logical) in self.logical.iter_mut().enumerate() {
-            logical.first_number = self.numbers.len();
-            let Some(set) = self.sets.get(logical.set as usize).filter(|set| !set.slots.is_empty()) else { continue };
-            memory::reserve(&mut self.numbers, set.slots.len(), "numbers in names")?;
-            let name = match own_names {
-                true => named.get(at).map_or(&[][..], |(name, _)| name),
-                false => self.logical_names.key(at),
-            };
-            let name = Dotted::new(name, &mut dots);
-            for pattern in &set.slots {
-                let text = patterns.stars.get(*pattern).and_then(|star| star.as_ref()?.text(&name));
-                self.numbers.push(text.and_then(number).unwrap_or(NO_NUMBER));
-            }
-            let mut last = None;
-            for candidate in &set.candidates {
-                let slot = candidate.slot.and_then(|slot| self.numbers.get(logical.first_number.saturating_add(slot)));
-                let Some(number) = slot.copied().filter(|number| *number != NO_NUMBER) else { continue };
-                if let Some(touched) = self.touched.get_mut(candidate.rule) {
-                    let (least, most) = touched.numbers.unwrap_or((number, number));
-                    // Of several patterns the first that matches has the number.
-                    let most = if last == Some(candidate.rule) { most } else { most.max(number) };
-                    touched.numbers = Some((least.min(number), most));
-                }
-                last = Some(candidate.rule);
-            }
-        }
-        Ok(())
-    }
-
     /// Which family each tensor is of, now that bundles are complete.
     fn find_families(&mut self) -> Result<()> {
         let mut families = Numbering::default();
+        let mut of_kind = memory::vec_with_capacity(self.kinds.len(), "kinds of tensors")?;
+        of_kind.resize(self.kinds.len(), Last { from: [NONE; 2], to: NONE });
         for (place, tensor) in self.tensors.iter_mut().enumerate() {
             let logical = self.logical.get(tensor.logical as usize).ok_or_else(lost)?;
-            let kind = tensor.family;
-            let mut key = [0; 12];
-            let values = [logical.set, kind, logical.bundle];
-            key.chunks_exact_mut(4).zip(values).for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
-            let number = families.number(&key)?;
-            tensor.family = small(number)?;
-            if number == self.families.len() {
+            let (kind, from) = (tensor.family, [logical.set, logical.bundle]);
+            let last = of_kind.get_mut(kind as usize).ok_or_else(lost)?;
+            if last.from != from || last.to == NONE {
+                let mut key = [0; 12];
+                let values = [kind, logical.set, logical.bundle];
+                key.chunks_exact_mut(4).zip(values).for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
+                *last = Last { from, to: small(families.number(&key)?)? };
+            }
+            tensor.family = last.to;
+            if last.to as usize == self.families.len() {
                 let bundle = (logical.bundle != NONE).then_some(logical.bundle as usize);
                 memory::reserve(&mut self.families, 1, "families of tensors")?;
                 self.families.push(Family { set: logical.set as usize, kind: kind as usize, bundle, first: place });
@@ -285,12 +346,6 @@ impl Names {
     pub(super) fn number(&self, logical: u32, slot: usize) -> u64 {
         let at = self.logical.get(logical as usize).map(|logical| logical.first_number.saturating_add(slot));
         at.and_then(|at| self.numbers.get(at)).copied().unwrap_or(NO_NUMBER)
-    }
-
-    /// The name of a logical tensor, where it may differ from that of the tensor that shows it.
-    pub(super) fn logical_name(&self, logical: u32) -> Option<&[u8]> {
-        let number = logical as usize;
-        (number < self.logical_names.len()).then(|| self.logical_names.key(number))
     }
 
     /// All logical tensors and their sets.

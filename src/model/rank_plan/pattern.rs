@@ -111,10 +111,7 @@ pub(super) struct Dotted<'n> {
 }
 
 impl<'n> Dotted<'n> {
-    /// Finds the dots of a name, in room that is used again.
-    pub(super) fn new(name: &'n [u8], dots: &'n mut Vec<usize>) -> Self {
-        dots.clear();
-        dots.extend(name.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at));
+    pub(super) fn new(name: &'n [u8], dots: &'n [usize]) -> Self {
         Self { name, dots }
     }
 

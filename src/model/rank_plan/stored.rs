@@ -7,6 +7,7 @@ use super::expression::LARGEST;
 use super::fault::Fault;
 use super::listing::{Listed, Listing};
 use super::names::Names;
+use super::pattern::Dotted;
 use super::pieces::Scale;
 use super::rule::{How, Rules, StoredEntry};
 use super::values::Values;
@@ -61,10 +62,15 @@ impl<'p> Subject<'p> {
     #[inline(never)]
     pub(super) fn label(&self, place: usize) -> String {
         let name = self.tensor(place).name;
-        let logical = self.names.tensors.get(place).and_then(|tensor| self.names.logical_name(tensor.logical));
-        match logical.filter(|logical| *logical != name) {
-            Some(logical) => format!("tensor {} (it shows {})", quoted(name), quoted(logical)),
-            None => format!("tensor {}", quoted(name)),
+        let family = self.names.tensors.get(place).and_then(|tensor| self.names.families.get(tensor.family as usize));
+        let mut logical = Vec::new();
+        if let Some(entry) = family.and_then(|family| self.entry(family.kind)) {
+            let dots: Vec<usize> = (0..).zip(name).filter(|(_, byte)| **byte == b'.').map(|(at, _)| at).collect();
+            entry.logical.rename(&entry.pattern, &Dotted::new(name, &dots), &mut logical);
+        }
+        match logical.is_empty() || logical == name {
+            true => format!("tensor {}", quoted(name)),
+            false => format!("tensor {} (it shows {})", quoted(name), quoted(&logical)),
         }
     }
 

@@ -59,6 +59,10 @@ impl Case {
         }
     }
 
+    pub(crate) fn runs(&self) -> &[Value] {
+        &self.runs
+    }
+
     pub(crate) fn all() -> Vec<Self> {
         let mut paths: Vec<_> =
             fs::read_dir(folder().join("cases")).unwrap().map(|entry| entry.unwrap().path()).collect();

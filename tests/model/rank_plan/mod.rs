@@ -5,6 +5,7 @@ mod cases;
 mod checkpoint;
 mod errors;
 mod language;
+mod loads;
 mod logical;
 mod naive;
 mod plan;
