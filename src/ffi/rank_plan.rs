@@ -95,11 +95,11 @@ pub struct st_rank_plan {
     tables: Mutex<Tables>,
 }
 
-/// The parts that have been asked for, by places on axes. They stay where they are.
+/// The parts that have been asked for, by places on axes. What a table points to stays where it is.
 #[derive(Default)]
 struct Tables {
     places: Numbering,
-    tables: Vec<Box<Table>>,
+    tables: Vec<Table>,
 }
 
 /// One rank's parts, as C sees them.
@@ -424,7 +424,7 @@ impl st_rank_plan {
         }
         // Others may ask for theirs meanwhile; of two for the same, the first stays.
         let view = View { checkpoint: &self.checkpoint.0, subject: &self.subject };
-        let table = Box::new(Table::new(self.plan.parts(axes, &view)?, &view)?);
+        let table = Table::new(self.plan.parts(axes, &view)?, &view)?;
         let mut tables = tables();
         if let Some(array) = known(&tables) {
             return Ok(array);
