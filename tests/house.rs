@@ -2,7 +2,7 @@
 //! The plan of the house, as CONTRIBUTING.md draws it: a file uses its own room
 //! and earlier ones, and unsafe code is where it is expected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -139,6 +139,103 @@ fn a_file_uses_its_own_room_and_earlier_ones() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The paths that the `use`s at a file's outermost level name, as lists of words.
+fn imports(code: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for statement in code.split(';').map(|text| text.rsplit("\n\n").next().unwrap().trim()) {
+        let Some(start) = statement.lines().position(|line| line.starts_with("use ")) else { continue };
+        let text = statement.lines().skip(start).collect::<String>();
+        let (mut before, mut words, mut word) = (Vec::new(), Vec::new(), String::new());
+        for c in text["use ".len()..].chars().chain([',']) {
+            match c {
+                ':' if !word.is_empty() => words.push(std::mem::take(&mut word)),
+                '{' => before.push(words.clone()),
+                ',' | '}' => {
+                    if !word.is_empty() {
+                        words.push(std::mem::take(&mut word));
+                        found.push(std::mem::take(&mut words));
+                    }
+                    if c == '}' {
+                        before.pop();
+                    }
+                    words = before.last().cloned().unwrap_or_default();
+                }
+                c if c.is_alphanumeric() || c == '_' => word.push(c),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+/// The module of a file, as a list of words.
+fn module(path: &Path) -> Vec<String> {
+    let mut words: Vec<_> = path.with_extension("").iter().map(|word| word.to_str().unwrap().to_owned()).collect();
+    words.pop_if(|last| last == "mod" || last == "lib");
+    words
+}
+
+/// Files with what each uses of others. A folder's mod.rs puts its files
+/// together: what it exports of theirs is used where it stands.
+fn drawing() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let files: Vec<_> = files().into_iter().filter(|(path, _)| !path.ends_with("tests.rs")).collect();
+    let modules: BTreeSet<_> = files.iter().map(|(path, _)| module(path)).collect();
+    let arrows = files.iter().map(|(path, text)| {
+        let own = module(path);
+        let absolute = |words: Vec<String>| -> Option<Vec<String>> {
+            let above = words.iter().take_while(|word| *word == "super").count();
+            match words.first()?.as_str() {
+                "crate" => Some(words[1..].to_vec()),
+                "self" => Some([&own[..], &words[1..]].concat()),
+                "super" => Some([&own[..own.len() - above], &words[above..]].concat()),
+                _ => None,
+            }
+        };
+        let file_of = |words: Vec<String>| {
+            (1..=words.len()).rev().map(|len| words[..len].to_vec()).find(|words| modules.contains(words))
+        };
+        let used = imports(&code(text))
+            .into_iter()
+            .filter_map(absolute)
+            .filter_map(file_of)
+            .filter(|used| *used != own)
+            .collect();
+        (own, used)
+    });
+    arrows.collect()
+}
+
+#[test]
+fn files_use_each_other_in_no_circle() {
+    let mut left = drawing();
+    // Who uses nothing that is left is in no circle.
+    loop {
+        let there: BTreeSet<_> = left.keys().cloned().collect();
+        left.values_mut().for_each(|used| used.retain(|other| there.contains(other)));
+        let before = left.len();
+        left.retain(|_, used| !used.is_empty());
+        if left.len() == before {
+            break;
+        }
+    }
+    // The same from the other end.
+    loop {
+        let used: BTreeSet<_> = left.values().flatten().cloned().collect();
+        let before = left.len();
+        left.retain(|file, _| used.contains(file));
+        if left.len() == before {
+            break;
+        }
+    }
+    let shown: Vec<_> = left
+        .iter()
+        .map(|(file, used)| {
+            format!("{} uses {:?}", file.join("/"), used.iter().map(|used| used.join("/")).collect::<Vec<_>>())
+        })
+        .collect();
+    assert!(left.is_empty(), "{shown:#?}");
+}
+
 /// A mod.rs can't forbid what a file below it has.
 #[test]
 fn unsafe_code_is_where_it_is_expected() {
@@ -168,4 +265,6 @@ fn what_a_file_uses_is_found_in_paths_and_in_braces() {
     let code =
         "use crate::error::Error;\nuse crate::{base::{memory, sort}, record::Tensor};\nlet x = crate::load::read();";
     assert_eq!(used(code), ["error", "base", "record", "load"]);
+    let found: Vec<_> = imports(code).iter().map(|path| path.join("/")).collect();
+    assert_eq!(found, ["crate/error/Error", "crate/base/memory", "crate/base/sort", "crate/record/Tensor"]);
 }
