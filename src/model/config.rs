@@ -11,6 +11,7 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::base::sort;
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
 
@@ -40,7 +41,9 @@ impl Json {
         serde_json::from_slice(text).map_err(|error| crate::error::escaped(error.to_string().as_bytes()))
     }
 
+    // Out of line: configurations are read once, with many of these calls.
     /// The value of a key of a map.
+    #[inline(never)]
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Map(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, value)| value),
@@ -49,6 +52,7 @@ impl Json {
     }
 
     /// The map that is the value of a key.
+    #[inline(never)]
     pub(crate) fn map(&self, key: &str) -> Option<&[(String, Self)]> {
         match self.get(key) {
             Some(Self::Map(entries)) => Some(entries),
@@ -57,6 +61,7 @@ impl Json {
     }
 
     /// The list that is the value of a key; empty where there is none.
+    #[inline(never)]
     pub(crate) fn list(&self, key: &str) -> &[Self] {
         match self.get(key) {
             Some(Self::List(items)) => items,
@@ -79,6 +84,7 @@ impl Json {
     }
 
     /// A number that is whole and exact in F64.
+    #[inline(never)]
     pub(crate) fn integer(&self) -> Option<i64> {
         const EXACT: f64 = 9_007_199_254_740_992.0;
         match self {
@@ -90,6 +96,7 @@ impl Json {
     }
 
     /// A whole number above 0 and below 2^32: a size.
+    #[inline(never)]
     pub(crate) fn positive(&self) -> Option<u64> {
         let number = self.integer().and_then(|number| u32::try_from(number).ok());
         number.filter(|number| *number != 0).map(u64::from)
@@ -157,11 +164,10 @@ impl<'de> Visitor<'de> for Builder {
         while let Some(entry) = entries.next_entry()? {
             map.push(entry);
         }
-        let mut keys: Vec<&str> = map.iter().map(|(key, _)| key.as_str()).collect();
-        keys.sort_unstable();
-        let twice = keys.iter().zip(keys.iter().skip(1)).find(|(a, b)| a == b);
+        let keys = sort::sorted(map.iter().map(|(key, _)| key.as_bytes()), "keys").map_err(de::Error::custom)?;
+        let twice = sort::repeated(&keys).next().and_then(|(_, number)| map.get(number));
         match twice {
-            Some((key, _)) => Err(de::Error::custom(format!("the key '{key}' appears twice"))),
+            Some((key, _)) => Err(de::Error::custom(["the key '", key, "' appears twice"].concat())),
             None => Ok(Json::Map(map)),
         }
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Decoding quantised groups to BF16 beside memset and, where python has them,
-//! the formats' own libraries (benches/groups_peers.py, which runs on the same files).
+//! Decoding quantised groups to BF16 beside memset and, where BENCH_PYTHON names a python
+//! that has them, the formats' own libraries (benches/groups_peers.py, on the same files).
 //!
-//!     groups [FOLDER]        with FOLDER the checkpoints are written there for the peers
+//!     groups [NAME]          only those whose name holds NAME
 //!
 //! Each is one weight of 4096 x 4096 in memory, warm. GB/s count what is written.
 //! CPU is the least CPU time of one thread, which a busy machine disturbs less.
@@ -242,23 +242,23 @@ fn listing() -> Duration {
 
 fn main() {
     println!("listing 100,000 tensors: {} of CPU time", libsafetensors_benches::show(listing()));
-    let folder = std::env::args().nth(1);
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let python = std::env::var("BENCH_PYTHON").ok();
+    let folder = tempfile::tempdir().unwrap();
     let mut dst = vec![1_u8; SIDE * SIDE * 2];
     let bytes = dst.len() as f64;
     let speed = |time: Duration| bytes / time.as_secs_f64() / 1e9;
-    let memset = cpu_time(&mut || std::hint::black_box(&mut dst).fill(3));
-    println!("memset {:.1} GB/s\n", speed(memset));
-    println!("{:34} {:>8} {:>8} {:>8} {:>7}", "to BF16, GB/s", "CPU", "1 thread", "2", "ratio");
-    let wanted = std::env::var("BENCH_GROUPS").unwrap_or_default();
-    for (number, (name, config, tensors)) in
-        cases().into_iter().enumerate().filter(|(_, case)| case.0.contains(&wanted))
-    {
+    let memset = speed(cpu_time(&mut || std::hint::black_box(&mut dst).fill(3)));
+    println!("memset {memset:.1} GB/s\n");
+    println!("{:34} {:>8} {:>8} {:>8} {:>8} {:>7}", "to BF16, GB/s", "CPU", "/memset", "1 thread", "2", "ratio");
+    let mut ours = Vec::new();
+    let cases = cases().into_iter().enumerate().filter(|(_, case)| case.0.contains(&wanted));
+    for (number, (name, config, tensors)) in cases {
         let bytes = file(&tensors);
-        if let Some(folder) = &folder {
-            let folder = std::path::Path::new(folder).join(format!("{number:02} {name}"));
+        if python.is_some() {
+            let folder = folder.path().join(format!("{number:02}"));
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("model.safetensors"), &bytes).unwrap();
-            std::fs::write(folder.join("config.json"), config).unwrap();
         }
         let checkpoint = Checkpoint::open_memory(bytes.leak(), &OpenOptions::default()).unwrap();
         let options = GroupsOptions { config: Some(config.as_bytes()), ..GroupsOptions::default() };
@@ -285,6 +285,26 @@ fn main() {
             times.push(medians(ROUNDS, &mut [&mut decode])[0]);
         }
         let [cpu, one, two] = [times[0], times[1], times[2]].map(speed);
-        println!("{name:34} {cpu:8.2} {one:8.2} {two:8.2} {:7.2}", two / one);
+        println!("{name:34} {cpu:8.2} {:8.2} {one:8.2} {two:8.2} {:7.2}", cpu / memset, two / one);
+        ours.push((number, name, cpu));
+    }
+    if let Some(python) = python {
+        peers(&python, folder.path(), &ours);
+    }
+}
+
+/// What the formats' own libraries do with the same files.
+fn peers(python: &str, folder: &std::path::Path, ours: &[(usize, &str, f64)]) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/groups_peers.py");
+    let output = std::process::Command::new(python).arg(script).arg(folder).output().unwrap();
+    print!("\n{}", String::from_utf8_lossy(&output.stderr));
+    println!("{:34} {:20} {:>8} {:>8} {:>8}", "beside, GB/s of CPU", "", "theirs", "ours", "ratio");
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let mut cells = line.split('\t');
+        let mut next = || cells.next().unwrap_or_default();
+        let (number, library, theirs) = (next(), next(), next().parse().unwrap_or(f64::NAN));
+        for (_, name, cpu) in ours.iter().filter(|(of, ..)| number.parse() == Ok(*of)) {
+            println!("{name:34} {library:20} {theirs:8.2} {cpu:8.2} {:8.1}", cpu / theirs);
+        }
     }
 }

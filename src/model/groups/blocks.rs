@@ -7,8 +7,8 @@ use super::draft::{require_dtype, require_shape, shape, sound, Draft, Form, Foun
 use super::group::Role;
 use super::recipe::MXFP4_GPT_OSS;
 use super::sizes::Sizes;
+use super::wording::Word::{Is, Text};
 use crate::dtype::Dtype;
-use crate::error::quoted;
 
 /// `suffix` is that of the scales.
 pub(super) fn recognise(draft: &mut Draft<'_>, suffix: &str) -> Found {
@@ -18,8 +18,7 @@ pub(super) fn recognise(draft: &mut Draft<'_>, suffix: &str) -> Found {
     require_dtype(scales, &[Dtype::U8])?;
     let sizes = sound(draft.codes)?;
     let [experts, rows, groups, 16] = *sizes else {
-        let name = quoted(draft.codes.name());
-        return Err(shape(format!("{name} is {sizes:?}, expected four dimensions, the last of 16")));
+        return Err(shape(&[Is(draft.codes), Text(", expected four dimensions, the last of 16")]));
     };
     require_shape(scales, &[experts, rows, groups])?;
     let form = Form::new(&MXFP4_GPT_OSS, 4, Sizes::join(&[experts], &[rows, 32 * groups]), Sizes::join(&[1, 1], &[32]));

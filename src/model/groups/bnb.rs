@@ -7,8 +7,8 @@ use super::draft::{gcd, require_dtype, require_shape, shape, state, Draft, Fault
 use super::group::{Flags, Nested, Role};
 use super::recipe::{ScaleType, BNB_FP4, BNB_FP4_NESTED, BNB_NF4, BNB_NF4_NESTED};
 use super::sizes::{Sizes, MOST_RANK};
+use super::wording::Word::{All, Is, Name, Number, Text};
 use crate::dtype::Dtype;
-use crate::error::quoted;
 use crate::model::config::Json;
 
 const NF4: &str = ".weight.quant_state.bitsandbytes__nf4";
@@ -45,7 +45,7 @@ fn group(draft: &Draft<'_>) -> Found {
         (None, None) => return Err(draft.missing(NF4)),
     };
     require_dtype(text, &[Dtype::U8])?;
-    let wrong = |fault: &str| state(format!("{}: {fault}", quoted(text.name())));
+    let wrong = |fault: &str| state(&[Name(text), Text(": "), Text(fault)]);
     let bytes = draft.read_small(text)?;
     let json = Json::parse(&bytes, usize::try_from(SMALL).unwrap_or_default()).map_err(|fault| wrong(&fault))?;
     let State { block, shape: sizes, nested } = State::read(&json, kind).map_err(wrong)?;
@@ -55,8 +55,9 @@ fn group(draft: &Draft<'_>) -> Found {
     let count = count.filter(|count| *count <= 1 << 48).ok_or_else(|| wrong("its shape is too large"))?;
     let codes = draft.codes;
     if require_shape(codes, &[count.div_ceil(2), 1]).is_err() {
-        let names = (quoted(codes.name()), codes.shape(), quoted(text.name()));
-        return Err(shape(format!("{} is {:?}, and {} says {sizes:?}, {count} codes", names.0, names.1, names.2)));
+        let codes =
+            [Is(codes), Text(", and "), Name(text), Text(" says "), All(&sizes), Text(": codes "), Number(count)];
+        return Err(shape(&codes));
     }
     let blocks = count.div_ceil(block);
     require_shape(scales, &[blocks])?;

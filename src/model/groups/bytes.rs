@@ -4,14 +4,15 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{
-    config, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS,
+    ambiguous, broken, config, opaque, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form,
+    Found, FLOATS,
 };
 use super::group::{Break, Flags, Role};
 use super::packed::{group_size, no_whole_groups, single};
 use super::recipe::{ScaleLayout, Zero, BNB_INT8, CT_INT8, DEEPSEEK_V4_FP4, INT8_COMFY, NVFP4_COMFY, NVFP4_MODELOPT};
 use super::sizes::Sizes;
+use super::wording::Word::{All, Given, Is, Name, Number, Text};
 use crate::dtype::Dtype;
-use crate::error::quoted;
 use crate::record::Tensor;
 
 /// I8.
@@ -34,14 +35,14 @@ pub(super) fn signed(draft: &mut Draft<'_>) -> Found {
     require_dtype(scales, FLOATS)?;
     match draft.marker()? {
         Some(marker) if marker.format != "int8_tensorwise" => {
-            let text = format!("its marker says {}", quoted(marker.format.as_bytes()));
+            let given = Given(marker.format.as_bytes());
             Err(if marker.format.starts_with("float8") || marker.format == "nvfp4" {
-                Fault::Broken(Break::Dtype, format!("{} is I8, and {text}", quoted(draft.codes.name())))
+                broken(Break::Dtype, &[Name(draft.codes), Text(" is I8, and its marker says "), given])
             } else {
-                Fault::Opaque(text)
+                opaque(&[Text("its marker says "), given])
             })
         }
-        Some(marker) if marker.rotated => Err(Fault::Opaque("its weight is rotated (convrot)".to_owned())),
+        Some(marker) if marker.rotated => Err(opaque(&[Text("its weight is rotated (convrot)")])),
         Some(_) => integers(draft, scales, None, true),
         None => integers(draft, scales, zeros, false),
     }
@@ -52,15 +53,11 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, zeros: Option<&Tensor>, comfy: b
     let group = draft.config_group().filter(|_| !comfy);
     if !comfy {
         if let Some(method) = draft.method().filter(|method| *method != "compressed-tensors") {
-            let text = format!(
-                "{} is I8, and the configuration says {}",
-                quoted(draft.codes.name()),
-                quoted(method.as_bytes())
-            );
-            return Err(config(text));
+            let says = " is I8, and the configuration says ";
+            return Err(config(&[Name(draft.codes), Text(says), Given(method.as_bytes())]));
         }
         if group.and_then(|group| group.float) == Some(true) {
-            return Err(config(format!("{} is I8, and the configuration says floats", quoted(draft.codes.name()))));
+            return Err(config(&[Name(draft.codes), Text(" is I8, and the configuration says floats")]));
         }
         if zeros.is_none() && group.and_then(|group| group.symmetric) == Some(false) {
             return Err(draft.missing(".weight_zero_point"));
@@ -73,7 +70,7 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, zeros: Option<&Tensor>, comfy: b
         [] if comfy => Form::new(layout, 8, sizes, sizes),
         [1] => Form::new(layout, 8, sizes, sizes),
         _ => {
-            let wrong = || shape(format!("{} is {of_scales:?}, which is no scale for each row", quoted(scales.name())));
+            let wrong = || shape(&[Is(scales), Text(", which is no scale for each row")]);
             let groups = match of_scales.split_last() {
                 Some((groups, leading)) if *leading == *with(&outer, &[rows]) => *groups,
                 _ => return Err(wrong()),
@@ -125,7 +122,8 @@ fn bitsandbytes(draft: &mut Draft<'_>) -> Found {
         single(format)?;
         let found = draft.read_small(format)?;
         if found != [0] {
-            return Err(Fault::Opaque(format!("{} is {found:?}, a tiled layout", quoted(format.name()))));
+            let number = found.first().copied().map_or(0, u64::from);
+            return Err(opaque(&[Name(format), Text(" is "), Number(number), Text(", a tiled layout")]));
         }
     }
     Ok(Form::new(&BNB_INT8, 8, with(&[rows], &[columns]), with(&[1], &[columns])))
@@ -152,7 +150,7 @@ pub(super) fn unsigned(draft: &mut Draft<'_>) -> Found {
     single(global)?;
     let marked = match marker {
         Some(marker) if marker.format == "nvfp4" => true,
-        Some(marker) => return Err(Fault::Opaque(format!("its marker says {}", quoted(marker.format.as_bytes())))),
+        Some(marker) => return Err(opaque(&[Text("its marker says "), Given(marker.format.as_bytes())])),
         None => false,
     };
     let (outer, rows, columns) = stack(draft.codes)?;
@@ -162,23 +160,19 @@ pub(super) fn unsigned(draft: &mut Draft<'_>) -> Found {
     let of_scales = sound(scales)?;
     let plain = with(&outer, &[rows, columns / 8]);
     let padded = with(&[rows.div_ceil(128) * 128], &[(columns / 8).div_ceil(4) * 4]);
-    let wrong = |expected: &[u64]| {
-        let name = quoted(scales.name());
-        Err(shape(format!("{name} is {of_scales:?}, expected {expected:?}")))
-    };
     let swizzled = match draft.layout() {
         Some("nvfp4-comfy") => true,
         Some("nvfp4-modelopt") => false,
         _ if marked => true,
         _ if draft.method() == Some("modelopt") => false,
         _ if of_scales == plain && of_scales == padded => {
-            return Err(Fault::Ambiguous("nvfp4-comfy or nvfp4-modelopt: the scales' shapes are the same".to_owned()));
+            return Err(ambiguous(&[Text("nvfp4-comfy or nvfp4-modelopt: the scales' shapes are the same")]));
         }
         _ => of_scales == padded,
     };
     let expected = if swizzled { &padded } else { &plain };
     if of_scales != *expected || swizzled && !outer.is_empty() {
-        return wrong(expected);
+        return Err(shape(&[Is(scales), Text(", expected "), All(expected)]));
     }
     let layout = if swizzled { &NVFP4_COMFY } else { &NVFP4_MODELOPT };
     let ones = Sizes::ones(outer.len() + 1);

@@ -14,9 +14,11 @@ use super::marker::{Marker, Markers};
 use super::recipe::{Layout, Recipe, ScaleType};
 use super::settings::{ConfigGroup, GroupSize, MlxModule, Override, Settings};
 use super::sizes::Sizes;
+use super::wording::Word::{All, Given, Is, Name, Number, Text};
+use super::wording::{say, Word};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
-use crate::error::{quoted, Error};
+use crate::error::Error;
 use crate::model::config::Json;
 use crate::record::Tensor;
 
@@ -117,8 +119,8 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn missing(&self, suffix: &str) -> Fault {
-        let (codes, module) = (quoted(self.codes.name()), quoted(&[self.module, suffix.as_bytes()].concat()));
-        Fault::Broken(Break::Missing, format!("{codes} needs {module}, which is not there"))
+        let name = [self.module, suffix.as_bytes()].concat();
+        broken(Break::Missing, &[Name(self.codes), Text(" needs "), Given(&name), Text(", which is not there")])
     }
 
     pub(super) fn config_group(&self) -> Option<&'a ConfigGroup> {
@@ -159,11 +161,11 @@ impl<'a> Draft<'a> {
     /// The marker of this module; its tensor becomes a member.
     pub(super) fn marker(&mut self) -> Result<Option<Marker>, Fault> {
         let Some(tensor) = self.optional(Role::Format, ".comfy_quant") else {
-            return self.markers.find(self.module).map_err(state);
+            return self.markers.find(self.module).map_err(|fault| state(&[Text(&fault)]));
         };
         require_dtype(tensor, &[Dtype::U8])?;
         let text = self.read_small(tensor)?;
-        let wrong = |fault: &str| state([quoted(tensor.name()).as_str(), ": ", fault].concat());
+        let wrong = |fault: &str| state(&[Name(tensor), Text(": "), Text(fault)]);
         let json = Json::parse(&text, usize::try_from(SMALL).unwrap_or_default()).map_err(|fault| wrong(&fault))?;
         Marker::of(&json).map(Some).ok_or_else(|| wrong("it has no \"format\""))
     }
@@ -171,8 +173,13 @@ impl<'a> Draft<'a> {
     /// The bytes of a small member.
     pub(super) fn read_small(&self, tensor: &Tensor) -> Result<Vec<u8>, Fault> {
         if tensor.size() > SMALL {
-            let (size, name) = (tensor.size(), quoted(tensor.name()));
-            return Err(state(format!("{name} has {size} bytes, more than the limit of {SMALL}")));
+            return Err(state(&[
+                Name(tensor),
+                Text(" has "),
+                Number(tensor.size()),
+                Text(" bytes, more than the limit of "),
+                Number(SMALL),
+            ]));
         }
         self.read(tensor, 0, tensor.size())
     }
@@ -219,12 +226,12 @@ impl Draft<'_> {
             },
             Err(Fault::Plain) => return Ok(None),
             Err(Fault::Failed(error)) => return Err(error),
-            Err(Fault::Broken(rule, text)) => (Status::Broken(rule), format!("{}: {text}", rule.word())),
+            Err(Fault::Broken(rule, text)) => (Status::Broken(rule), [rule.word(), ": ", &text].concat()),
             Err(Fault::Ambiguous(readings)) => {
                 this.flags = Flags::AMBIGUOUS;
-                (Status::Ambiguous, format!("ambiguous: {readings}"))
+                (Status::Ambiguous, ["ambiguous: ", &readings].concat())
             }
-            Err(Fault::Opaque(text)) => (Status::Opaque, format!("unsupported: {text}")),
+            Err(Fault::Opaque(text)) => (Status::Opaque, ["unsupported: ", &text].concat()),
         };
         (this.status, this.problem) = (status, problem);
         Ok(Some(this))
@@ -262,16 +269,34 @@ impl Form {
     }
 }
 
-pub(super) fn state(text: String) -> Fault {
-    Fault::Broken(Break::State, text)
+#[cold]
+pub(super) fn broken(rule: Break, words: &[Word<'_>]) -> Fault {
+    Fault::Broken(rule, say(words))
 }
 
-pub(super) fn config(text: String) -> Fault {
-    Fault::Broken(Break::Config, text)
+#[cold]
+pub(super) fn state(words: &[Word<'_>]) -> Fault {
+    broken(Break::State, words)
 }
 
-pub(super) fn shape(text: String) -> Fault {
-    Fault::Broken(Break::Shape, text)
+#[cold]
+pub(super) fn config(words: &[Word<'_>]) -> Fault {
+    broken(Break::Config, words)
+}
+
+#[cold]
+pub(super) fn shape(words: &[Word<'_>]) -> Fault {
+    broken(Break::Shape, words)
+}
+
+#[cold]
+pub(super) fn ambiguous(words: &[Word<'_>]) -> Fault {
+    Fault::Ambiguous(say(words))
+}
+
+#[cold]
+pub(super) fn opaque(words: &[Word<'_>]) -> Fault {
+    Fault::Opaque(say(words))
 }
 
 /// A shape of which no element is missing and none too many.
@@ -282,7 +307,7 @@ pub(super) fn sound(tensor: &Tensor) -> Result<Sizes, Fault> {
     }
     let wrong = sizes.contains(&0) || tensor.element_count() > MOST_ELEMENTS || sizes.len() != tensor.shape().len();
     if wrong {
-        return Err(shape(format!("{} is {:?}, and can't hold a group", quoted(tensor.name()), tensor.shape())));
+        return Err(shape(&[Is(tensor), Text(", and can't hold a group")]));
     }
     Ok(sizes)
 }
@@ -291,7 +316,7 @@ pub(super) fn sound(tensor: &Tensor) -> Result<Sizes, Fault> {
 pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Fault> {
     match &*sound(tensor)? {
         [rows, columns] => Ok((*rows, *columns)),
-        _ => Err(shape(format!("{} is {:?}, expected two dimensions", quoted(tensor.name()), tensor.shape()))),
+        _ => Err(shape(&[Is(tensor), Text(", expected two dimensions")])),
     }
 }
 
@@ -299,7 +324,7 @@ pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Fault> {
 pub(super) fn stack(tensor: &Tensor) -> Result<(Sizes, u64, u64), Fault> {
     match &*sound(tensor)? {
         [outer @ .., rows, columns] if outer.len() < 2 => Ok((Sizes::join(outer, &[]), *rows, *columns)),
-        _ => Err(shape(format!("{} is {:?}, expected two or three dimensions", quoted(tensor.name()), tensor.shape()))),
+        _ => Err(shape(&[Is(tensor), Text(", expected two or three dimensions")])),
     }
 }
 
@@ -311,7 +336,7 @@ pub(super) fn require_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Fau
     if *sound(tensor)? == *expected {
         return Ok(());
     }
-    Err(shape(format!("{} is {:?}, expected {expected:?}", quoted(tensor.name()), tensor.shape())))
+    Err(shape(&[Is(tensor), Text(", expected "), All(expected)]))
 }
 
 pub(super) fn require_dtype(tensor: &Tensor, allowed: &[Dtype]) -> Result<(), Fault> {
@@ -319,8 +344,8 @@ pub(super) fn require_dtype(tensor: &Tensor, allowed: &[Dtype]) -> Result<(), Fa
         return Ok(());
     }
     let names: Vec<&str> = allowed.iter().map(|dtype| dtype.name()).collect();
-    let (name, found) = (quoted(tensor.name()), tensor.dtype().name());
-    Err(Fault::Broken(Break::Dtype, format!("{name} is {found}, expected {}", names.join(" or "))))
+    let (found, names) = (tensor.dtype().name(), names.join(" or "));
+    Err(broken(Break::Dtype, &[Name(tensor), Text(" is "), Text(found), Text(", expected "), Text(&names)]))
 }
 
 /// Scales that are floats.

@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
-use super::draft::{require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS};
+use super::draft::{
+    ambiguous, broken, config, opaque, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form,
+    Found, FLOATS,
+};
 use super::group::{Break, Role};
 use super::recipe::{
     Code, Layout, ScaleLayout, FP8_BLOCK, FP8_BLOCK_E8M0, FP8_CHANNEL, FP8_COMFY, FP8_TENSOR, MXFP8_CT,
 };
 use super::sizes::Sizes;
+use super::wording::Word::{Given, Is, Name, Text};
 use crate::dtype::Dtype;
-use crate::error::quoted;
 use crate::record::Tensor;
 
 /// The names of scales, and those of scales for the activations beside them.
@@ -33,7 +36,7 @@ pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
         draft.optional(Role::KvScale, scale);
     }
     if let Some((_, second)) = second {
-        return Err(Fault::Ambiguous(format!("{} or {} scales it", quoted(scales.name()), quoted(second.name()))));
+        return Err(ambiguous(&[Name(scales), Text(" or "), Name(second), Text(" scales it")]));
     }
     let marker = draft.marker()?;
     require_code(draft, marker.as_ref().map(|marker| marker.format.as_str()))?;
@@ -85,10 +88,11 @@ fn require_code(draft: &Draft<'_>, marker: Option<&str>) -> Result<(), Fault> {
         Some("float8_e4m3fn") => Some(Dtype::F8E4M3),
         Some("float8_e5m2") => Some(Dtype::F8E5M2),
         Some(other @ ("nvfp4" | "int8_tensorwise")) => {
-            let (name, found) = (quoted(draft.codes.name()), draft.codes.dtype().name());
-            return Err(Fault::Broken(Break::Dtype, format!("{name} is {found}, and its marker says {other}")));
+            let found = draft.codes.dtype().name();
+            let words = [Name(draft.codes), Text(" is "), Text(found), Text(", and its marker says "), Text(other)];
+            return Err(broken(Break::Dtype, &words));
         }
-        Some(other) => return Err(Fault::Opaque(format!("its marker says {}", quoted(other.as_bytes())))),
+        Some(other) => return Err(opaque(&[Text("its marker says "), Given(other.as_bytes())])),
         None => match (draft.method(), draft.settings.float.as_deref()) {
             (Some("fp8"), Some("e5m2")) => Some(Dtype::F8E5M2),
             (Some("fp8" | "compressed-tensors" | "modelopt"), _) => Some(Dtype::F8E4M3),
@@ -96,8 +100,7 @@ fn require_code(draft: &Draft<'_>, marker: Option<&str>) -> Result<(), Fault> {
         },
     };
     if draft.config_group().and_then(|group| group.float) == Some(false) {
-        let text = format!("{} is a float, and the configuration says integers", quoted(draft.codes.name()));
-        return Err(Fault::Broken(Break::Config, text));
+        return Err(config(&[Name(draft.codes), Text(" is a float, and the configuration says integers")]));
     }
     expected.map_or(Ok(()), |dtype| require_dtype(draft.codes, &[dtype]))
 }
@@ -117,15 +120,12 @@ fn plain_scale(draft: &Draft<'_>, scales: &Tensor, comfy: Option<&'static Layout
     let sizes = sound(draft.codes)?;
     let of_scales = sound(scales)?;
     if sizes.is_empty() {
-        return Err(shape(format!("{} is a single number", quoted(draft.codes.name()))));
+        return Err(shape(&[Name(draft.codes), Text(" is a single number")]));
     }
     let single = matches!(&*of_scales, [] | [1]);
     if !single && !row_scales(draft, scales) {
-        let names = (quoted(scales.name()), quoted(draft.codes.name()));
-        return Err(shape(format!(
-            "{} is {of_scales:?}, which is neither one scale for {} nor one a row",
-            names.0, names.1
-        )));
+        let rest = [Is(scales), Text(", which is neither one scale for "), Name(draft.codes), Text(" nor one a row")];
+        return Err(shape(&rest));
     }
     let layout = comfy.unwrap_or(if single { &FP8_TENSOR } else { &FP8_CHANNEL });
     let block = match (single, sizes.last()) {
@@ -163,9 +163,8 @@ fn blocks(draft: &Draft<'_>, scales: &Tensor, layout: &'static Layout, said: Opt
         Some(_) => return Err(no_grid(draft, scales)),
         None if fits((128, 128)) => (128, 128),
         None => {
-            let names = (quoted(scales.name()), quoted(draft.codes.name()));
-            let text = format!("{} is {of_scales:?} for {} {:?}", names.0, names.1, draft.codes.shape());
-            return Err(Fault::Ambiguous(format!("{text}, blocks of no size that is said")));
+            let rest = Text(", and no size of blocks is said");
+            return Err(ambiguous(&[Is(scales), Text(", "), Is(draft.codes), rest]));
         }
     };
     let ones = Sizes::ones(outer.len());
@@ -174,9 +173,7 @@ fn blocks(draft: &Draft<'_>, scales: &Tensor, layout: &'static Layout, said: Opt
 }
 
 fn no_grid(draft: &Draft<'_>, scales: &Tensor) -> Fault {
-    let names = (quoted(scales.name()), quoted(draft.codes.name()));
-    let text = format!("{} is {:?}, which is no grid of the blocks", names.0, scales.shape());
-    shape(format!("{text} that are said for {} {:?}", names.1, draft.codes.shape()))
+    shape(&[Is(scales), Text(", which is no grid of the blocks that are said, as "), Is(draft.codes)])
 }
 
 /// A scale for 32 columns.

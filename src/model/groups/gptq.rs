@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
-use super::draft::{config, lcm, matrix, period, require_dtype, require_shape, shape, Draft, Fault, Form, Found};
+use super::draft::{
+    ambiguous, broken, config, lcm, matrix, opaque, period, require_dtype, require_shape, shape, Draft, Fault, Form,
+    Found,
+};
 use super::group::{Break, Flags, Role};
 use super::index;
 use super::recipe::{Layout, AWQ_GEMM, AWQ_GEMV, GPTQ_V1, GPTQ_V2};
 use super::settings::GroupSize;
 use super::sizes::Sizes;
+use super::wording::Word::{Given, Is, Name, Number, Text};
 use crate::dtype::Dtype;
-use crate::error::quoted;
 use crate::record::Tensor;
 
 /// What the shapes can be read as.
@@ -74,7 +77,8 @@ impl Members<'_> {
             (_, Some("gptq")) => reading == Reading::Gptq,
             _ => true,
         };
-        let all = [Reading::Gemm, Reading::Gptq, Reading::Gemv];
+        // In the order of their names.
+        let all = [Reading::Gemm, Reading::Gemv, Reading::Gptq];
         let mut fit: Vec<Reading> =
             all.into_iter().filter(|reading| self.fits(*reading) && allowed(*reading)).collect();
         // AWQ's configuration names the kernel, and so the order of what is stored.
@@ -88,14 +92,13 @@ impl Members<'_> {
             fit.retain(|reading| *reading != Reading::Gemm);
         }
         match fit.as_slice() {
-            [Reading::Gemv] if draft.group_size().is_none() => Err(Fault::Ambiguous(
-                "awq-gemv, and its group size is not in the shapes and in no configuration".to_owned(),
-            )),
+            [Reading::Gemv] if draft.group_size().is_none() => {
+                Err(ambiguous(&[Text("awq-gemv, and its group size is not in the shapes and in no configuration")]))
+            }
             [only] => Ok(*only),
             [] => {
-                let [a, b, c] = [self.codes, self.zeros, self.scales]
-                    .map(|member| format!("{} {:?}", quoted(member.name()), member.shape()));
-                Err(shape(format!("{a}, {b} and {c} fit neither gptq nor awq")))
+                let rest = Text(", which fits neither gptq nor awq");
+                Err(shape(&[Is(self.codes), Text(", "), Is(self.zeros), Text(", "), Is(self.scales), rest]))
             }
             several => {
                 let names = several.iter().map(|reading| match reading {
@@ -103,8 +106,7 @@ impl Members<'_> {
                     Reading::Gemm => "awq-gemm",
                     Reading::Gemv => "awq-gemv",
                 });
-                let mut names: Vec<_> = names.collect();
-                names.sort_unstable();
+                let names: Vec<_> = names.collect();
                 Err(Fault::Ambiguous(names.join(" or ")))
             }
         }
@@ -117,7 +119,8 @@ impl Members<'_> {
         let fixed = draft.overridden().map_or(draft.settings.bits, |over| over.bits);
         let free = draft.overridden().is_none() && draft.settings.dynamic;
         if let Some(said) = fixed.filter(|said| *said != bits && !free) {
-            return Err(config(format!("{said} bits are said, and {} has {bits}", quoted(self.codes.name()))));
+            let has = [Number(said), Text(" bits are said, and "), Name(self.codes), Text(" has "), Number(bits)];
+            return Err(config(&has));
         }
         if let Some(order) = self.order {
             require_dtype(order, &[Dtype::I32])?;
@@ -132,9 +135,7 @@ impl Members<'_> {
         let size = match said {
             Some(size) if fits(size) => Some(size),
             Some(size) if !free => {
-                let text =
-                    format!("groups of {size} are said, and {} has {groups} for {width}", quoted(self.scales.name()));
-                return Err(config(text));
+                return Err(self.other_groups(size, width));
             }
             _ => divided(),
         };
@@ -147,12 +148,17 @@ impl Members<'_> {
             (Some(size), _) => size,
             (None, Some(_)) => width.div_ceil(groups),
             (None, None) => {
-                return Err(Fault::Ambiguous(format!("{groups} groups for {width} columns, of no size that is said")))
+                return Err(ambiguous(&[
+                    Number(groups),
+                    Text(" groups for "),
+                    Number(width),
+                    Text(" columns, of no size that is said"),
+                ]))
             }
         };
         if let (Some(order), true) = (self.order, found.as_ref().is_some_and(|found| found.unused)) {
-            let text = format!("{} has an entry of -1, and {groups} groups", quoted(order.name()));
-            return Err(Fault::Broken(Break::Value, text));
+            let words = [Name(order), Text(" has an entry of -1, and "), Number(groups), Text(" groups")];
+            return Err(broken(Break::Value, &words));
         }
         let order = found.and_then(|found| found.order);
         let layout = self.version(draft, bits)?;
@@ -173,7 +179,7 @@ impl Members<'_> {
 
     /// The version, and whether the zeros as stored contradict it.
     fn version(&self, draft: &Draft<'_>, bits: u64) -> Result<&'static Layout, Fault> {
-        let both = |why: &str| Err(Fault::Ambiguous(format!("gptq-v1 or gptq-v2: {why}")));
+        let both = |why: &str| Err(ambiguous(&[Text("gptq-v1 or gptq-v2: "), Text(why)]));
         // Symmetric zeros are the middle, stored one less by v1.
         let middle = 1_u32.checked_shl(u32::try_from(bits - 1).unwrap_or_default()).unwrap_or_default();
         let (v1, v2) = (middle.wrapping_sub(1), middle);
@@ -194,13 +200,17 @@ impl Members<'_> {
             None | Some("gptq") => (&GPTQ_V1, v2, "v1"),
             Some("gptq_v2") => (&GPTQ_V2, v1, "v2"),
             Some(other) => {
-                return Err(Fault::Opaque(format!("checkpoint_format {}", quoted(other.as_bytes()))));
+                return Err(opaque(&[Text("checkpoint_format "), Given(other.as_bytes())]));
             }
         };
         if settings.symmetric && self.all_zeros(draft, bits)? == Some(other) {
-            return both(&format!(
-                "the configuration says {text}, and every zero point is the other's middle, {other}"
-            ));
+            let why = [
+                Text("gptq-v1 or gptq-v2: the configuration says "),
+                Text(text),
+                Text(", and every zero point is the other's middle, "),
+                Number(u64::from(other)),
+            ];
+            return Err(ambiguous(&why));
         }
         Ok(layout)
     }
@@ -231,6 +241,13 @@ impl Members<'_> {
         Ok(expected.map(|(zero, _)| zero))
     }
 
+    /// Scales are not those of groups of this size.
+    #[cold]
+    fn other_groups(&self, size: u64, width: u64) -> Fault {
+        let columns = Text(" columns, and ");
+        config(&[Text("groups of "), Number(size), Text(" are said for "), Number(width), columns, Is(self.scales)])
+    }
+
     fn gemm(&self) -> Found {
         require_dtype(self.scales, &[Dtype::F16])?;
         let ((width, words), (groups, _)) = (self.qweight, self.scale);
@@ -250,14 +267,7 @@ impl Members<'_> {
             _ => width,
         };
         if size == 0 || width % size != 0 || width / size > columns {
-            return Err(Fault::Broken(
-                Break::Config,
-                format!(
-                    "groups of {size} are said, and {} is {:?} for {width} columns",
-                    quoted(self.scales.name()),
-                    self.scales.shape()
-                ),
-            ));
+            return Err(self.other_groups(size, width));
         }
         Ok(Form::new(&AWQ_GEMV, 4, Sizes::join(&[out], &[width]), Sizes::join(&[1], &[size])).step_along_in(size))
     }

@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
-use super::draft::{Draft, Fault};
+use super::draft::{broken, Draft, Fault};
 use super::group::Break;
+use super::wording::Word::{Name, Number, Text};
 use crate::base::memory;
-use crate::error::quoted;
 use crate::record::Tensor;
 
 /// What an index says.
@@ -46,8 +46,10 @@ pub(super) fn read(draft: &Draft<'_>, tensor: &Tensor, groups: u64, size: Option
         return Ok(Index { order: None, largest: None, unused });
     }
     if let Some((column, group)) = outside {
-        let name = quoted(tensor.name());
-        return Err(Fault::Broken(Break::Value, format!("{name} puts column {column} into group {group} of {groups}")));
+        let group = group.to_string();
+        let place = [Name(tensor), Text(" puts column "), Number(column as u64), Text(" into group "), Text(&group)];
+        let all = [place.as_slice(), &[Text(" of "), Number(groups)]].concat();
+        return Err(broken(Break::Value, &all));
     }
     let counts = usize::try_from(groups).unwrap_or(usize::MAX);
     let mut columns: Vec<u64> = memory::vec_with_capacity(counts, "a group's index").map_err(Fault::Failed)?;

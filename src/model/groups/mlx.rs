@@ -10,8 +10,8 @@ use super::group::Role;
 use super::recipe::{MLX_AFFINE, MLX_MXFP4, MLX_MXFP8, MLX_NVFP4};
 use super::settings::MlxModule;
 use super::sizes::Sizes;
+use super::wording::Word::{All, Given, Is, Name, Number, Text};
 use crate::dtype::Dtype;
-use crate::error::quoted;
 use crate::record::Tensor;
 
 const BITS: [u64; 6] = [2, 3, 4, 5, 6, 8];
@@ -34,7 +34,7 @@ pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
 fn columns_of(scales: &Tensor, leading: &[u64]) -> Result<u64, Fault> {
     match sound(scales)?.split_last() {
         Some((columns, found)) if found == leading => Ok(*columns),
-        _ => Err(shape(format!("{} is {:?}, expected {leading:?} and groups", quoted(scales.name()), scales.shape()))),
+        _ => Err(shape(&[Is(scales), Text(", expected "), All(leading), Text(" and groups")])),
     }
 }
 
@@ -46,20 +46,15 @@ fn floats(draft: &Draft<'_>, scales: &Tensor) -> Found {
         (8, 0) => (&MLX_MXFP8, 8, 32, "mxfp8"),
         (2, 0) => (&MLX_NVFP4, 4, 16, "nvfp4"),
         _ => {
-            let names = (quoted(draft.codes.name()), quoted(scales.name()));
-            return Err(shape(format!(
-                "{} has {words} columns for {columns} of {}, not 2, 4 or 8 for each",
-                names.0, names.1
-            )));
+            let rest = Text(", not 2, 4 or 8 columns for each");
+            return Err(shape(&[Is(draft.codes), Text(" for "), Is(scales), rest]));
         }
     };
     if let Some(MlxModule { bits: said_bits, group_size, mode: said_mode }) = draft.mlx() {
         let others = said_bits.is_some_and(|said| said != bits) || group_size.is_some_and(|said| said != group);
         if others || said_mode.is_some_and(|said| said != mode) {
-            return Err(config(format!(
-                "{} fits {mode}, and the configuration says otherwise",
-                quoted(draft.codes.name())
-            )));
+            let rest = Text(", and the configuration says otherwise");
+            return Err(config(&[Name(draft.codes), Text(" fits "), Text(mode), rest]));
         }
     }
     let ones = Sizes::ones(outer.len() + 1);
@@ -82,20 +77,21 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, biases: &Tensor) -> Found {
     let agrees = |pair: &&(u64, u64)| {
         said.bits.is_none_or(|bits| bits == pair.0) && said.group_size.is_none_or(|group| group == pair.1)
     };
-    let name = || quoted(draft.codes.name());
     if let Some(mode) = said.mode.as_deref().filter(|mode| *mode != "affine") {
-        return Err(config(format!("{} has biases, and the configuration says {}", name(), quoted(mode.as_bytes()))));
+        let says = Text(" has biases, and the configuration says ");
+        return Err(config(&[Name(draft.codes), says, Given(mode.as_bytes())]));
     }
     let agreeing: Vec<_> = fit.iter().filter(agrees).collect();
     let (bits, group) = match (agreeing.as_slice(), fit.is_empty()) {
         ([only], _) => **only,
         (_, true) if said.bits.is_none() || said.group_size.is_none() => {
-            return Err(shape(format!("{} has {words} words a row for {columns} groups, which fits no bits", name())));
+            return Err(shape(&[Is(draft.codes), Text(" for "), Is(scales), Text(", which fits no bits")]));
         }
         ([], _) => {
             let (bits, group) = (said.bits.unwrap_or_default(), said.group_size.unwrap_or_default());
-            let text = format!("{bits} bits in groups of {group} are said (0: not said)");
-            return Err(config(format!("{text}, and {} has {words} words a row for {columns} groups", name())));
+            let said =
+                [Number(bits), Text(" bits in groups of "), Number(group), Text(" are said (0: not said), and ")];
+            return Err(config(&[said.as_slice(), &[Is(draft.codes), Text(" for "), Is(scales)]].concat()));
         }
         (several, _) => {
             let names: Vec<String> = several.iter().map(|(bits, group)| format!("mlx-affine {bits}/{group}")).collect();

@@ -33,6 +33,7 @@ mod record;
 mod search;
 mod settings;
 mod sizes;
+mod wording;
 
 pub(crate) use self::assembly::assembly;
 pub use self::boxes::MemberBox;

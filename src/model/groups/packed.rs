@@ -4,15 +4,16 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{
-    config, lcm, period, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS,
+    config, lcm, opaque, period, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found,
+    FLOATS,
 };
 use super::group::{Flags, Role};
 use super::index;
 use super::recipe::{Layout, Order, Zero, CT_PACK, CT_PACK_OLD, MXFP4_CT, MXFP6_CT, NVFP4_CT};
 use super::settings::ConfigGroup;
 use super::sizes::Sizes;
+use super::wording::Word::{All, Is, Name, Number, Text};
 use crate::dtype::Dtype;
-use crate::error::quoted;
 use crate::record::Tensor;
 
 pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
@@ -31,7 +32,9 @@ fn floats(draft: &mut Draft<'_>) -> Found {
     let (outer, rows, columns) = stack(codes)?;
     let said = draft.config_group().and_then(|group| group.bits);
     let contradicts = |bits: u64| match said.filter(|said| *said != bits) {
-        Some(said) => Err(config(format!("{said} bits are said, and {} fits {bits}", quoted(codes.name())))),
+        Some(said) => {
+            Err(config(&[Number(said), Text(" bits are said, and "), Name(codes), Text(" fits "), Number(bits)]))
+        }
         None => Ok(()),
     };
     if global.is_some() || scales.dtype() == Dtype::F8E4M3 {
@@ -53,11 +56,7 @@ fn floats(draft: &mut Draft<'_>) -> Found {
         16 => (&MXFP4_CT, 4),
         24 => (&MXFP6_CT, 6),
         _ => {
-            return Err(shape(format!(
-                "{} has no 16 or 24 columns for each of {}",
-                quoted(codes.name()),
-                quoted(scales.name())
-            )))
+            return Err(shape(&[Is(codes), Text(", not 16 or 24 columns for each of "), Is(scales)]));
         }
     };
     require_shape(scales, &with(&outer, &[rows, groups]))?;
@@ -71,7 +70,7 @@ fn floats(draft: &mut Draft<'_>) -> Found {
 }
 
 pub(super) fn no_whole_groups(codes: &Tensor, group: u64) -> Fault {
-    shape(format!("{} is {:?}, which holds no whole groups of {group}", quoted(codes.name()), codes.shape()))
+    shape(&[Is(codes), Text(", which holds no whole groups of "), Number(group)])
 }
 
 /// A number: one element, of any rank.
@@ -79,7 +78,7 @@ pub(super) fn single(tensor: &Tensor) -> Result<(), Fault> {
     if sound(tensor)?.len() <= 1 && tensor.element_count() == 1 {
         return Ok(());
     }
-    Err(shape(format!("{} is {:?}, expected one number", quoted(tensor.name()), tensor.shape())))
+    Err(shape(&[Is(tensor), Text(", expected one number")]))
 }
 
 fn integers(draft: &mut Draft<'_>) -> Found {
@@ -96,8 +95,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
     let width = match sizes.split_last() {
         Some((width, leading)) if *leading == *with(&outer, &[rows]) => *width,
         _ => {
-            let names = (quoted(lists.name()), quoted(codes.name()));
-            return Err(shape(format!("{} says {sizes:?}, and {} is {:?}", names.0, names.1, codes.shape())));
+            return Err(shape(&[Name(lists), Text(" says "), All(&sizes), Text(", and "), Is(codes)]));
         }
     };
     let group = draft.config_group();
@@ -105,11 +103,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
     let groups = match sound(scales)?.split_last() {
         Some((groups, leading)) if *leading == *with(&outer, &[rows]) => *groups,
         _ => {
-            return Err(shape(format!(
-                "{} is {:?}, expected [.., {rows}, groups]",
-                quoted(scales.name()),
-                scales.shape()
-            )))
+            return Err(shape(&[Is(scales), Text(", expected [.., "), Number(rows), Text(", groups]")]));
         }
     };
     let size = group_size(draft, group, scales, width, groups)?;
@@ -160,11 +154,11 @@ fn integers(draft: &mut Draft<'_>) -> Found {
 fn logical(draft: &Draft<'_>, lists: &Tensor) -> Result<Sizes, Fault> {
     let rank = sound(lists)?;
     if !matches!(*rank, [2 | 3]) {
-        return Err(shape(format!("{} is {:?}, expected [2] or [3]", quoted(lists.name()), lists.shape())));
+        return Err(shape(&[Is(lists), Text(", expected [2] or [3]")]));
     }
     let bytes = draft.read_small(lists)?;
     let numbers = bytes.chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap_or_default()));
-    let wrong = || shape(format!("{} says a size that is none", quoted(lists.name())));
+    let wrong = || shape(&[Name(lists), Text(" says a size that is none")]);
     let mut sizes = Sizes::default();
     for number in numbers {
         sizes.push(u64::try_from(number).ok().filter(|size| (1..1 << 48).contains(size)).ok_or_else(wrong)?);
@@ -198,15 +192,21 @@ fn packing(
     let said = draft.overridden().map_or(group.and_then(|group| group.bits), |over| over.bits);
     let fit: Vec<_> = match said {
         Some(bits @ 1..=8) => of_bits(bits),
-        Some(bits) => return Err(Fault::Opaque(format!("codes of {bits} bits"))),
+        Some(bits) => return Err(opaque(&[Text("codes of "), Number(bits), Text(" bits")])),
         None => (1..=8).rev().flat_map(of_bits).collect(),
     };
     match fit.as_slice() {
         [only] => Ok(*only),
         [] => {
-            let name = quoted(draft.codes.name());
-            let bits = said.map_or_else(String::new, |bits| format!(" of {bits} bits"));
-            Err(shape(format!("{name} has {words} words a row, which do not hold {width} codes{bits}")))
+            let (bits, of_bits) = said.map_or((Text(""), Text("")), |bits| (Number(bits), Text("of that many bits: ")));
+            Err(shape(&[
+                Is(draft.codes),
+                Text(", which does not hold rows of "),
+                Number(width),
+                Text(" codes "),
+                of_bits,
+                bits,
+            ]))
         }
         several => {
             let names: Vec<String> = several.iter().map(|(layout, bits)| format!("{} {bits}", layout.name())).collect();
@@ -229,8 +229,8 @@ pub(super) fn group_size(
     };
     let said = draft.overridden().map_or_else(|| group.and_then(by_strategy), |over| over.group_size);
     let wrong = |size: u64| {
-        let name = quoted(scales.name());
-        Err(shape(format!("{name} is {:?}, which is not a scale for each {size} of {width} columns", scales.shape())))
+        let of = [Is(scales), Text(", which is not a scale for each "), Number(size)];
+        Err(shape(&of))
     };
     match said {
         Some(size) if width.div_ceil(size) == groups => Ok(size),

@@ -6,11 +6,12 @@ use super::draft::{self, Draft, Fault, Form, Found};
 use super::group::{Break, Group, Role};
 use super::marker::Markers;
 use super::settings::{Override, Settings};
+use super::wording::Word::{Given, Name, Text};
 use super::{blocks, bytes, float8, gptq, mlx, packed};
-use crate::base::memory;
+use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
-use crate::error::{quoted, Result};
+use crate::error::Result;
 use crate::model::config;
 use crate::record::Tensor;
 
@@ -56,7 +57,7 @@ impl Groups {
         search.taken.resize(checkpoint.tensors().len(), false);
         search.run()?;
         let Search { mut groups, taken, .. } = search;
-        groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        groups = by_name(groups)?;
         let mut plain = memory::vec_with_capacity(taken.len(), "plain tensors")?;
         plain.extend(taken.iter().enumerate().filter(|(_, taken)| !**taken).map(|(number, _)| number));
         Ok(Self { groups, plain })
@@ -80,6 +81,18 @@ impl Groups {
     pub fn plain(&self) -> &[usize] {
         &self.plain
     }
+}
+
+/// Groups in the order of their names.
+fn by_name(groups: Vec<Group>) -> Result<Vec<Group>> {
+    let names = sort::sorted(groups.iter().map(Group::name), "groups")?;
+    let mut order = memory::vec_with_capacity(names.len(), "groups")?;
+    order.extend(names.into_iter().map(|(_, number)| number));
+    let mut rest = memory::vec_with_capacity(groups.len(), "groups")?;
+    rest.extend(groups.into_iter().map(Some));
+    let mut sorted = memory::vec_with_capacity(rest.len(), "groups")?;
+    sorted.extend(order.into_iter().filter_map(|number: usize| rest.get_mut(number)?.take()));
+    Ok(sorted)
 }
 
 /// The walk through a checkpoint.
@@ -159,9 +172,9 @@ impl<'a> Search<'a> {
         let mut draft = Draft { checkpoint, settings, markers, module, codes, members: Vec::new() };
         draft.add(Role::Codes, codes);
         draft.add(Role::Scales, companion);
-        let (name, companion) = (quoted(codes.name()), quoted(companion.name()));
-        let text = format!("{name} is {}, which {companion} is not for", codes.dtype().name());
-        self.keep(draft, Err(Fault::Broken(Break::Dtype, text)))
+        let dtype = codes.dtype().name();
+        let words = [Name(codes), Text(" is "), Text(dtype), Text(", which "), Name(companion), Text(" is not for")];
+        self.keep(draft, Err(draft::broken(Break::Dtype, &words)))
     }
 
     fn is_taken(&self, tensor: &Tensor) -> bool {
@@ -192,7 +205,8 @@ impl Draft<'_> {
         match self.layout() {
             Some(said) if form.layout.name() != said && form.layout.kind.to_str() != Ok(said) => {
                 let found = form.layout.name();
-                Err(draft::config(format!("it is said to be {}, and fits {found}", quoted(said.as_bytes()))))
+                let said = Given(said.as_bytes());
+                Err(draft::config(&[Text("it is said to be "), said, Text(", and fits "), Text(found)]))
             }
             _ => Ok(form),
         }

@@ -32,10 +32,7 @@ pub(super) struct Settings {
     /// There is a `quantization_config`.
     pub(super) given: bool,
     pub(super) method: Option<String>,
-    /// modelopt's.
-    pub(super) algorithm: Option<String>,
     pub(super) float: Option<String>,
-    pub(super) format: Option<String>,
     pub(super) version: Option<String>,
     pub(super) checkpoint_format: Option<String>,
     pub(super) bits: Option<u64>,
@@ -50,6 +47,8 @@ pub(super) struct Settings {
     ignored_names: Table,
     mlx: Option<Mlx>,
     overrides: Vec<Override>,
+    /// Their numbers by module; of several for one the first.
+    overridden: Table,
 }
 
 /// A config group of compressed-tensors.
@@ -116,13 +115,10 @@ impl Settings {
     }
 
     fn take_config(&mut self, config: &Json) {
-        let text = |key: &str| config.get(key).and_then(Json::text).map(str::to_owned);
-        let lower = |key: &str| text(key).map(|text| text.to_lowercase());
+        let lower = |key: &str| lower(config, key);
         self.given = true;
         self.method = lower("quant_method");
-        self.algorithm = text("quant_algo");
         self.float = lower("fmt");
-        self.format = lower("format");
         self.version = lower("version");
         self.checkpoint_format = lower("checkpoint_format");
         self.bits = config.get("bits").and_then(Json::positive);
@@ -144,15 +140,19 @@ impl Settings {
     }
 
     pub(super) fn with_overrides(mut self, overrides: &[Override]) -> Self {
+        for (number, over) in overrides.iter().enumerate() {
+            let name = over.module.strip_suffix(b".").unwrap_or(&over.module);
+            self.overridden.entry(name.to_vec()).or_insert(number);
+        }
         self.overrides = overrides.to_vec();
-        // The longest one that fits a module is the first that does.
-        self.overrides.sort_by_key(|over| std::cmp::Reverse(over.module.len()));
         self
     }
 
     /// The caller's word on a module.
     pub(super) fn override_of(&self, module: &[u8]) -> Option<&Override> {
-        self.overrides.iter().find(|over| below(module, &over.module))
+        let named = |name: &[u8]| self.overridden.get(name);
+        let longest = prefixes(module).filter_map(named).last().or_else(|| named(b""));
+        longest.and_then(|number| self.overrides.get(*number))
     }
 
     /// Whether the configuration leaves a module, or one that it is part of, as it is.
@@ -198,7 +198,7 @@ impl ConfigGroup {
         let Some(weights) = group.get("weights") else {
             return Self { targets, ..Self::default() };
         };
-        let text = |key: &str| weights.get(key).and_then(Json::text).map(str::to_lowercase);
+        let text = |key: &str| lower(weights, key);
         Self {
             targets,
             bits: weights.get("num_bits").and_then(Json::positive),
@@ -244,6 +244,12 @@ impl MlxModule {
     }
 }
 
+/// A text, in lower case.
+#[inline(never)]
+fn lower(table: &Json, key: &str) -> Option<String> {
+    table.get(key).and_then(Json::text).map(str::to_ascii_lowercase)
+}
+
 fn pair(list: &Json) -> Option<(u64, u64)> {
     match list {
         Json::List(items) => match items.as_slice() {
@@ -251,14 +257,6 @@ fn pair(list: &Json) -> Option<(u64, u64)> {
             _ => None,
         },
         _ => None,
-    }
-}
-
-/// Whether a module has this name or lies below it.
-fn below(module: &[u8], prefix: &[u8]) -> bool {
-    match module.strip_prefix(prefix) {
-        Some(rest) => rest.is_empty() || prefix.is_empty() || prefix.ends_with(b".") || rest.starts_with(b"."),
-        None => false,
     }
 }
 
