@@ -177,6 +177,14 @@ impl Error {
         self
     }
 
+    /// The same where it has a path.
+    #[must_use]
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn in_path(self, path: &std::path::Path) -> Self {
+        self.in_file(&escaped(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())))
+    }
+
     /// Which rule was broken.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -49,7 +49,7 @@ pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<Choice> {
             false => choose_among(&snapshot, &names, options),
         }
     });
-    let target = chosen.map_err(|error| error.in_file(&shards::label(snapshot.as_os_str().as_bytes())))?;
+    let target = chosen.map_err(|error| error.in_path(&snapshot))?;
     Ok(Choice { target, folder: snapshot })
 }
 

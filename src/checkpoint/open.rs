@@ -32,7 +32,7 @@ impl Checkpoint {
     /// Says which file, tensor and rule.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
-        let in_path = |error: Error| error.in_file(&label(path.as_os_str().as_bytes()));
+        let in_path = |error: Error| error.in_path(path);
         for attempt in 0..MOST_TRIES {
             // Who replaces it needs the processor too.
             thread::sleep(Duration::from_millis(attempt));
@@ -87,7 +87,7 @@ impl Checkpoint {
     /// Opens one `.safetensors` file, and nothing else that a path can mean.
     pub(crate) fn open_file(path: &Path, options: &OpenOptions) -> Result<Self> {
         let opened = source::check_regular(path).and_then(|()| open_single(path, options));
-        opened.map_err(|error| error.in_file(&label(path.as_os_str().as_bytes())))
+        opened.map_err(|error| error.in_path(path))
     }
 
     /// A checkpoint in memory that stays as it is for as long as the checkpoint lives.
@@ -149,7 +149,7 @@ fn try_open(path: &Path, options: &OpenOptions) -> Result<Option<Checkpoint>> {
         Found::Folder(chosen) => chosen,
     };
     let whole = label(chosen.folder.as_os_str().as_bytes());
-    let in_file = |error: Error, file: &PathBuf| error.in_file(&label(file.as_os_str().as_bytes()));
+    let in_file = |error: Error, file: &PathBuf| error.in_path(file);
     let opened = match &chosen.target {
         Target::File(file) => {
             let opened = source::check_regular(file).and_then(|()| open_single(file, options));

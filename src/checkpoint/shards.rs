@@ -61,7 +61,7 @@ pub(super) fn say_the_same(one: &Path, other: &Path, options: &OpenOptions) -> R
     let read = |path: &Path| {
         let read = OpenIndex::read(path, options, &HeaderBudget::of_set(&options.limits, ""));
         let parsed = read.and_then(|read| parse_index(read.text));
-        parsed.map_err(|error| error.in_file(&label(path.as_os_str().as_bytes())))
+        parsed.map_err(|error| error.in_path(path))
     };
     read(one)?.says_the_same(&read(other)?)
 }

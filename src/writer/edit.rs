@@ -26,7 +26,7 @@ use super::{Durability, MetadataEntry, NewTensor, Overwrite};
 use crate::base::memory::{self, Aligned};
 use crate::base::sort;
 use crate::checkpoint::Checkpoint;
-use crate::error::{escaped, quoted, Error, ErrorKind, Result};
+use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::options::{Access, OpenOptions};
 use crate::source;
 
@@ -78,7 +78,7 @@ pub fn merge_metadata(path: &Path, entries: &[(&str, Option<&str>)], options: &E
 }
 
 fn change(path: &Path, change: Change<'_>, options: &EditOptions) -> Result<()> {
-    let in_path = |error: Error| error.in_file(&escaped(path.as_os_str().as_bytes()));
+    let in_path = |error: Error| error.in_path(path);
     let base = Base::of(path).map_err(in_path)?;
     if !path.as_os_str().as_bytes().ends_with(b".json") {
         let edit = Edit::prepare(&base, path, change, options).map_err(in_path)?;
@@ -92,10 +92,10 @@ fn change(path: &Path, change: Change<'_>, options: &EditOptions) -> Result<()> 
     let mut edits = memory::vec_with_capacity(shards.len(), "shards")?;
     for shard in &shards {
         let edit = Base::of(shard).and_then(|base| Edit::prepare(&base, shard, change, options));
-        edits.push(edit.map_err(|error| error.in_file(&escaped(shard.as_os_str().as_bytes())))?);
+        edits.push(edit.map_err(|error| error.in_path(shard))?);
     }
     for (edit, shard) in edits.into_iter().zip(&shards) {
-        edit.apply(options.sync).map_err(|error| error.in_file(&escaped(shard.as_os_str().as_bytes())))?;
+        edit.apply(options.sync).map_err(|error| error.in_path(shard))?;
     }
     Ok(())
 }

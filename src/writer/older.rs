@@ -14,7 +14,7 @@ use super::text;
 use crate::base::json::{Cursor, JsonFault, Span};
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
-use crate::error::{escaped, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Access, OpenOptions, Tolerate};
 use crate::source;
 
@@ -100,12 +100,12 @@ impl Older {
 
 /// The text of an index; `None` where there is none.
 fn read_index(path: &Path) -> Result<Option<Vec<u8>>> {
-    let failed = |error: io::Error| Error::os("reading the older index", &error).in_file(&label(path));
+    let failed = |error: io::Error| Error::os("reading the older index", &error).in_path(path);
     match source::check_regular(path) {
         Err(error) if error.os_errno() == libc::ENOENT => return Ok(None),
         // Nothing that a loader takes for an index: it stands in the way all the same.
         Err(error) if error.os_errno() == 0 => return Ok(Some(Vec::new())),
-        checked => checked.map_err(|error| error.in_file(&label(path)))?,
+        checked => checked.map_err(|error| error.in_path(path))?,
     }
     let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -113,12 +113,8 @@ fn read_index(path: &Path) -> Result<Option<Vec<u8>>> {
     };
     let size = file.metadata().map_err(failed)?.len();
     let mut text = memory::zeroed(usize::try_from(size).unwrap_or(usize::MAX), "index")?;
-    source::read_exact(&file, 0, &mut text).map_err(|error| error.in_file(&label(path)))?;
+    source::read_exact(&file, 0, &mut text).map_err(|error| error.in_path(path))?;
     Ok(Some(text))
-}
-
-fn label(path: &Path) -> String {
-    escaped(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
 }
 
 /// An index of these files, each with the name that it is to have there.

@@ -2,11 +2,9 @@
 //! All files of one save: staged together, then named together, the index last.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -22,9 +20,9 @@ use super::tensor::NewTensor;
 use super::text;
 use super::transfer::{Meter, Pieces};
 use super::{Durability, Overwrite, SaveOptions};
-use crate::base::memory;
+use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
-use crate::error::{escaped, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::source;
 
 /// Below this the threads and the waits for the disk cost more than they save.
@@ -60,7 +58,7 @@ impl Output {
         options: &SaveOptions,
     ) -> Result<Self> {
         let create = |base: Base| Self::staged(path, &base, layout, tensors, options);
-        Base::of(path).and_then(create).map_err(|error| error.in_file(&escaped(path.as_os_str().as_bytes())))
+        Base::of(path).and_then(create).map_err(|error| error.in_path(path))
     }
 
     fn staged(
@@ -126,15 +124,21 @@ impl Output {
 
     /// Refuses to write straight into a file that tensors are read from.
     pub(super) fn refuse_sources(&self, sources: &[&Checkpoint]) -> Result<()> {
-        let mut read = BTreeSet::new();
+        let mut read = Vec::new();
         for source in sources {
+            memory::reserve(&mut read, source.shards().len(), "the sources of a save")?;
             for shard in 0..source.shards().len() {
                 let found = source.file_of(shard)?.and_then(|file| file.metadata().ok());
-                read.extend(found.map(|found| (found.dev(), found.ino())));
+                read.extend(found.map(|found| [found.dev(), found.ino(), 0]));
             }
         }
-        let existing = |file: &Staged| file.target().existing.as_ref().map(|existing| (existing.dev(), existing.ino()));
-        match self.files.iter().find(|file| existing(file).is_some_and(|identity| read.contains(&identity))) {
+        sort::rows(&mut read);
+        let existing = |file: &Staged| file.target().existing.as_ref().map(|found| [found.dev(), found.ino(), 0]);
+        match self
+            .files
+            .iter()
+            .find(|file| existing(file).is_some_and(|identity| read.binary_search(&identity).is_ok()))
+        {
             None => Ok(()),
             Some(file) => {
                 let text = "tensors are read from this file, which ST_OVERWRITE_DIRECT would empty first";

@@ -4,7 +4,6 @@
 //! path, so that a loader never finds parts of both.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -14,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::target::Base;
 use super::temporary;
 use super::turn::Turn;
+use crate::base::{memory, sort};
 use crate::error::{Error, ErrorKind, Result};
 
 const SUFFIX: &str = ".safetensors";
@@ -97,7 +97,7 @@ impl Names {
             return Ok(vec![self.plain()]);
         }
         let failed = |error| Error::os("listing the folder", &error);
-        let mut series: BTreeMap<usize, Vec<(usize, String)>> = BTreeMap::new();
+        let (mut places, mut names) = (Vec::new(), Vec::new());
         let entries = match fs::read_dir(self.folder()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
             entries => entries.map_err(failed)?,
@@ -106,16 +106,24 @@ impl Names {
             let name = entry.map_err(failed)?.file_name();
             let found = self.number_in(name.as_bytes()).zip(name.to_str());
             if let Some(((number, count), name)) = found {
-                series.entry(count).or_default().push((number, name.to_owned()));
+                memory::headroom()?;
+                memory::reserve(&mut places, 1, "shards")?;
+                memory::reserve(&mut names, 1, "shards")?;
+                places.push([number as u64, count as u64, names.len() as u64]);
+                names.push(name.to_owned());
             }
         }
-        let mut only = match (series.pop_first(), series.is_empty()) {
-            (Some((count, shards)), true) if shards.len() == count => shards,
-            _ => return Ok(Vec::new()),
-        };
-        only.sort_unstable();
-        let complete = (1..).zip(&only).all(|(number, (found, _))| number == *found);
-        Ok(if complete { only.into_iter().map(|(_, name)| name).collect() } else { Vec::new() })
+        sort::rows(&mut places);
+        let all = places.len() as u64;
+        let complete = (1..).zip(&places).all(|(number, [found, count, _])| number == *found && *count == all);
+        if !complete {
+            return Ok(Vec::new());
+        }
+        let in_order = places.iter().map(|[_, _, name]| {
+            let name = usize::try_from(*name).ok().and_then(|name| names.get_mut(name));
+            Ok(name.map(std::mem::take).unwrap_or_default())
+        });
+        memory::collect(in_order, places.len(), "shards")
     }
 
     /// Removes the files of older saves that one of `count` files has not

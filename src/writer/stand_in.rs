@@ -9,7 +9,6 @@
 //! and the next one to the path clears up.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -23,7 +22,7 @@ use super::system;
 use super::target::Target;
 use super::temporary;
 use super::{Durability, Overwrite};
-use crate::base::memory;
+use crate::base::{memory, sort};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) struct StandIn {
@@ -168,11 +167,12 @@ struct InTheWay<'a> {
 /// The older shards among what the files replace, by name. By identity, as one
 /// file may be reached by several names.
 fn in_the_way<'a>(names: &Names, older: &'a Older, files: &[Staged]) -> Result<Vec<InTheWay<'a>>> {
-    let replaced = files.iter().enumerate().filter_map(|(number, file)| {
+    let mut replaced = memory::vec_with_capacity(files.len(), "shards")?;
+    replaced.extend(files.iter().zip(0_u64..).filter_map(|(file, number)| {
         let existing = file.target().existing.as_ref()?;
-        Some(((existing.dev(), existing.ino()), number))
-    });
-    let replaced: BTreeMap<_, _> = replaced.collect();
+        Some([existing.dev(), existing.ino(), number])
+    }));
+    sort::rows(&mut replaced);
     let mut found = Vec::new();
     for name in older.names()? {
         let target = match Target::resolve(&names.at(name), Path::new(name), Overwrite::Replace) {
@@ -181,10 +181,16 @@ fn in_the_way<'a>(names: &Names, older: &'a Older, files: &[Staged]) -> Result<V
             // Nothing that could be opened.
             Err(_) => continue,
         };
-        let identity = target.existing.as_ref().map(|existing| (existing.dev(), existing.ino()));
-        if let Some(by) = identity.and_then(|identity| replaced.get(&identity)) {
+        let identity = target.existing.as_ref().map(|existing| [existing.dev(), existing.ino()]);
+        let by = identity.and_then(|identity| {
+            // Of those that replace one file, the last.
+            let after = replaced.partition_point(|[dev, ino, _]| [*dev, *ino] <= identity);
+            let [dev, ino, number] = replaced.get(after.checked_sub(1)?)?;
+            usize::try_from(*number).ok().filter(|_| [*dev, *ino] == identity)
+        });
+        if let Some(by) = by {
             memory::reserve(&mut found, 1, "shards")?;
-            found.push(InTheWay { name, target, by: *by });
+            found.push(InTheWay { name, target, by });
         }
     }
     Ok(found)
