@@ -99,7 +99,9 @@ impl Stretch {
             let room = |size: u64| left.saturating_sub(size).div_ceil(self.most) < count;
             let tasks = self.active.iter().filter_map(|number| order.tasks.get(*number));
             if let Some(task) = tasks.into_iter().find(|task| task.start < stop && stop < task.end) {
-                stop = start.saturating_add(cut(task, start, stop.saturating_sub(start), most, &room));
+                let aligned = start.saturating_add(cut(task, start, stop.saturating_sub(start), most, &room));
+                // No further than it goes: what comes next has elements of its own.
+                stop = aligned.min(task.end);
             }
         }
         let stop = stop.clamp(start.saturating_add(1), self.end);

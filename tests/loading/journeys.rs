@@ -100,6 +100,39 @@ fn staging_bounds_what_is_converted_at_once() {
     assert_eq!(asked(&bytes, 1 << 20, ST_DTYPE_AS_STORED, &options), [1_000_000]);
 }
 
+/// A request that ends near the end of a tensor could reach into the next one.
+#[test]
+fn elements_stay_whole_where_tensors_of_other_elements_follow() {
+    for bytes in 1601..2040 {
+        let end = bytes + 8 * 200;
+        let header = format!(
+            r#"{{"a":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}},"b":{{"dtype":"F64","shape":[200],"data_offsets":[{bytes},{end}]}}}}"#
+        );
+        let mut data: Vec<u8> = (0..bytes).map(|i| i as u8).collect();
+        data.extend((0..200).flat_map(|i| f64::from(i).to_le_bytes()));
+        let reader = Reader { preferred_read: 2100, ..Reader::new(file(header, &data)) };
+        let from = open_io(&reader.io(), &init_options()).unwrap();
+        let mut places = [vec![0_u8; bytes * 4], vec![0_u8; 800]];
+        let items: Vec<_> = from
+            .tensors()
+            .iter()
+            .zip(&mut places)
+            .map(|(tensor, place)| st_load_item {
+                dtype: ST_DTYPE_F32,
+                dst: place.as_mut_ptr().cast(),
+                dst_size: place.len(),
+                ..item_of(tensor)
+            })
+            .collect();
+        load(&from, &items, &init_load()).unwrap_or_else(|failure| panic!("{bytes}: {}", failure.message));
+        let floats = |place: &[u8]| -> Vec<f32> {
+            place.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+        };
+        assert!(floats(&places[0]).iter().zip(0..).all(|(found, i)| *found == f32::from(i as u8)));
+        assert!(floats(&places[1]).iter().zip(0_u16..).all(|(found, i)| *found == f32::from(i)));
+    }
+}
+
 #[test]
 fn a_load_that_converts_has_as_many_requests_under_way_as_staging_holds() {
     let bytes = made(&[800_000]);
