@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every target on the inputs that are committed, and on changes of them. The
-//! changes are the same in every run; FUZZ_RUNS says how many there are.
+//! changes are the same in every run; FUZZ_RUNS says how many there are, and
+//! FUZZ_TARGET may name the one target to run.
 
 use std::fs;
 use std::panic;
@@ -63,7 +64,8 @@ fn no_target_finds_a_fault() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let runs: usize = std::env::var("FUZZ_RUNS").map_or(1000, |text| text.parse().unwrap());
     let words = words(root);
-    for (name, target) in TARGETS {
+    let only = std::env::var("FUZZ_TARGET").ok().filter(|only| !only.is_empty());
+    for (name, target) in TARGETS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| *name == only)) {
         let files = [inputs(&root.join("corpus").join(name)), inputs(&root.join("regressions").join(name))].concat();
         assert!(!files.is_empty(), "{name} has no inputs");
         let seeds: Vec<_> = files.iter().map(|path| fs::read(path).unwrap()).collect();

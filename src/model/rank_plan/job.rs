@@ -36,20 +36,20 @@ impl Job {
         for (at, Axis { name, rank, size }) in axes.iter().copied().enumerate() {
             let wrong = |what: &str| {
                 let shown = quoted(name.as_bytes());
-                Err(Fault::Axis.error(&format!("axis {shown}: rank {rank} of {size} ranks{what}")))
+                Err(Fault::Axis.error(&format!("axis {shown}: {what} (rank {rank} of {size} ranks)")))
             };
             let (Ok(own), Ok(all)) = (u64::try_from(rank), u64::try_from(size)) else {
-                return wrong("; ranks are 0 to size - 1");
+                return wrong("ranks are 0 to size - 1");
             };
             if own >= all {
-                return wrong("; ranks are 0 to size - 1");
+                return wrong("ranks are 0 to size - 1");
             }
             if seen.number(name.as_bytes())? != at {
-                return wrong(", and the axis is given twice");
+                return wrong("it is given twice");
             }
             let number = names.find(name.as_bytes());
             if all > 1 && number.is_none_or(|number| !plan.axes.contains(&number)) {
-                return wrong(", and no rule is on it");
+                return wrong("no rule is on it");
             }
             let Some(number) = number else { continue };
             if let (Some(slot), Some(count)) = (this.ranks.get_mut(number), this.sizes.get_mut(number)) {
