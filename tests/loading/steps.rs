@@ -672,3 +672,74 @@ fn a_load_that_is_cancelled_beforehand_reads_nothing() {
     assert_eq!(load(&from, &[item], &options).unwrap_err().status(), "ST_ERROR_CANCELLED");
     assert!(place.iter().all(|byte| *byte == 7) && done.is_empty());
 }
+
+/// A step that cancels its own load after some calls, by the word or by its status.
+struct Quits {
+    cancel: AtomicI32,
+    calls: AtomicUsize,
+    after: usize,
+    elements: AtomicUsize,
+    by_status: bool,
+}
+
+unsafe extern "C" fn quits(
+    user_data: *mut c_void,
+    _: usize,
+    _: u64,
+    count: usize,
+    _: *const c_void,
+    _: *mut c_void,
+    error: *mut st_error,
+) -> st_status {
+    // SAFETY: the test sets it to this.
+    let this = unsafe { &*user_data.cast::<Quits>() };
+    let call = this.calls.fetch_add(1, Ordering::SeqCst);
+    if this.cancel.load(Ordering::SeqCst) != 0 {
+        this.elements.fetch_add(count, Ordering::SeqCst);
+    }
+    if call >= this.after {
+        this.cancel.store(1, Ordering::SeqCst);
+        if this.by_status {
+            // SAFETY: as the header says.
+            unsafe { say(error, c"enough") };
+            return ST_ERROR_CANCELLED;
+        }
+    }
+    ST_OK
+}
+
+#[test]
+fn a_load_ends_soon_that_is_cancelled_within_a_transform() {
+    let (bytes, _) = made(&[vec![4096, 4096]]);
+    let reader = Reader { preferred_read: 1 << 20, ..Reader::new(bytes.clone()) };
+    for from in [open_memory(&bytes, &init_options()).unwrap(), open_io(&reader.io(), &init_options()).unwrap()] {
+        for (threads, by_status) in [(1, false), (3, false), (1, true), (3, true)] {
+            let quits_after = Quits {
+                cancel: AtomicI32::new(0),
+                calls: AtomicUsize::new(0),
+                after: 2,
+                elements: AtomicUsize::new(0),
+                by_status,
+            };
+            let step = st_transform {
+                struct_size: size_of::<st_transform>(),
+                unit: 32,
+                unit_size: 0,
+                run: Some(quits),
+                user_data: from_ref(&quits_after).cast_mut().cast(),
+            };
+            let item = st_load_item { transform: &raw const step, ..item_of(&from.tensors()[0]) };
+            let mut options = st_load_options { threads, ..init_load() };
+            if !by_status {
+                options.cancel = quits_after.cancel.as_ptr();
+            }
+            let failure = load(&from, &[item], &options).unwrap_err();
+            assert_eq!(failure.status(), "ST_ERROR_CANCELLED", "{}", failure.message);
+            let word = if by_status { "item 0, tensor \"t0\": transform of " } else { "st_load_options.cancel" };
+            assert!(failure.message.contains(word), "{}", failure.message);
+            // What had been read is worked on, and nothing more is.
+            let after = quits_after.elements.load(Ordering::SeqCst);
+            assert!(after * 2 <= (threads as usize + 1) << 20, "{after} elements after the end, {threads} threads");
+        }
+    }
+}
