@@ -133,7 +133,7 @@ impl Stack {
 }
 
 /// What threads work on.
-struct Job<'a> {
+struct ThreadJob<'a> {
     worker: &'a (dyn Fn() + Sync),
     /// The first panic of one of them.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -146,7 +146,7 @@ fn run_on(threads: usize, stack: Stack, worker: &(dyn Fn() + Sync), here: &mut d
     let others = threads.saturating_sub(1);
     let others = if others == 0 { 0 } else { others.min(memory::threads_with_room(stack.bytes())) };
     let mut started = Vec::new();
-    let job = Job { worker, panic: Mutex::new(None) };
+    let job = ThreadJob { worker, panic: Mutex::new(None) };
     if started.try_reserve_exact(others).is_ok() {
         started.extend((0..others).map_while(|_| start(&job, stack)));
     }
@@ -162,7 +162,7 @@ fn run_on(threads: usize, stack: Stack, worker: &(dyn Fn() + Sync), here: &mut d
 }
 
 /// Starts a thread, which the caller joins before the job goes.
-fn start(job: &Job<'_>, stack: Stack) -> Option<libc::pthread_t> {
+fn start(job: &ThreadJob<'_>, stack: Stack) -> Option<libc::pthread_t> {
     let (mut attributes, mut thread) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     // SAFETY: the attributes are initialised before they are used, and destroyed
     // once; the thread is there where the call says so. The job outlives it.
@@ -181,7 +181,7 @@ fn start(job: &Job<'_>, stack: Stack) -> Option<libc::pthread_t> {
 /// What a thread does: nothing of it may unwind into the system's code.
 extern "C" fn work_on(job: *mut c_void) -> *mut c_void {
     // SAFETY: the job outlives the thread, see `run_on`; it is shared.
-    let job = unsafe { &*job.cast::<Job<'_>>() };
+    let job = unsafe { &*job.cast::<ThreadJob<'_>>() };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(job.worker)) {
         lock(&job.panic).get_or_insert(panic);
     }

@@ -13,7 +13,7 @@ use crate::record::{st_shard, Metadata, Tensor};
 use crate::source::Source;
 
 /// One opened shard on its way into a checkpoint.
-pub(crate) struct Part {
+pub(crate) struct OpenedFile {
     /// NUL-terminated.
     pub(crate) path: Option<Vec<u8>>,
     pub(crate) source: Source,
@@ -46,19 +46,19 @@ impl Checkpoint {
 
     /// Puts shards together, in their order. An index says which of their
     /// tensors are shown.
-    pub(crate) fn assemble(parts: Vec<Part>, index: Option<Index>, label: &str) -> Result<Self> {
+    pub(crate) fn assemble(parts: Vec<OpenedFile>, index: Option<Index>, label: &str) -> Result<Self> {
         memory::headroom()?;
         let mut this = Self::empty(parts.len(), label)?;
         let mut metadata: Option<Vec<Metadata>> = None;
         if let Some(entries) = index.as_ref().and_then(Index::metadata) {
             add_metadata(&mut metadata, entries)?;
         }
-        let mut shown = index.map(Shown::new).transpose()?;
+        let mut shown = index.map(ShownTensors::new).transpose()?;
         if let Some(shown) = &shown {
             memory::reserve(&mut this.tensors, shown.records.len(), "tensors")?;
         }
         let mut shared = shared_by(&parts)?;
-        for (number, Part { path, source, records }) in parts.into_iter().enumerate() {
+        for (number, OpenedFile { path, source, records }) in parts.into_iter().enumerate() {
             let header = match records {
                 Records::Own(header) => header,
                 Records::Of(first) => {
@@ -130,7 +130,7 @@ impl Checkpoint {
     }
 
     /// Of a shard's tensors those that the index maps to it.
-    fn show(&mut self, tensors: &[Tensor], shown: &mut Shown, shard: usize) -> Result<()> {
+    fn show(&mut self, tensors: &[Tensor], shown: &mut ShownTensors, shard: usize) -> Result<()> {
         memory::reserve(&mut self.tensors, tensors.len().min(shown.records.len()), "tensors")?;
         let (index, records) = (&shown.index, &mut shown.records);
         index.find_all(tensors, |tensor, found| {
@@ -145,7 +145,7 @@ impl Checkpoint {
 
     /// The same where a shard before this one is the same file: found by the index's
     /// names, as a thousand links to a file of a thousand tensors are no million.
-    fn show_again(&mut self, tensors: &[Tensor], names: &Lookup, shown: &mut Shown, shard: usize) -> Result<()> {
+    fn show_again(&mut self, tensors: &[Tensor], names: &Lookup, shown: &mut ShownTensors, shard: usize) -> Result<()> {
         if shown.by_shard.is_none() {
             shown.by_shard = Some(by_shard(&shown.index)?);
         }
@@ -186,7 +186,7 @@ impl Checkpoint {
     }
 
     /// The index's table of names is this checkpoint's, once all of them are there.
-    fn take_names(&mut self, shown: Shown) -> Result<()> {
+    fn take_names(&mut self, shown: ShownTensors) -> Result<()> {
         if let Some(entry) = shown.records.iter().position(|record| *record == NOT_SEEN) {
             let (name, shard) = shown.index.tensor(entry).unwrap_or_default();
             return Err(lacking(name, self.shard_label(shard)));
@@ -199,7 +199,7 @@ impl Checkpoint {
 }
 
 /// An index, and what has been found of its tensors.
-struct Shown {
+struct ShownTensors {
     index: Index,
     /// For each of them its record.
     records: Vec<u32>,
@@ -207,7 +207,7 @@ struct Shown {
     by_shard: Option<Vec<[u64; 3]>>,
 }
 
-impl Shown {
+impl ShownTensors {
     fn new(index: Index) -> Result<Self> {
         let count = index.tensors().len();
         let mut records = memory::vec_with_capacity(count, "tensors")?;
@@ -236,7 +236,7 @@ fn to_usize(number: u64) -> usize {
 }
 
 /// A place for the records of each shard that others share their file with.
-fn shared_by(parts: &[Part]) -> Result<Vec<Shared>> {
+fn shared_by(parts: &[OpenedFile]) -> Result<Vec<Shared>> {
     let mut shared: Vec<Shared> = Vec::new();
     for part in parts {
         if let Records::Of(first) = part.records {

@@ -8,8 +8,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::hub;
-use super::listing::Listing;
-use super::name::{self, Name, Names, Numbering, Role};
+use super::listing::FolderListing;
+use super::name::{self, FileNames, FileRole, Name, SeriesNumbering};
 use super::shards;
 use crate::base::{memory, sort};
 use crate::error::{listed, quoted, Error, ErrorKind, Result};
@@ -28,21 +28,21 @@ pub(crate) enum Target {
 
 /// What a folder is opened as.
 #[derive(PartialEq, Eq)]
-pub(crate) struct Choice {
+pub(crate) struct FolderChoice {
     pub(crate) target: Target,
     /// The folder, or the one that it leads to.
     pub(crate) folder: PathBuf,
 }
 
 /// What a folder offers.
-pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<Choice> {
-    let listing = Listing::of(folder)?;
+pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<FolderChoice> {
+    let listing = FolderListing::of(folder)?;
     let names = listing.names()?;
     if !names.is_empty() {
-        return Ok(Choice { target: choose_among(folder, &names, options)?, folder: folder.into() });
+        return Ok(FolderChoice { target: choose_among(folder, &names, options)?, folder: folder.into() });
     }
     let snapshot = hub::snapshot(folder, &listing)?;
-    let chosen = Listing::of(&snapshot).and_then(|listing| {
+    let chosen = FolderListing::of(&snapshot).and_then(|listing| {
         let names = listing.names()?;
         match names.is_empty() {
             true => Err(hub::nothing(&snapshot, &listing)),
@@ -50,15 +50,15 @@ pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<Choice> {
         }
     });
     let target = chosen.map_err(|error| error.in_path(&snapshot))?;
-    Ok(Choice { target, folder: snapshot })
+    Ok(FolderChoice { target, folder: snapshot })
 }
 
-fn choose_among(folder: &Path, names: &Names<'_>, options: &OpenOptions) -> Result<Target> {
+fn choose_among(folder: &Path, names: &FileNames<'_>, options: &OpenOptions) -> Result<Target> {
     let variant = options.variant.as_ref().map(Variant::as_bytes);
     let path = |file: &[u8]| folder.join(OsStr::from_bytes(file));
     let (mut indexes, mut files) = (Vec::new(), Vec::new());
     for name in names.of(variant) {
-        let list = if name.role == Role::Index { &mut indexes } else { &mut files };
+        let list = if name.role == FileRole::Index { &mut indexes } else { &mut files };
         memory::reserve(list, 1, "files")?;
         list.push(name);
     }
@@ -72,14 +72,14 @@ fn choose_among(folder: &Path, names: &Names<'_>, options: &OpenOptions) -> Resu
         // The same weights again, as one family names them.
         files.retain(|name| !name::is_consolidated(name.stem));
     }
-    let usual = || files.iter().find(|name| name.role == Role::Whole && name.stem == b"model");
-    let only = if files.len() == 1 { files.first().filter(|name| name.role == Role::Whole) } else { None };
+    let usual = || files.iter().find(|name| name.role == FileRole::Whole && name.stem == b"model");
+    let only = if files.len() == 1 { files.first().filter(|name| name.role == FileRole::Whole) } else { None };
     if let Some(file) = only.or_else(usual) {
         return Ok(Target::File(path(file.file)));
     }
     let mut series = Vec::new();
     for name in &files {
-        if let Role::Member(place) = name.role {
+        if let FileRole::Member(place) = name.role {
             memory::reserve(&mut series, 1, "files")?;
             series.push((name, place));
         }
@@ -94,8 +94,8 @@ fn choose_among(folder: &Path, names: &Names<'_>, options: &OpenOptions) -> Resu
 }
 
 /// What all members of one series have in common.
-fn kind<'a>((name, place): &(&Name<'a>, Numbering)) -> (&'a [u8], Numbering) {
-    (name.stem, Numbering { number: 0, ..*place })
+fn kind<'a>((name, place): &(&Name<'a>, SeriesNumbering)) -> (&'a [u8], SeriesNumbering) {
+    (name.stem, SeriesNumbering { number: 0, ..*place })
 }
 
 /// Of a variant's indexes the one in charge: `model`'s, else the only one.
@@ -127,7 +127,7 @@ fn only_index<'a>(
 }
 
 /// Refuses a series of which numbers are missing.
-fn complete(series: &[(&Name<'_>, Numbering)], variant: Option<&[u8]>) -> Result<()> {
+fn complete(series: &[(&Name<'_>, SeriesNumbering)], variant: Option<&[u8]>) -> Result<()> {
     let Some((name, place)) = series.first() else { return Ok(()) };
     let missing = place.total.saturating_sub(series.len() as u64);
     if missing == 0 {
@@ -136,7 +136,7 @@ fn complete(series: &[(&Name<'_>, Numbering)], variant: Option<&[u8]>) -> Result
     // There are as many as the files and the gaps between them: few are named.
     let mut there = series.iter().map(|(_, place)| place.number).peekable();
     let gone = (1..=place.total).filter(|number| there.next_if_eq(number).is_none());
-    let names = gone.take(4).map(|number| name::of_member(name.stem, variant, Numbering { number, ..*place }));
+    let names = gone.take(4).map(|number| name::of_member(name.stem, variant, SeriesNumbering { number, ..*place }));
     let names: Vec<_> = names.collect();
     let more = if missing > names.len() as u64 { ", ..." } else { "" };
     let names = listed(names.iter().map(Vec::as_slice));
@@ -145,7 +145,7 @@ fn complete(series: &[(&Name<'_>, Numbering)], variant: Option<&[u8]>) -> Result
 }
 
 /// The error of a folder with files of other variants alone.
-fn not_there(names: &Names<'_>, variant: Option<&[u8]>) -> Result<Error> {
+fn not_there(names: &FileNames<'_>, variant: Option<&[u8]>) -> Result<Error> {
     let variants = names.variants()?;
     let there = listed(variants.iter().copied());
     let Some(variant) = variant else {
@@ -165,11 +165,11 @@ fn not_there(names: &Names<'_>, variant: Option<&[u8]>) -> Result<Error> {
 fn several(files: &[Name<'_>], variant: Option<&[u8]>) -> Result<Error> {
     let word = variant.map_or(Vec::new(), |variant| [b".", variant].concat());
     let models = files.iter().map(|name| match name.role {
-        Role::Member(Numbering { total, digits, word_last, .. }) => {
+        FileRole::Member(SeriesNumbering { total, digits, word_last, .. }) => {
             let (before, after) = if word_last { (&[][..], &word[..]) } else { (&word[..], &[][..]) };
             memory::concat(&[name.stem, before, format!("-*-of-{total:0digits$}").as_bytes(), after], "files")
         }
-        Role::Whole | Role::Index => memory::concat(&[name.stem], "files"),
+        FileRole::Whole | FileRole::Index => memory::concat(&[name.stem], "files"),
     });
     let models = memory::collect(models, files.len(), "files")?;
     let mut models = sort::sorted(models.iter().map(Vec::as_slice), "files")?;

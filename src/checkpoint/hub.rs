@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::listing::Listing;
+use super::listing::FolderListing;
 use crate::base::sort;
 use crate::error::{listed, quoted, Error, ErrorKind, Result};
 use crate::source;
@@ -20,7 +20,7 @@ const NAME_MAX: usize = 255;
 const MOST_LOOKED_INTO: usize = 100;
 
 /// The snapshot that a hub's cache of one model (`models--owner--name`) has checked out.
-pub(super) fn snapshot(folder: &Path, listing: &Listing) -> Result<PathBuf> {
+pub(super) fn snapshot(folder: &Path, listing: &FolderListing) -> Result<PathBuf> {
     let has = |name: &[u8]| listing.folders.iter().any(|folder| folder == name);
     let named = folder.file_name().is_some_and(|name| name.as_bytes().starts_with(b"models--"));
     if !has(b"snapshots") || !(named || has(b"blobs") || has(b"refs")) {
@@ -37,7 +37,7 @@ pub(super) fn snapshot(folder: &Path, listing: &Listing) -> Result<PathBuf> {
         }
         Err(why) => why,
     };
-    let there = Listing::of(&snapshots).map(|listing| listing.folders).unwrap_or_default();
+    let there = FolderListing::of(&snapshots).map(|listing| listing.folders).unwrap_or_default();
     let there = in_order(there.iter().map(Vec::as_slice));
     let there = if there.is_empty() { "and there are none".into() } else { format!("open one of them ({there})") };
     Err(absent(format!("a hub's cache: the models are in snapshots/, {there}; {why}")))
@@ -60,7 +60,7 @@ fn checked_out(path: &Path) -> std::result::Result<Vec<u8>, String> {
 }
 
 /// The error of a folder without tensors.
-pub(super) fn nothing(folder: &Path, listing: &Listing) -> Error {
+pub(super) fn nothing(folder: &Path, listing: &FolderListing) -> Error {
     let models = listing.folders.iter().map(Vec::as_slice).take(MOST_LOOKED_INTO);
     let models: Vec<_> = models.filter(|name| holds_a_model(folder, name)).map(|name| [name, b"/"].concat()).collect();
     if !models.is_empty() {
@@ -93,7 +93,7 @@ fn holds_a_model(folder: &Path, name: &[u8]) -> bool {
     if name.starts_with(b"models--") && fs::metadata(inside.join("snapshots")).is_ok_and(|found| found.is_dir()) {
         return true;
     }
-    Listing::of(&inside).is_ok_and(|listing| listing.counting().is_ok_and(|files| !files.is_empty()))
+    FolderListing::of(&inside).is_ok_and(|listing| listing.counting().is_ok_and(|files| !files.is_empty()))
 }
 
 /// Names for a message, in order.

@@ -6,12 +6,12 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use super::name::{self, Names};
+use super::name::{self, FileNames};
 use crate::base::memory;
 use crate::error::{Error, Result};
 
 /// A folder's entries, as far as they matter, in any order.
-pub(crate) struct Listing {
+pub(crate) struct FolderListing {
     pub(super) files: Vec<Vec<u8>>,
     pub(super) folders: Vec<Vec<u8>>,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Listing {
 /// say what a folder holds that has no tensors.
 const MOST_OTHERS: usize = 1000;
 
-impl Listing {
+impl FolderListing {
     pub(crate) fn of(folder: &Path) -> Result<Self> {
         let failed = |error| Error::os("listing the folder", &error);
         let (mut this, mut others) = (Self { files: Vec::new(), folders: Vec::new() }, 0_usize);
@@ -55,8 +55,8 @@ impl Listing {
         Ok(this)
     }
 
-    pub(super) fn names(&self) -> Result<Names<'_>> {
-        Names::read(self.files.iter().map(Vec::as_slice))
+    pub(super) fn names(&self) -> Result<FileNames<'_>> {
+        FileNames::read(self.files.iter().map(Vec::as_slice))
     }
 
     /// The names of tensor files and indexes.

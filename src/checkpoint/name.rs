@@ -20,28 +20,28 @@ const KNOWN: [&[u8]; 5] =
 
 /// One file's name, taken apart as far as that goes without its folder.
 #[derive(Clone, Copy)]
-struct Parts<'a> {
+struct NameParts<'a> {
     /// All of it before `.safetensors`, but for a number in a series.
     stem: &'a [u8],
     /// The stem without its last word, and that word.
     words: Option<(&'a [u8], &'a [u8])>,
     /// The name's form leaves no doubt that the word is a variant.
     certain: bool,
-    role: Role,
+    role: FileRole,
 }
 
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum FileRole {
     Index,
     /// A file by itself.
     Whole,
-    Member(Numbering),
+    Member(SeriesNumbering),
 }
 
 /// A file's number in its series. Two series of one stem differ in what comes before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Numbering {
+pub(super) struct SeriesNumbering {
     /// The variant follows the numbers.
     pub(super) word_last: bool,
     pub(super) total: u64,
@@ -55,24 +55,24 @@ pub(super) struct Name<'a> {
     /// As it is in the folder.
     pub(super) file: &'a [u8],
     pub(super) stem: &'a [u8],
-    pub(super) role: Role,
+    pub(super) role: FileRole,
 }
 
 /// All names of a folder that count, read together.
-pub(super) struct Names<'a> {
-    parts: Vec<(&'a [u8], Parts<'a>)>,
+pub(super) struct FileNames<'a> {
+    parts: Vec<(&'a [u8], NameParts<'a>)>,
     /// What stands before a word is known from these.
     stems: Vec<(&'a [u8], usize)>,
 }
 
-impl<'a> Names<'a> {
+impl<'a> FileNames<'a> {
     /// Of a folder's files those whose names count, in the order of their names.
     pub(super) fn read(files: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<Self> {
         let mut parts = memory::vec_with_capacity(files.len(), "files")?;
         for (file, _) in sort::sorted(files, "files")? {
-            parts.extend(Parts::of(file).map(|part| (file, part)));
+            parts.extend(NameParts::of(file).map(|part| (file, part)));
         }
-        let known = parts.iter().map(|(_, part): &(_, Parts<'a>)| match part.words {
+        let known = parts.iter().map(|(_, part): &(_, NameParts<'a>)| match part.words {
             Some((stem, _)) if part.certain => stem,
             _ => part.stem,
         });
@@ -111,14 +111,14 @@ impl<'a> Names<'a> {
         memory::collect(words.iter().map(|(word, _)| Ok(*word)), words.len(), "variants")
     }
 
-    fn is_variant(&self, part: &Parts<'_>) -> bool {
+    fn is_variant(&self, part: &NameParts<'_>) -> bool {
         let Some((stem, _)) = part.words else { return false };
         let there = || self.stems.binary_search_by_key(&stem, |(stem, _)| *stem).is_ok();
         part.certain || KNOWN.contains(&stem) || there()
     }
 }
 
-impl<'a> Parts<'a> {
+impl<'a> NameParts<'a> {
     fn of(file: &'a [u8]) -> Option<Self> {
         if file.starts_with(b".") {
             return None;
@@ -133,12 +133,12 @@ impl<'a> Parts<'a> {
         let words = last_word(stem);
         // model-00001-of-00002.fp16
         if let Some(((stem, place), word)) = words.and_then(|(before, word)| Some((member(before)?, word))) {
-            let role = Role::Member(Numbering { word_last: true, ..place });
+            let role = FileRole::Member(SeriesNumbering { word_last: true, ..place });
             return Self { stem, words: Some((stem, word)), certain: true, role };
         }
         match member(stem) {
-            Some((stem, place)) => Self { stem, words: last_word(stem), certain: false, role: Role::Member(place) },
-            None => Self { stem, words, certain: false, role: Role::Whole },
+            Some((stem, place)) => Self { stem, words: last_word(stem), certain: false, role: FileRole::Member(place) },
+            None => Self { stem, words, certain: false, role: FileRole::Whole },
         }
     }
 
@@ -146,7 +146,7 @@ impl<'a> Parts<'a> {
     fn of_index(file: &'a [u8]) -> Option<Self> {
         let before = file.strip_suffix(JSON)?;
         if let Some(stem) = before.strip_suffix(INDEX).and_then(|before| before.strip_suffix(FILE_SUFFIX)) {
-            return Some(Self { stem, words: last_word(stem), certain: false, role: Role::Index });
+            return Some(Self { stem, words: last_word(stem), certain: false, role: FileRole::Index });
         }
         let in_front = before.strip_suffix(INDEX).and_then(last_word).filter(|(rest, _)| rest.ends_with(FILE_SUFFIX));
         let (rest, word) = match in_front {
@@ -157,29 +157,29 @@ impl<'a> Parts<'a> {
             }
         };
         let stem = rest.strip_suffix(FILE_SUFFIX)?;
-        Some(Self { stem, words: Some((stem, word)), certain: true, role: Role::Index })
+        Some(Self { stem, words: Some((stem, word)), certain: true, role: FileRole::Index })
     }
 
     /// Whether the word may be a variant although nothing says so.
     fn may_be(&self) -> bool {
-        self.role != Role::Whole
+        self.role != FileRole::Whole
     }
 }
 
 /// Whether a name is an index's, in any of the spellings, or as other libraries spell theirs.
 pub(super) fn is_index(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    name.ends_with(b".index.json") || Parts::of_index(name).is_some()
+    name.ends_with(b".index.json") || NameParts::of_index(name).is_some()
 }
 
 /// Whether a folder's file of this name is a tensor file or an index.
 pub(super) fn counts(name: &[u8]) -> bool {
-    Parts::of(name).is_some()
+    NameParts::of(name).is_some()
 }
 
 /// The name of a member of a series.
-pub(super) fn of_member(stem: &[u8], variant: Option<&[u8]>, place: Numbering) -> Vec<u8> {
-    let Numbering { word_last, total, digits, number } = place;
+pub(super) fn of_member(stem: &[u8], variant: Option<&[u8]>, place: SeriesNumbering) -> Vec<u8> {
+    let SeriesNumbering { word_last, total, digits, number } = place;
     let numbers = format!("-{number:0digits$}-of-{total:0digits$}");
     let variant = variant.map_or(Vec::new(), |variant| [b".", variant].concat());
     match word_last {
@@ -213,7 +213,7 @@ fn last_word(stem: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// `STEM-00001-of-00002`: any number of digits, equally many in both.
-fn member(stem: &[u8]) -> Option<(&[u8], Numbering)> {
+fn member(stem: &[u8]) -> Option<(&[u8], SeriesNumbering)> {
     let (rest, total) = number_at_end(stem)?;
     let (rest, number) = number_at_end(rest.strip_suffix(b"-of-")?)?;
     let (stem, digits) = (rest.strip_suffix(b"-")?, total.len());
@@ -222,7 +222,7 @@ fn member(stem: &[u8]) -> Option<(&[u8], Numbering)> {
     }
     let value = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
     let (number, total) = (value(number)?, value(total)?);
-    (1..=total).contains(&number).then_some((stem, Numbering { word_last: false, total, digits, number }))
+    (1..=total).contains(&number).then_some((stem, SeriesNumbering { word_last: false, total, digits, number }))
 }
 
 fn number_at_end(text: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -236,14 +236,14 @@ mod tests {
     use super::*;
 
     fn read(files: &[&str], variant: Option<&str>) -> Vec<String> {
-        let names = Names::read(files.iter().map(|file| file.as_bytes())).unwrap();
+        let names = FileNames::read(files.iter().map(|file| file.as_bytes())).unwrap();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let shown = |name: Name<'_>| format!("{} {:?}", text(name.stem), name.role);
         names.of(variant.map(str::as_bytes)).map(shown).collect()
     }
 
     fn variants(files: &[&str]) -> Vec<String> {
-        let names = Names::read(files.iter().map(|file| file.as_bytes())).unwrap();
+        let names = FileNames::read(files.iter().map(|file| file.as_bytes())).unwrap();
         names.variants().unwrap().iter().map(|word| String::from_utf8(word.to_vec()).unwrap()).collect()
     }
 
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn both_spellings_of_series_and_index_are_known() {
         let place = |word_last, number| {
-            format!("x Member(Numbering {{ word_last: {word_last}, total: 12, digits: 3, number: {number} }})")
+            format!("x Member(SeriesNumbering {{ word_last: {word_last}, total: 12, digits: 3, number: {number} }})")
         };
         assert_eq!(read(&["x-001-of-012.safetensors"], None), [place(false, 1)]);
         assert_eq!(read(&["x.fp16-011-of-012.safetensors"], Some("fp16")), [place(false, 11)]);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::folder::{choose, Choice, Target};
+use super::folder::{choose, FolderChoice, Target};
 use super::name;
 use super::shards::{self, c_path, label, OpenIndex, Whose};
 use super::Checkpoint;
@@ -108,13 +108,13 @@ impl Checkpoint {
 }
 
 /// What a path leads to.
-pub(crate) enum Found {
+pub(crate) enum FoundFiles {
     File,
     Index,
-    Folder(Choice),
+    Folder(FolderChoice),
 }
 
-impl Found {
+impl FoundFiles {
     pub(crate) fn at(path: &Path, options: &OpenOptions) -> Result<Self> {
         let found = source::look_at(path)?;
         if found.is_dir() {
@@ -143,10 +143,10 @@ fn json_index(path: &Path, options: &OpenOptions) -> Option<()> {
 /// Opens it; `None` where it has changed meanwhile, and what was found may be
 /// a mixture of old and new.
 fn try_open(path: &Path, options: &OpenOptions) -> Result<Option<Checkpoint>> {
-    let chosen = match Found::at(path, options)? {
-        Found::File => return open_single(path, options).map(Some),
-        Found::Index => return open_index(path, options, &label(path.as_os_str().as_bytes())),
-        Found::Folder(chosen) => chosen,
+    let chosen = match FoundFiles::at(path, options)? {
+        FoundFiles::File => return open_single(path, options).map(Some),
+        FoundFiles::Index => return open_index(path, options, &label(path.as_os_str().as_bytes())),
+        FoundFiles::Folder(chosen) => chosen,
     };
     let whole = label(chosen.folder.as_os_str().as_bytes());
     let in_file = |error: Error, file: &PathBuf| error.in_path(file);
@@ -158,7 +158,7 @@ fn try_open(path: &Path, options: &OpenOptions) -> Result<Option<Checkpoint>> {
         Target::Index(index) => open_index(index, options, &whole),
         Target::Series(files) => open_series(files, options, &whole).map(Some),
     };
-    let still = || matches!(Found::at(path, options), Ok(Found::Folder(now)) if now == chosen);
+    let still = || matches!(FoundFiles::at(path, options), Ok(FoundFiles::Folder(now)) if now == chosen);
     match (opened, &chosen.target) {
         // One file is whole, and an index has been looked at again, whatever lies beside them.
         (Ok(opened), Target::File(_) | Target::Index(_)) => Ok(opened),

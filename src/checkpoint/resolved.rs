@@ -2,7 +2,7 @@
 //! Checkpoints whose files somebody else finds: behind callbacks, by name.
 #![forbid(unsafe_code)]
 
-use super::assembly::{Part, Records};
+use super::assembly::{OpenedFile, Records};
 use super::name;
 use super::shards::{self, c_path, label, Whose};
 use super::Checkpoint;
@@ -58,10 +58,9 @@ fn open(resolver: &dyn Resolver, name: &[u8], options: &OpenOptions) -> Result<C
         let header = Header::read(source, number, &options.limits, options.tolerate, &budget);
         header.map_err(|error| error.in_file(&label(name)))
     })?;
-    let parts =
-        sources.into_iter().zip(headers).zip(&names).map(|((source, header), name)| {
-            Ok(Part { path: Some(c_path(name)?), source, records: Records::Own(header) })
-        });
+    let parts = sources.into_iter().zip(headers).zip(&names).map(|((source, header), name)| {
+        Ok(OpenedFile { path: Some(c_path(name)?), source, records: Records::Own(header) })
+    });
     Checkpoint::assemble(memory::collect(parts, names.len(), "shards")?, Some(index), &label(name))
 }
 

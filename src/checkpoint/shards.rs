@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::assembly::{Part, Records};
+use super::assembly::{OpenedFile, Records};
 use crate::base::parallel::{self, Stack};
 use crate::base::{memory, sort};
 use crate::error::{escaped, listed, quoted, Error, ErrorKind, Result};
@@ -82,7 +82,7 @@ pub(crate) fn open_parts(
     options: &OpenOptions,
     budget: &HeaderBudget,
     of_set: Whose,
-) -> Result<Vec<Part>> {
+) -> Result<Vec<OpenedFile>> {
     let manner = Manner::of(options.access, paths.len())?;
     // Each holds a descriptor while it looks at its file.
     let most = parallel::WAITING.min(source::descriptors_to_spare().max(1));
@@ -111,7 +111,8 @@ pub(crate) fn open_parts(
         header.map(Records::Own).map_err(|error| error.in_file(&label(path)))
     })?;
     let parts = sources.into_iter().zip(headers).zip(paths);
-    let part = |((source, records), path): ((_, _), &Vec<u8>)| Ok(Part { path: Some(c_path(path)?), source, records });
+    let part =
+        |((source, records), path): ((_, _), &Vec<u8>)| Ok(OpenedFile { path: Some(c_path(path)?), source, records });
     memory::collect(parts.map(part), paths.len(), "shards")
 }
 

@@ -11,9 +11,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::folder::{Choice, Target};
-use super::listing::Listing;
-use super::open::Found;
+use super::folder::{FolderChoice, Target};
+use super::listing::FolderListing;
+use super::open::FoundFiles;
 use super::shards::{self, label, OpenIndex, Whose};
 use super::{in_both, lacking, names_of};
 use crate::base::{memory, sort};
@@ -86,15 +86,15 @@ impl Headers {
 impl Inspector<'_> {
     fn path(&mut self, path: &Path) -> Result<()> {
         let bytes = path.as_os_str().as_bytes();
-        match Found::at(path, self.options) {
-            Ok(Found::File) => self.file(bytes),
-            Ok(Found::Index) => self.index(path, &label(bytes)).map(|_| ()),
-            Ok(Found::Folder(chosen)) => self.folder(&chosen),
+        match FoundFiles::at(path, self.options) {
+            Ok(FoundFiles::File) => self.file(bytes),
+            Ok(FoundFiles::Index) => self.index(path, &label(bytes)).map(|_| ()),
+            Ok(FoundFiles::Folder(chosen)) => self.folder(&chosen),
             Err(error) => self.tell(bytes, Finding::new(error, 0, None)),
         }
     }
 
-    fn folder(&mut self, chosen: &Choice) -> Result<()> {
+    fn folder(&mut self, chosen: &FolderChoice) -> Result<()> {
         let whole = label(chosen.folder.as_os_str().as_bytes());
         let opened = match &chosen.target {
             Target::File(file) => {
@@ -290,7 +290,7 @@ impl Inspector<'_> {
     /// An index that shows nothing of what lies beside it.
     fn empty_index(&mut self, path: &Path) -> Result<()> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let files = Listing::of(folder).map_or(0, |listing| listing.tensor_files());
+        let files = FolderListing::of(folder).map_or(0, |listing| listing.tensor_files());
         if files == 0 {
             return Ok(());
         }
@@ -301,7 +301,7 @@ impl Inspector<'_> {
     /// Files that a folder has beside those that are opened.
     fn beside(&mut self, folder: &Path, opened: Vec<Vec<u8>>) -> Result<()> {
         let opened = sort::sorted(opened.iter().map(Vec::as_slice), "paths")?;
-        let Ok(listing) = Listing::of(folder) else { return Ok(()) };
+        let Ok(listing) = FolderListing::of(folder) else { return Ok(()) };
         for (name, _) in sort::sorted(listing.counting()?.into_iter(), "files")? {
             let path = folder.join(OsStr::from_bytes(name));
             let path = path.as_os_str().as_bytes();

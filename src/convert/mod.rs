@@ -18,7 +18,7 @@ pub(crate) use self::scalar::{to_bf16, to_f16};
 
 use self::level::Instructions;
 use self::scalar::Step;
-use self::small::Codes;
+use self::small::SmallCodes;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -186,7 +186,7 @@ fn from_f32(to: Dtype) -> Option<Step> {
     })
 }
 
-fn small_float(dtype: Dtype) -> Option<&'static Codes> {
+fn small_float(dtype: Dtype) -> Option<&'static SmallCodes> {
     Some(match dtype {
         Dtype::F4 => &small::F4,
         Dtype::F6E2M3 => &small::F6E2M3,

@@ -13,7 +13,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "bit fields; a wrap that can happen is written wrapping")]
 #![allow(clippy::cast_possible_truncation, reason = "keeping the low bits is what the casts are for")]
 
-use super::small::{Codes, ABS, F16, INFINITY};
+use super::small::{SmallCodes, ABS, F16, INFINITY};
 
 /// One pass over a block of elements.
 #[derive(Clone, Copy)]
@@ -23,8 +23,8 @@ pub(super) enum Step {
     /// Codes of F6, four in three bytes, to one a byte.
     Unpack6,
     /// From codes one a byte.
-    SmallToF32(&'static Codes),
-    SmallToBf16(&'static Codes),
+    SmallToF32(&'static SmallCodes),
+    SmallToBf16(&'static SmallCodes),
     E8M0ToF32,
     BoolToF32,
     U8ToF32,
@@ -33,7 +33,7 @@ pub(super) enum Step {
     F16ToF32,
     F32ToBf16,
     F32ToF16,
-    F32ToF8(&'static Codes),
+    F32ToF8(&'static SmallCodes),
     I16ToF32,
     U16ToF32,
     I32ToF32,

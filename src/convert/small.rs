@@ -34,22 +34,22 @@ const NONE: (u32, u32, u32) = (0, 0, 0);
 const FNUZ: (u32, u32, u32) = (0x7f, 0xff, 0xfe);
 
 /// A small float as a source: `small` says what each code means, `nibbles` says it again.
-pub(super) struct Codes {
+pub(super) struct SmallCodes {
     pub(super) small: Small,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for SIMD by hand"))]
     pub(super) nibbles: Nibbles,
 }
 
-pub(super) static F4: Codes = Codes::of(Small::new(2, 1, 1, NONE));
-pub(super) static F6E2M3: Codes = Codes::of(Small::new(2, 3, 1, NONE));
-pub(super) static F6E3M2: Codes = Codes::of(Small::new(3, 2, 3, NONE));
+pub(super) static F4: SmallCodes = SmallCodes::of(Small::new(2, 1, 1, NONE));
+pub(super) static F6E2M3: SmallCodes = SmallCodes::of(Small::new(2, 3, 1, NONE));
+pub(super) static F6E3M2: SmallCodes = SmallCodes::of(Small::new(3, 2, 3, NONE));
 /// Overflow is infinity.
-pub(super) static E5M2: Codes =
-    Codes::of(Small { infinity: 0x7c, ..Small::new(5, 2, 15, (0, 0x7f, 0x7c)).rounding(0x7c, 0x7e, 0) });
+pub(super) static E5M2: SmallCodes =
+    SmallCodes::of(Small { infinity: 0x7c, ..Small::new(5, 2, 15, (0, 0x7f, 0x7c)).rounding(0x7c, 0x7e, 0) });
 /// Overflow is NaN, as in the other two.
-pub(super) static E4M3: Codes = Codes::of(Small::new(4, 3, 7, (0, 0x7f, 0x7e)).rounding(0x7f, 0x7f, 0));
-pub(super) static E4M3FNUZ: Codes = Codes::of(Small::new(4, 3, 8, FNUZ).rounding(0x80, 0x80, 1));
-pub(super) static E5M2FNUZ: Codes = Codes::of(Small::new(5, 2, 16, FNUZ).rounding(0x80, 0x80, 1));
+pub(super) static E4M3: SmallCodes = SmallCodes::of(Small::new(4, 3, 7, (0, 0x7f, 0x7e)).rounding(0x7f, 0x7f, 0));
+pub(super) static E4M3FNUZ: SmallCodes = SmallCodes::of(Small::new(4, 3, 8, FNUZ).rounding(0x80, 0x80, 1));
+pub(super) static E5M2FNUZ: SmallCodes = SmallCodes::of(Small::new(5, 2, 16, FNUZ).rounding(0x80, 0x80, 1));
 /// To be rounded to only.
 pub(super) const F16: Small = Small::new(5, 10, 15, NONE).rounding(0x7c00, 0x7e00, 0);
 
@@ -130,7 +130,7 @@ pub(super) struct Nibbles {
     pub(super) negative_nan: u8,
 }
 
-impl Codes {
+impl SmallCodes {
     /// Made, and found to be right for every code, at compile time.
     #[allow(clippy::indexing_slicing, clippy::panic, reason = "at compile time a fault is an error")]
     const fn of(small: Small) -> Self {

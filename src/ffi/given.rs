@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{st_metadata, st_tensor};
-use crate::writer::{self, Durability, MetadataEntry, NewTensor, Order, Overwrite, SaveOptions};
+use crate::writer::{self, Durability, MetadataEntry, NewTensor, Overwrite, SaveOptions, TensorOrder};
 
 /// st_save_options.order: by dtype, widest first, then by name, as the reference
 /// implementation writes.
@@ -340,8 +340,8 @@ pub(super) unsafe fn metadata_changes<'a>(
 fn save_options(given: &st_save_options) -> Result<SaveOptions> {
     Ok(SaveOptions {
         order: match given.order {
-            ST_ORDER_REFERENCE => Order::Reference,
-            ST_ORDER_GIVEN => Order::Given,
+            ST_ORDER_REFERENCE => TensorOrder::Reference,
+            ST_ORDER_GIVEN => TensorOrder::Given,
             other => return Err(no_such("st_save_options.order", other, "ST_ORDER_REFERENCE or ST_ORDER_GIVEN")),
         },
         alignment: u64::from(given.alignment),

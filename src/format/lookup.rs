@@ -35,7 +35,7 @@ impl Hasher {
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct NameSlot {
     hash: u32,
     /// Index of the record, or `EMPTY`.
     record: u32,
@@ -54,7 +54,7 @@ const AHEAD: usize = 16;
 #[derive(Default)]
 pub(crate) struct Lookup {
     hasher: Hasher,
-    slots: Vec<Slot>,
+    slots: Vec<NameSlot>,
 }
 
 // SAFETY: names are immutable memory of the checkpoint that owns the table.
@@ -95,7 +95,7 @@ impl Lookup {
         let spare = if small { hashes.len().saturating_mul(2) } else { hashes.len() / 2 };
         let capacity = hashes.len().saturating_add(spare).saturating_add(1);
         let mut slots = memory::vec_with_capacity(capacity, "name lookup")?;
-        slots.resize(capacity, Slot { hash: 0, record: EMPTY, name: std::ptr::null() });
+        slots.resize(capacity, NameSlot { hash: 0, record: EMPTY, name: std::ptr::null() });
         let mut table = Self { hasher, slots };
         let mut ahead = hashes.iter().skip(AHEAD);
         for (index, &hash) in hashes.iter().enumerate() {
@@ -139,7 +139,7 @@ impl Lookup {
             // At two thirds full there is a free slot, so the loop ends.
             let slot = self.slots.get_mut(at)?;
             if slot.record == EMPTY {
-                *slot = Slot { hash, record, name: name.as_ptr() };
+                *slot = NameSlot { hash, record, name: name.as_ptr() };
                 return None;
             }
             if slot.hash == hash {
@@ -160,7 +160,7 @@ impl Lookup {
             let (Some(record), Some(tensor)) = (record, tensor) else {
                 return Err(Error::new(ErrorKind::Internal, "a name has no record"));
             };
-            *slot = Slot { record, name: tensor.name.cast(), ..*slot };
+            *slot = NameSlot { record, name: tensor.name.cast(), ..*slot };
         }
         Ok(self)
     }

@@ -21,7 +21,7 @@ pub(super) struct Written {
 }
 
 /// A range's place: the number of its list, and its own within that.
-type Place = (usize, usize);
+type RangePlace = (usize, usize);
 
 impl Coverage {
     /// Takes `start..end`, which is not empty, or returns a range that holds
@@ -77,18 +77,18 @@ impl Coverage {
         (start < end).then_some(Written { start, end })
     }
 
-    fn get(&self, (list, range): Place) -> Option<&Written> {
+    fn get(&self, (list, range): RangePlace) -> Option<&Written> {
         self.0.get(list)?.get(range)
     }
 
-    fn set(&mut self, (list, range): Place, change: impl FnOnce(&mut Written)) {
+    fn set(&mut self, (list, range): RangePlace, change: impl FnOnce(&mut Written)) {
         if let Some(range) = self.0.get_mut(list).and_then(|list| list.get_mut(range)) {
             change(range);
         }
     }
 
     /// The last range that begins before this byte.
-    fn last_before(&self, end: u64) -> Option<Place> {
+    fn last_before(&self, end: u64) -> Option<RangePlace> {
         let begins_before = |list: &Vec<Written>| list.first().is_some_and(|first| first.start < end);
         let list = self.0.partition_point(begins_before).checked_sub(1)?;
         let range = self.0.get(list)?.partition_point(|range| range.start < end).checked_sub(1)?;
@@ -96,7 +96,7 @@ impl Coverage {
     }
 
     /// The place after this one; there may be no range.
-    fn after(&self, place: Option<Place>) -> Place {
+    fn after(&self, place: Option<RangePlace>) -> RangePlace {
         match place {
             None => (0, 0),
             Some((list, range)) if self.0.get(list).is_some_and(|list| list.len() == range.saturating_add(1)) => {
@@ -106,7 +106,7 @@ impl Coverage {
         }
     }
 
-    fn remove(&mut self, (number, range): Place) {
+    fn remove(&mut self, (number, range): RangePlace) {
         let Some(list) = self.0.get_mut(number) else { return };
         if list.len() > 1 {
             list.remove(range);
@@ -116,7 +116,7 @@ impl Coverage {
     }
 
     /// Puts a range after the one at a place, or before all.
-    fn insert(&mut self, place: Option<Place>, range: Written) -> Result<()> {
+    fn insert(&mut self, place: Option<RangePlace>, range: Written) -> Result<()> {
         let what = "what has been written";
         memory::reserve(&mut self.0, 1, what)?;
         if self.0.is_empty() {

@@ -3,14 +3,14 @@
 //! upload, a pipe.
 #![forbid(unsafe_code)]
 
-use super::transfer::{Bytes, Meter, Pieces, GATHERED, GATHER_BELOW, STEP};
+use super::transfer::{Bytes, FilePieces, Meter, GATHERED, GATHER_BELOW, STEP};
 use crate::base::memory;
 use crate::error::Result;
 
 /// Who takes them.
 type Taker<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
-impl Pieces<'_> {
+impl FilePieces<'_> {
     /// All of the file. What is large and in memory is handed on from where it
     /// is; all else through a buffer.
     pub(super) fn deliver(&self, taker: Taker<'_>, meter: &mut Meter<'_>) -> Result<()> {

@@ -16,7 +16,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::layout::sorted_metadata;
-use super::set::Names;
+use super::set::SetNames;
 use super::stage::{self, Staged};
 use super::system;
 use super::target::{Base, Target};
@@ -86,7 +86,7 @@ fn change(path: &Path, change: Change<'_>, options: &EditOptions) -> Result<()> 
     }
     // Nobody replaces the set in the meantime.
     let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".index.json"));
-    let names = stem.and_then(|stem| Names::of(&base.with_name(stem)));
+    let names = stem.and_then(|stem| SetNames::of(&base.with_name(stem)));
     let _turn = names.map(|names| names.turn(&mut || Ok(()))).transpose().map_err(in_path)?;
     let shards = shards(&base.path).map_err(in_path)?;
     let mut edits = memory::vec_with_capacity(shards.len(), "shards")?;

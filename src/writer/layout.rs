@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::order;
 use super::tensor::NewTensor;
 use super::text::HeaderText;
-use super::{MetadataEntry, Order, SaveOptions};
+use super::{MetadataEntry, SaveOptions, TensorOrder};
 use crate::base::memory;
 use crate::base::sort;
 use crate::checkpoint::Checkpoint;
@@ -20,7 +20,7 @@ const ALIGNMENT: u64 = 8;
 const LARGEST_ALIGNMENT: u64 = 2 << 20;
 
 /// Where every tensor goes.
-pub(super) struct Layout<'a> {
+pub(super) struct SaveLayout<'a> {
     pub(super) files: Vec<FileLayout>,
     /// Tensors as they follow one another, from file to file: those that were
     /// given where they were in order, so that many are not copied for nothing.
@@ -70,13 +70,13 @@ impl FileLayout {
 
 /// A tensor's place.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Place {
+pub(super) struct TensorPlace {
     pub(super) file: usize,
     /// From the file's start.
     pub(super) offset: u64,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> SaveLayout<'a> {
     /// Lays tensors out, and refuses what could not be read back. `whole`: the
     /// header gets room for the data after it, where it is one file.
     pub(super) fn new(
@@ -104,8 +104,8 @@ impl<'a> Layout<'a> {
             return Err(tensor.no_data());
         }
         let order = match options.order {
-            Order::Reference => order::reference(&by_name, given, dtypes)?,
-            Order::Given => order::given(given.len())?,
+            TensorOrder::Reference => order::reference(&by_name, given, dtypes)?,
+            TensorOrder::Given => order::given(given.len())?,
         };
         let tensors = order::ordered(given, &order)?;
         let mut this = Self { files: Vec::new(), tensors, order, by_name, data_size: 0 };
@@ -133,14 +133,14 @@ impl<'a> Layout<'a> {
     }
 
     /// For each tensor as given, where it goes.
-    pub(super) fn places(&self) -> Result<Vec<Place>> {
+    pub(super) fn places(&self) -> Result<Vec<TensorPlace>> {
         let mut places = memory::vec_with_capacity(self.order.len(), "places of tensors")?;
-        places.resize(self.order.len(), Place::default());
+        places.resize(self.order.len(), TensorPlace::default());
         for (number, file) in self.files.iter().enumerate() {
             let mut offset = file.start();
             for (index, end) in self.order.get(file.tensors.clone()).unwrap_or_default().iter().zip(&file.ends) {
                 if let Some(place) = usize::try_from(*index).ok().and_then(|index| places.get_mut(index)) {
-                    *place = Place { file: number, offset };
+                    *place = TensorPlace { file: number, offset };
                 }
                 offset = file.start().saturating_add(*end);
             }

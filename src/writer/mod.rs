@@ -35,13 +35,13 @@ use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use layout::{FileLayout, Layout, Supply};
+use layout::{FileLayout, SaveLayout, Supply};
 use output::Output;
-use transfer::{Meter, Pieces};
+use transfer::{FilePieces, Meter};
 
 /// How tensors follow one another in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
+pub enum TensorOrder {
     /// As the reference implementation writes them: by dtype, then by name.
     #[default]
     Reference,
@@ -76,7 +76,7 @@ pub enum Overwrite {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SaveOptions {
     /// How tensors follow one another.
-    pub order: Order,
+    pub order: TensorOrder,
     /// The data section begins at a multiple of this; 0: 8.
     pub alignment: u64,
     /// Most bytes of tensors in one file; 0: one file, whatever its size.
@@ -109,14 +109,14 @@ pub fn save<'a>(
     progress: Option<Progress<'_>>,
 ) -> Result<()> {
     let sources: Vec<_> = sources.into_iter().collect();
-    let layout = Layout::new(tensors, metadata, options, Supply::From(&sources), false)?;
+    let layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), false)?;
     let mut output = Output::create(path, &layout, tensors, options)?;
     if options.overwrite == Overwrite::Direct {
         output.refuse_sources(&sources)?;
     }
     let mut meter = Meter::new(layout.data_size, progress);
     for (number, file) in layout.files.iter().enumerate() {
-        let pieces = Pieces::of(&layout, file, &sources);
+        let pieces = FilePieces::of(&layout, file, &sources);
         output.fill(number, &pieces, &mut meter)?;
     }
     meter.finish()?;
@@ -137,14 +137,14 @@ pub fn save_to<'a>(
     progress: Option<Progress<'_>>,
 ) -> Result<()> {
     let sources: Vec<_> = sources.into_iter().collect();
-    let layout = Layout::new(tensors, metadata, options, Supply::From(&sources), false)?;
+    let layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), false)?;
     let mut meter = Meter::new(layout.data_size, progress);
     let file = only_file(&layout)?;
-    Pieces::of(&layout, file, &sources).deliver(write, &mut meter)?;
+    FilePieces::of(&layout, file, &sources).deliver(write, &mut meter)?;
     meter.finish()
 }
 
-fn only_file<'a>(layout: &'a Layout<'_>) -> Result<&'a FileLayout> {
+fn only_file<'a>(layout: &'a SaveLayout<'_>) -> Result<&'a FileLayout> {
     match layout.files.as_slice() {
         [file] => Ok(file),
         several => {
@@ -166,12 +166,12 @@ pub fn serialize<'a>(
     progress: Option<Progress<'_>>,
 ) -> Result<Vec<u8>> {
     let sources: Vec<_> = sources.into_iter().collect();
-    let mut layout = Layout::new(tensors, metadata, options, Supply::From(&sources), true)?;
+    let mut layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), true)?;
     only_file(&layout)?;
     // The data goes on after the header, where that is.
     let mut out = layout.files.first_mut().map(|file| std::mem::take(&mut file.header)).unwrap_or_default();
     let mut meter = Meter::new(layout.data_size, progress);
-    let pieces = layout.files.first().map(|file| Pieces::of(&layout, file, &sources));
+    let pieces = layout.files.first().map(|file| FilePieces::of(&layout, file, &sources));
     pieces.map_or(Ok(()), |pieces| pieces.append_to(&mut out, &mut meter))?;
     meter.finish()?;
     Ok(out)

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::set::Names;
+use super::set::SetNames;
 use super::spelling::push_ascii_string;
 use super::text;
 use crate::base::json::{Cursor, JsonFault, Span};
@@ -37,7 +37,7 @@ struct Shard {
 
 impl Older {
     /// Looks at what is there now; `None` where that can't be opened anyway.
-    pub(super) fn look(names: &Names) -> Result<Option<Self>> {
+    pub(super) fn look(names: &SetNames) -> Result<Option<Self>> {
         match read_index(&names.at(&names.index()).path)? {
             Some(text) => Self::parse(text, true),
             None => {

@@ -85,7 +85,7 @@ fn word(name: &[u8], depth: usize) -> u64 {
 }
 
 /// Names that are equal up to a depth.
-type Group<'a> = (&'a mut [Keyed], usize);
+type NameGroup<'a> = (&'a mut [Keyed], usize);
 
 fn sort(keyed: &mut [Keyed], names: &[&[u8]]) -> Result<()> {
     let all = keyed.len();
@@ -109,7 +109,7 @@ fn sort(keyed: &mut [Keyed], names: &[&[u8]]) -> Result<()> {
 }
 
 /// A list of groups, as names like "a", "aa", "aaa", … would make recursion deep.
-fn sort_groups(groups: &mut Vec<Group<'_>>, names: &[&[u8]]) -> Result<()> {
+fn sort_groups(groups: &mut Vec<NameGroup<'_>>, names: &[&[u8]]) -> Result<()> {
     while let Some(group) = groups.pop() {
         sort_once(group, names, groups)?;
     }
@@ -118,7 +118,7 @@ fn sort_groups(groups: &mut Vec<Group<'_>>, names: &[&[u8]]) -> Result<()> {
 
 /// Sorts by the next bytes that are not the same in all names, and adds the
 /// groups in which these are equal.
-fn sort_once<'a>((group, depth): Group<'a>, names: &[&[u8]], groups: &mut Vec<Group<'a>>) -> Result<()> {
+fn sort_once<'a>((group, depth): NameGroup<'a>, names: &[&[u8]], groups: &mut Vec<NameGroup<'a>>) -> Result<()> {
     let depth = set_keys(group, names, depth);
     group.sort_unstable_by_key(|one| one.key);
     for equal in group.chunk_by_mut(|a, b| a.key == b.key) {

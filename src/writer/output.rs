@@ -8,9 +8,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::layout::Layout;
+use super::layout::SaveLayout;
 use super::older::{self, Older};
-use super::set::Names;
+use super::set::SetNames;
 use super::stage::{self, Staged};
 use super::stand_in::StandIn;
 use super::system;
@@ -18,7 +18,7 @@ use super::target::{Base, Target};
 use super::temporary;
 use super::tensor::NewTensor;
 use super::text;
-use super::transfer::{Meter, Pieces};
+use super::transfer::{FilePieces, Meter};
 use super::{Durability, Overwrite, SaveOptions};
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
@@ -32,9 +32,9 @@ const DIRECT_FROM: u64 = 32 << 20;
 pub(super) struct Output {
     /// Before the index, whose lock is theirs, when they are dropped.
     files: Vec<Staged>,
-    index: Option<Index>,
+    index: Option<IndexFile>,
     /// `None` where the path is not one that can stand for a set.
-    names: Option<Names>,
+    names: Option<SetNames>,
     /// Whether the path stands for a set: the caller wants shards, or there are some.
     is_set: bool,
     /// What temporaries of this save are called.
@@ -43,7 +43,7 @@ pub(super) struct Output {
     overwrite: Overwrite,
 }
 
-struct Index {
+struct IndexFile {
     file: Staged,
     /// To be written, where that waits for the shards.
     text: Vec<u8>,
@@ -53,7 +53,7 @@ impl Output {
     /// Makes the files, empty and with room for all that they will hold.
     pub(super) fn create(
         path: &Path,
-        layout: &Layout,
+        layout: &SaveLayout,
         tensors: &[NewTensor<'_>],
         options: &SaveOptions,
     ) -> Result<Self> {
@@ -64,13 +64,13 @@ impl Output {
     fn staged(
         path: &Path,
         base: &Base,
-        layout: &Layout,
+        layout: &SaveLayout,
         tensors: &[NewTensor<'_>],
         options: &SaveOptions,
     ) -> Result<Self> {
         let count = layout.files.len();
         let is_set = options.max_shard_size != 0;
-        let names = if is_set { Some(Names::required(base)?) } else { Names::of(base) };
+        let names = if is_set { Some(SetNames::required(base)?) } else { SetNames::of(base) };
         // Whatever it will be, a file or several, it takes the place of both.
         let plain = Target::resolve(base, path, options.overwrite)?;
         let mut this = Self {
@@ -151,13 +151,13 @@ impl Output {
         memory::reserve(&mut self.files, targets.len(), "shards")?;
         if self.is_direct() {
             self.files.extend(targets.into_iter().map(Staged::direct));
-            self.index = Some(Index { file: Staged::direct(index), text });
+            self.index = Some(IndexFile { file: Staged::direct(index), text });
             return Ok(());
         }
         let is_frugal = targets.len() >= source::descriptors_to_spare();
         let (file, lead) = Staged::lead(index, &self.tag)?;
         file.write_at(&text, 0)?;
-        self.index = Some(Index { file, text: Vec::new() });
+        self.index = Some(IndexFile { file, text: Vec::new() });
         for (number, target) in (1..).zip(targets) {
             memory::headroom()?;
             let mut member = Staged::member(target, &lead, number, is_frugal)?;
@@ -171,7 +171,7 @@ impl Output {
     fn clear_stale(&mut self, targets: &[Target]) {
         let Self { names, is_set, tag, .. } = self;
         let mut places: Vec<(&Path, &OsStr)> = Vec::new();
-        let set_tag = names.as_ref().map(Names::tag);
+        let set_tag = names.as_ref().map(SetNames::tag);
         let of_set = names.as_ref().zip(set_tag.as_deref()).map(|(names, tag)| (names.folder(), tag));
         for place in of_set.into_iter().chain(targets.iter().map(|target| (target.folder.as_path(), tag.as_os_str()))) {
             if !places.contains(&place) {
@@ -220,7 +220,7 @@ impl Output {
     }
 
     /// Fills one of the files.
-    pub(super) fn fill(&mut self, number: usize, pieces: &Pieces<'_>, meter: &mut Meter<'_>) -> Result<()> {
+    pub(super) fn fill(&mut self, number: usize, pieces: &FilePieces<'_>, meter: &mut Meter<'_>) -> Result<()> {
         let sync = self.sync;
         if number == 0 {
             self.clear_way()?;
@@ -272,22 +272,22 @@ impl Output {
         for file in &mut self.files {
             file.publish(self.overwrite)?;
         }
-        self.sync_names(self.files.iter(), Named::InPlace)
+        self.sync_names(self.files.iter(), NamedFiles::InPlace)
     }
 
     /// What is written straight into its names has them. The index comes last,
     /// and then nothing older stays.
-    fn name_direct(&mut self, names: &Names) -> Result<()> {
+    fn name_direct(&mut self, names: &SetNames) -> Result<()> {
         for file in &mut self.files {
             file.publish(self.overwrite)?;
         }
-        if let Some(Index { file, text }) = &mut self.index {
+        if let Some(IndexFile { file, text }) = &mut self.index {
             file.begin()?;
             file.write_at(text, 0)?;
             file.settle(self.sync)?;
             file.publish(self.overwrite)?;
         }
-        self.sync_names(self.all(), Named::InPlace)?;
+        self.sync_names(self.all(), NamedFiles::InPlace)?;
         if self.is_set {
             if self.index.is_none() {
                 names.remove_index();
@@ -299,7 +299,7 @@ impl Output {
 
     /// Names the files of a set, or one that takes a set's place, in a turn of
     /// its own: at every moment the older set is whole, or the new one.
-    fn name_set(&mut self, names: &Names, goes_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    fn name_set(&mut self, names: &SetNames, goes_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let _turn = names.turn(goes_on)?;
         let index = self.index.as_mut().map(|index| &mut index.file);
         self.files.iter_mut().chain(index).try_for_each(Staged::look_again)?;
@@ -321,7 +321,7 @@ impl Output {
             self.files.iter().for_each(Staged::withdraw);
         }
         named?;
-        self.sync_names(self.all(), Named::InPlace)?;
+        self.sync_names(self.all(), NamedFiles::InPlace)?;
         if let Some(stand_in) = stand_in {
             stand_in.clear();
         }
@@ -331,22 +331,22 @@ impl Output {
         Ok(())
     }
 
-    fn name_in_turn(&mut self, names: &Names) -> Result<()> {
+    fn name_in_turn(&mut self, names: &SetNames) -> Result<()> {
         if self.index.is_none() && self.overwrite != Overwrite::Refuse && names.has_index() {
             self.index = self.index_of_one(names)?;
         }
         for file in &mut self.files {
             file.publish(self.overwrite)?;
         }
-        let Some(Index { file: index, .. }) = &mut self.index else { return Ok(()) };
+        let Some(IndexFile { file: index, .. }) = &mut self.index else { return Ok(()) };
         // An index must not outlast a power failure that its shards do not.
-        sync_folders(self.sync, self.files.iter(), Named::NotYet)?;
+        sync_folders(self.sync, self.files.iter(), NamedFiles::NotYet)?;
         index.publish(self.overwrite)
     }
 
     /// An index that leads to the single file, in place of an older one for as
     /// long as anything else of that is there.
-    fn index_of_one(&self, names: &Names) -> Result<Option<Index>> {
+    fn index_of_one(&self, names: &SetNames) -> Result<Option<IndexFile>> {
         let target = Target::resolve(&names.at(&names.index()), Path::new(&names.index()), Overwrite::Replace)?;
         let plain = names.plain();
         let files: Vec<_> = self.files.iter().map(|file| (file.path().to_owned(), plain.as_str())).collect();
@@ -354,27 +354,27 @@ impl Output {
         let mut file = Staged::create(target, &names.tag())?;
         file.write_at(&text, 0)?;
         file.settle(self.sync)?;
-        Ok(Some(Index { file, text: Vec::new() }))
+        Ok(Some(IndexFile { file, text: Vec::new() }))
     }
 
     fn all(&self) -> impl Iterator<Item = &Staged> {
         self.files.iter().chain(self.index.as_ref().map(|index| &index.file))
     }
 
-    fn sync_names<'a>(&'a self, files: impl Iterator<Item = &'a Staged>, named: Named) -> Result<()> {
+    fn sync_names<'a>(&'a self, files: impl Iterator<Item = &'a Staged>, named: NamedFiles) -> Result<()> {
         sync_folders(self.sync, files, named)
     }
 }
 
 /// What an error of bringing names to the disk says of the files.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Named {
+enum NamedFiles {
     InPlace,
     NotYet,
 }
 
 /// Makes the names of these files outlast a power failure, if asked to.
-fn sync_folders<'a>(sync: Durability, files: impl Iterator<Item = &'a Staged>, named: Named) -> Result<()> {
+fn sync_folders<'a>(sync: Durability, files: impl Iterator<Item = &'a Staged>, named: NamedFiles) -> Result<()> {
     if sync == Durability::Unsynced {
         return Ok(());
     }
@@ -388,8 +388,8 @@ fn sync_folders<'a>(sync: Durability, files: impl Iterator<Item = &'a Staged>, n
         }
     }
     folders.into_iter().try_for_each(|(folder, file)| match named {
-        Named::InPlace => stage::sync_folder(folder, Some(&file.label())),
-        Named::NotYet => stage::sync_folder(folder, None),
+        NamedFiles::InPlace => stage::sync_folder(folder, Some(&file.label())),
+        NamedFiles::NotYet => stage::sync_folder(folder, None),
     })
 }
 
@@ -398,7 +398,7 @@ fn is_just(older: &Older, plain: &str) -> Result<bool> {
     Ok(!older.is_index && older.names()? == [plain])
 }
 
-fn index_text(layout: &Layout, tensors: &[NewTensor<'_>], shards: &[String]) -> Result<Vec<u8>> {
+fn index_text(layout: &SaveLayout, tensors: &[NewTensor<'_>], shards: &[String]) -> Result<Vec<u8>> {
     let places = layout.places()?;
     let entries = layout.by_name.iter().filter_map(|index| {
         let index = usize::try_from(*index).ok()?;

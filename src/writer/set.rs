@@ -20,12 +20,12 @@ const SUFFIX: &str = ".safetensors";
 const INDEX_SUFFIX: &str = ".safetensors.index.json";
 
 /// What the files are called.
-pub(super) struct Names {
+pub(super) struct SetNames {
     base: Base,
     stem: String,
 }
 
-impl Names {
+impl SetNames {
     pub(super) fn of(base: &Base) -> Option<Self> {
         let name = base.path.file_name().and_then(OsStr::to_str);
         let stem = name.and_then(|name| name.strip_suffix(SUFFIX))?.to_owned();

@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::older::Older;
-use super::set::Names;
+use super::set::SetNames;
 use super::stage::{self, Staged};
 use super::system;
 use super::target::Target;
@@ -47,7 +47,7 @@ struct SetAside {
 impl StandIn {
     /// Puts one up where any of `files` would take the place of an older shard,
     /// or where nothing but the files in the folder said what it is opened as.
-    pub(super) fn raise(names: &Names, older: &Older, files: &[Staged], sync: Durability) -> Result<Option<Self>> {
+    pub(super) fn raise(names: &SetNames, older: &Older, files: &[Staged], sync: Durability) -> Result<Option<Self>> {
         let in_the_way = in_the_way(names, older, files)?;
         if in_the_way.is_empty() && older.is_index {
             return Ok(None);
@@ -166,7 +166,7 @@ struct InTheWay<'a> {
 
 /// The older shards among what the files replace, by name. By identity, as one
 /// file may be reached by several names.
-fn in_the_way<'a>(names: &Names, older: &'a Older, files: &[Staged]) -> Result<Vec<InTheWay<'a>>> {
+fn in_the_way<'a>(names: &SetNames, older: &'a Older, files: &[Staged]) -> Result<Vec<InTheWay<'a>>> {
     let mut replaced = memory::vec_with_capacity(files.len(), "shards")?;
     replaced.extend(files.iter().zip(0_u64..).filter_map(|(file, number)| {
         let existing = file.target().existing.as_ref()?;

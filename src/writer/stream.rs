@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::coverage::{Coverage, Written};
-use super::layout::{Layout, Place, Supply};
+use super::layout::{SaveLayout, Supply, TensorPlace};
 use super::output::Output;
 use super::{MetadataEntry, NewTensor, SaveOptions};
 use crate::base::lock::lock;
@@ -33,7 +33,7 @@ pub struct Writer {
 struct Expected {
     name: Range<usize>,
     size: u64,
-    place: Place,
+    place: TensorPlace,
     written: Mutex<Coverage>,
 }
 
@@ -55,7 +55,7 @@ impl Writer {
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
     ) -> Result<Self> {
-        let layout = Layout::new(tensors, metadata, options, Supply::Later, false)?;
+        let layout = SaveLayout::new(tensors, metadata, options, Supply::Later, false)?;
         let mut output = Output::create(path, &layout, tensors, options)?;
         output.begin()?;
         for (number, file) in layout.files.iter().enumerate() {

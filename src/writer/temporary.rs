@@ -73,35 +73,35 @@ fn prefix(tag: &OsStr) -> Vec<u8> {
 }
 
 /// What a name says.
-enum Kind<'a> {
+enum TemporaryKind<'a> {
     Lead,
     /// Of the save whose first file has these digits.
     Member(&'a [u8]),
     SetAside,
 }
 
-fn kind<'a>(name: &'a [u8], prefix: &[u8]) -> Option<Kind<'a>> {
+fn kind<'a>(name: &'a [u8], prefix: &[u8]) -> Option<TemporaryKind<'a>> {
     let rest = name.strip_prefix(prefix)?;
     let (random, rest) = rest.split_at_checked(16)?;
     if !random.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
     }
     if rest == TEMPORARY {
-        return Some(Kind::Lead);
+        return Some(TemporaryKind::Lead);
     }
     let (number, suffix) = rest.split_at_checked(rest.len().checked_sub(TEMPORARY.len())?)?;
     let digits = number.strip_prefix(b"-")?;
     match suffix {
         _ if digits.len() < 5 || !digits.iter().all(u8::is_ascii_digit) => None,
-        TEMPORARY => Some(Kind::Member(random)),
-        SET_ASIDE => Some(Kind::SetAside),
+        TEMPORARY => Some(TemporaryKind::Member(random)),
+        SET_ASIDE => Some(TemporaryKind::SetAside),
         _ => None,
     }
 }
 
 /// Whether an older file under a name set aside is called so.
 pub(super) fn is_set_aside(name: &[u8], tag: &OsStr) -> bool {
-    matches!(kind(name, &prefix(tag)), Some(Kind::SetAside))
+    matches!(kind(name, &prefix(tag)), Some(TemporaryKind::SetAside))
 }
 
 /// Removes what killed saves to this path left of their work; where that can't
@@ -112,8 +112,8 @@ pub(super) fn clear_stale(folder: &Path, tag: &OsStr, others: &mut dyn FnMut(&[u
     for entry in entries.flatten() {
         let name = entry.file_name();
         match kind(name.as_bytes(), &prefix) {
-            Some(Kind::Lead) => clear_if_stale(&entry.path(), &entry.path()),
-            Some(Kind::Member(random)) => {
+            Some(TemporaryKind::Lead) => clear_if_stale(&entry.path(), &entry.path()),
+            Some(TemporaryKind::Member(random)) => {
                 let lead = [&prefix, random, TEMPORARY].concat();
                 clear_if_stale(&entry.path(), &folder.join(OsStr::from_bytes(&lead)));
             }

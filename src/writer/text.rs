@@ -34,13 +34,13 @@ const ASCII_ZERO: u64 = b'0' as u64;
 pub(super) struct HeaderText<'a> {
     /// Room for the length field, and all that stands before the tensors.
     head: Vec<u8>,
-    first: Run<'a>,
-    second: Run<'a>,
+    first: EntryRun<'a>,
+    second: EntryRun<'a>,
 }
 
 /// Tensors that follow one another in the file.
 #[derive(Clone, Copy)]
-struct Run<'a> {
+struct EntryRun<'a> {
     tensors: &'a [NewTensor<'a>],
     /// Where each ends in the data section, and where the first begins.
     ends: &'a [u64],
@@ -75,7 +75,7 @@ impl<'a> HeaderText<'a> {
         let (first, second) = tensors.split_at_checked(middle).unwrap_or_default();
         let (first_ends, second_ends) = ends.split_at_checked(middle).unwrap_or_default();
         let begin = first_ends.last().copied().unwrap_or(0);
-        Ok(Self { head, first: Run::new(first, first_ends, 0), second: Run::new(second, second_ends, begin) })
+        Ok(Self { head, first: EntryRun::new(first, first_ends, 0), second: EntryRun::new(second, second_ends, begin) })
     }
 
     /// Where the text ends, from the file's start: the data can't begin before.
@@ -126,7 +126,7 @@ fn other_length() -> Error {
     Error::new(ErrorKind::Internal, "a header is not as long as was reckoned")
 }
 
-impl<'a> Run<'a> {
+impl<'a> EntryRun<'a> {
     fn new(tensors: &'a [NewTensor<'a>], ends: &'a [u64], begin: u64) -> Self {
         let mut digits = Digits::default();
         let mut before = digits.of(begin);

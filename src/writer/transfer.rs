@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
 
-use super::layout::{FileLayout, Layout};
+use super::layout::{FileLayout, SaveLayout};
 use super::stage::Staged;
 use super::system;
 use super::tensor::{Data, NewTensor};
@@ -77,14 +77,14 @@ impl<'a> Meter<'a> {
 }
 
 /// What a file consists of, from its first byte to its last.
-pub(super) struct Pieces<'a> {
+pub(super) struct FilePieces<'a> {
     file: &'a FileLayout,
     tensors: &'a [NewTensor<'a>],
     sources: &'a [&'a Checkpoint],
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Piece<'a> {
+pub(super) struct FilePiece<'a> {
     /// From the file's start.
     pub(super) offset: u64,
     pub(super) len: u64,
@@ -98,19 +98,19 @@ pub(super) enum Bytes<'a> {
     File { source: u16, shard: usize, offset: u64 },
 }
 
-impl<'a> Pieces<'a> {
-    pub(super) fn of(layout: &'a Layout<'a>, file: &'a FileLayout, sources: &'a [&'a Checkpoint]) -> Self {
+impl<'a> FilePieces<'a> {
+    pub(super) fn of(layout: &'a SaveLayout<'a>, file: &'a FileLayout, sources: &'a [&'a Checkpoint]) -> Self {
         Self { file, tensors: layout.tensors(file), sources }
     }
 
     /// The header.
-    fn head(&self) -> Piece<'a> {
-        Piece { offset: 0, len: self.file.start(), from: Bytes::Memory(&self.file.header), name: "" }
+    fn head(&self) -> FilePiece<'a> {
+        FilePiece { offset: 0, len: self.file.start(), from: Bytes::Memory(&self.file.header), name: "" }
     }
 
     /// The tensors as they follow one another, from the one on that has the
     /// byte at `start` of the data.
-    fn tensors(&self, start: u64) -> impl Iterator<Item = Piece<'a>> + '_ {
+    fn tensors(&self, start: u64) -> impl Iterator<Item = FilePiece<'a>> + '_ {
         let file = self.file;
         let first = match start {
             0 => 0,
@@ -125,14 +125,14 @@ impl<'a> Pieces<'a> {
                 Data::File { source, shard, offset, .. } => Bytes::File { source, shard: shard as usize, offset },
                 Data::Later(_) => Bytes::Memory(&[]),
             };
-            let piece = Piece { offset, len: tensor.size(), from, name: tensor.name };
+            let piece = FilePiece { offset, len: tensor.size(), from, name: tensor.name };
             offset = file.start().saturating_add(*end);
             piece
         })
     }
 
     /// All pieces.
-    pub(super) fn all(&self) -> impl Iterator<Item = Piece<'a>> + '_ {
+    pub(super) fn all(&self) -> impl Iterator<Item = FilePiece<'a>> + '_ {
         std::iter::once(self.head()).chain(self.tensors(0))
     }
 
@@ -152,14 +152,14 @@ impl<'a> Pieces<'a> {
         end.saturating_sub(start.max(self.file.start()))
     }
 
-    fn read(&self, piece: &Piece<'_>, source: u16, shard: usize, offset: u64, place: &mut [u8]) -> Result<()> {
+    fn read(&self, piece: &FilePiece<'_>, source: u16, shard: usize, offset: u64, place: &mut [u8]) -> Result<()> {
         let source = self.sources.get(usize::from(source));
         let source = source.ok_or_else(|| Error::new(ErrorKind::Internal, "no source to read from"))?;
         source.read_bytes(shard, offset, piece.name.as_bytes(), place)
     }
 
     /// Copies the piece's bytes from `at` on to `place`.
-    pub(super) fn copy(&self, piece: &Piece<'_>, at: u64, place: &mut [u8]) -> Result<()> {
+    pub(super) fn copy(&self, piece: &FilePiece<'_>, at: u64, place: &mut [u8]) -> Result<()> {
         match piece.from {
             Bytes::Memory(bytes) => {
                 let start = usize::try_from(at).unwrap_or(usize::MAX);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use reference::tensor::{serialize, Dtype as TheirDtype, SafeTensors, TensorView};
-use safetensors::writer::{self, MetadataEntry, Order, Overwrite, SaveOptions};
+use safetensors::writer::{self, MetadataEntry, Overwrite, SaveOptions, TensorOrder};
 use safetensors::{Access, Checkpoint, Dtype, Error, ErrorKind, NewTensor, OpenOptions, Writer};
 
 const DTYPES: &[(Dtype, TheirDtype)] = &[
@@ -156,7 +156,7 @@ proptest! {
         header_reserve in 0_u64..300,
         metadata in prop::option::of(prop::collection::btree_map(".{0,5}", ".{0,5}", 0..5)),
     ) {
-        let order = if given { Order::Given } else { Order::Reference };
+        let order = if given { TensorOrder::Given } else { TensorOrder::Reference };
         let options = SaveOptions { order, alignment, header_reserve, ..SaveOptions::default() };
         let entries: Option<Vec<_>> = metadata.as_ref().map(|map| map.iter().rev().map(|(k, v)| (k.as_str(), v.as_str())).collect());
         let bytes = in_memory(&tensors, entries.as_deref(), &options).unwrap();

@@ -18,7 +18,7 @@ use crate::dtype::Dtype;
 const SPAN: usize = 128;
 /// An entry and room to load whole words at its end.
 pub(super) const WINDOW: usize = SPAN + 24;
-type Window = [u8; WINDOW];
+type TextWindow = [u8; WINDOW];
 
 /// One entry, from its opening to its closing brace. Its shape is the one that
 /// is being built in the arena.
@@ -35,7 +35,7 @@ pub(super) struct CanonicalEntry {
 /// `{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}`, if it is that. If it
 /// is not, the shape being built is to be dropped.
 #[inline(always)]
-pub(super) fn entry(text: &Window, shapes: &mut ShapeArena) -> Option<CanonicalEntry> {
+pub(super) fn entry(text: &TextWindow, shapes: &mut ShapeArena) -> Option<CanonicalEntry> {
     if word(text, 0) != literal(b"{\"dtype\"") || word(text, 2) != literal(b"dtype\":\"") {
         return None;
     }
@@ -87,7 +87,7 @@ pub(super) fn entry(text: &Window, shapes: &mut ShapeArena) -> Option<CanonicalE
 /// The dtype whose name begins at 10, and where the shape's first size is. The
 /// two that fill most files are tried as a whole.
 #[inline(always)]
-fn dtype(text: &Window) -> Option<(Dtype, usize)> {
+fn dtype(text: &TextWindow) -> Option<(Dtype, usize)> {
     const SHAPE: &[u8; 8] = b"shape\":[";
     let (start, name) = (10, word(text, 10));
     if name == literal(b"BF16\",\"s") && word(text, start + 7) == literal(SHAPE) {
@@ -107,7 +107,7 @@ fn dtype(text: &Window) -> Option<(Dtype, usize)> {
 
 /// A number of up to 15 digits.
 #[inline(always)]
-fn number(text: &Window, at: usize) -> Option<(u64, usize)> {
+fn number(text: &TextWindow, at: usize) -> Option<(u64, usize)> {
     let first = word(text, at);
     let (mut value, mut len) = eight_digits(first);
     if len == 8 {
@@ -122,13 +122,13 @@ fn number(text: &Window, at: usize) -> Option<(u64, usize)> {
 /// Eight bytes of text. The mask is of no effect within the span, and tells the
 /// compiler that no position is outside the window.
 #[inline(always)]
-fn word(text: &Window, at: usize) -> u64 {
+fn word(text: &TextWindow, at: usize) -> u64 {
     let at = at & (SPAN - 1);
     text.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 #[inline(always)]
-fn byte(text: &Window, at: usize) -> u8 {
+fn byte(text: &TextWindow, at: usize) -> u8 {
     text[at & (SPAN - 1)]
 }
 

@@ -3,7 +3,7 @@
 //! are needed.
 #![forbid(unsafe_code)]
 
-use super::selection::{IndexRun, Level, Selection};
+use super::selection::{IndexRun, LoopLevel, Selection};
 use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -33,7 +33,7 @@ impl Selection {
 
     fn copy_level(
         &self,
-        levels: &[Level],
+        levels: &[LoopLevel],
         base: u64,
         mut at: u64,
         mut out: &mut [u8],
@@ -99,7 +99,7 @@ impl Selection {
         self.runs_of(&self.levels, self.base, at, len, each)
     }
 
-    fn runs_of(&self, levels: &[Level], base: u64, mut at: u64, mut len: u64, each: Each<'_>) -> Result<()> {
+    fn runs_of(&self, levels: &[LoopLevel], base: u64, mut at: u64, mut len: u64, each: Each<'_>) -> Result<()> {
         let Some((level, inner)) = levels.split_first() else {
             return each(Some(base.saturating_add(at)), len);
         };
@@ -234,7 +234,7 @@ enum GatherKind {
     Zeros,
 }
 
-impl Level {
+impl LoopLevel {
     fn place(&self, at: u64) -> Option<LevelPlace> {
         let (index, within) = (at.checked_div(self.block)?, at.checked_rem(self.block)?);
         let after = self.pieces.partition_point(|piece| piece.at <= index);

@@ -26,13 +26,13 @@ pub(crate) struct Selection {
     /// Bytes that lie together in the file and in the result.
     pub(super) unit: u64,
     /// Outermost first.
-    pub(super) levels: Vec<Level>,
+    pub(super) levels: Vec<LoopLevel>,
     /// Of everything, from `base` on.
     pub(super) reach: ReadReach,
 }
 
 /// A dimension, or several that are gone through as one.
-pub(super) struct Level {
+pub(super) struct LoopLevel {
     /// Bytes in the file from one index to the next.
     pub(super) stride: u64,
     /// Bytes of the result that an index takes.
@@ -193,7 +193,7 @@ struct LevelBuilder<'a> {
     result: u64,
     base: u64,
     unit: u64,
-    levels: Vec<Level>,
+    levels: Vec<LoopLevel>,
     fits: bool,
 }
 
@@ -259,7 +259,7 @@ impl<'a> LevelBuilder<'a> {
     }
 
     fn push(&mut self, stride: u64, pieces: Vec<IndexRun>) {
-        let level = Level { stride, block: self.result, pieces, order: Vec::new(), inside: ReadReach::default() };
+        let level = LoopLevel { stride, block: self.result, pieces, order: Vec::new(), inside: ReadReach::default() };
         self.levels.push(level);
     }
 
@@ -312,7 +312,7 @@ impl<'a> LevelBuilder<'a> {
     }
 }
 
-impl Level {
+impl LoopLevel {
     /// Sorts the pieces that are read, and finds what all of them reach.
     fn arrange(&mut self) -> Result<ReadReach> {
         self.order = memory::vec_with_capacity(self.pieces.len(), "intervals")?;
