@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use reference::tensor::{serialize, SafeTensors, TensorView};
-use safetensors::writer::{self, Order, SaveOptions};
+use safetensors::writer::{self, SaveOptions, TensorOrder};
 use safetensors::{Checkpoint, Dtype, ErrorKind, NewTensor, OpenOptions};
 
 use crate::script::Script;
@@ -23,7 +23,7 @@ struct Given {
 pub fn roundtrip(data: &[u8]) {
     let mut script = Script(data);
     let options = SaveOptions {
-        order: script.choose(&[Order::Reference, Order::Given]),
+        order: script.choose(&[TensorOrder::Reference, TensorOrder::Given]),
         alignment: script.choose(&[0, 0, 8, 64, 4096, 12, 1, 4 << 20]),
         header_reserve: script.choose(&[0, 0, 1, 500]),
         ..SaveOptions::default()
@@ -68,7 +68,7 @@ pub fn roundtrip(data: &[u8]) {
     let length = u64::from_le_bytes(*written.first_chunk().unwrap());
     assert_eq!((length + 8) % options.alignment.max(8), 0);
     read_back(&written, &given, metadata.as_deref());
-    if options.order == Order::Reference && options.alignment <= 8 && options.header_reserve == 0 {
+    if options.order == TensorOrder::Reference && options.alignment <= 8 && options.header_reserve == 0 {
         as_the_reference(&written, &given, metadata.as_deref());
     }
 }
