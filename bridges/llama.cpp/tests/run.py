@@ -317,6 +317,12 @@ def programs_in_c_find_the_bridge(bench):
     for kind in ("shared", "static"):
         check(call(out / f"consumer-{kind}", folders.FIXTURES / "llama", env=installed).strip() == "2", f"find_package, {kind}")
 
+    # A part of another project, not optimised, as that is soonest done.
+    out = bench.scratch / "part"
+    call("cmake", "-S", HERE / "consumer", "-B", out, "-G", "Ninja", path, *llama, f"-DBRIDGE={HERE.parent}", "-DST_LLAMA_BUILD_PROGRAM=OFF", "-DCMAKE_BUILD_TYPE=", "-DCMAKE_CXX_FLAGS=-O0")
+    call("cmake", "--build", out, "--target", "consumer-static")
+    check(call(out / "consumer-static", folders.FIXTURES / "llama", env=installed).strip() == "2", "add_subdirectory")
+
     flags = call("pkg-config", "--cflags", "--libs", "safetensors-llama", env=installed).split()
     program = bench.scratch / "by-pkg-config"
     call("cc", "-std=c99", HERE / "consumer/consumer.c", "-o", program, f"-I{cache['LLAMA_DIR']}/include", f"-I{cache['LLAMA_DIR']}/ggml/include", *flags,
