@@ -58,7 +58,7 @@ static const char *find_split(const Json &tokenizer) {
 
 static TokenizerKind byte_level_kind(const Json &tokenizer) {
     const Json &model = tokenizer["model"];
-    if (flag_at(model, "byte_fallback") == true) throw TokenizerProblem{"tokenizer.json is SentencePiece-like BPE (byte_fallback)"};
+    if (flag_at(model, "byte_fallback") == true) throw TokenizerProblem{"tokenizer.json is SentencePiece-like BPE (byte_fallback): llama.cpp orders merges by score and place, tokenizers by rank, and not all texts come out the same"};
     for (const char *key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"})
         if (is_set(model, key)) throw TokenizerProblem{std::string("tokenizer.json has a model with ") + key};
     TokenizerKind kind{"gpt2", find_split(tokenizer), {}, {}};
