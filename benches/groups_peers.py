@@ -35,7 +35,7 @@ def optional(name):
 
 
 torch, bitsandbytes, mlx = optional("torch"), optional("bitsandbytes.functional"), optional("mlx.core")
-packed = optional("compressed_tensors.compressors.quantized_compressors.pack_quantized") or optional("compressed_tensors.compressors.pack_quantized")
+packed = optional("compressed_tensors.compressors.pack_quantized.helpers") or optional("compressed_tensors.compressors.quantized_compressors.pack_quantized")
 if torch:
     torch.set_num_threads(1)
 

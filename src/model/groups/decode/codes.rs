@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::kernel::Level;
 use super::op::Packed;
 use super::view::{FlatRows, View};
-use crate::base::memory;
+use crate::base::memory::Aligned;
 use crate::error::Result;
 use crate::model::groups::group::Group;
 use crate::model::groups::recipe::Recipe;
@@ -137,7 +137,7 @@ pub(super) fn padded(bytes: &[u8], at: u64, bits: u32, room: &mut [u8]) -> Optio
 
 /// Words of some rows and columns after they have been turned: lines of bytes.
 pub(super) struct Strip {
-    bytes: Vec<u8>,
+    bytes: Aligned,
     /// The first of its rows, and how many there are at most.
     first: usize,
     pub(super) rows: usize,
@@ -153,8 +153,9 @@ const AWQ_ROWS: usize = 8 * ROWS;
 /// Words of a line: lines are together as large as an L1 cache can hold beside results.
 const WORDS: usize = 64;
 const AWQ_WORDS: usize = 256;
-/// Bytes between lines that keep them from falling on the same sets of the cache.
-const APART: usize = 64;
+/// Bytes of a cache line. Lines of a strip are an odd number of them, so that they do not
+/// fall on the same sets of the cache.
+const LINE: usize = 64;
 
 impl Strip {
     pub(super) fn new(codes: &Codes<'_>) -> Result<Self> {
@@ -163,8 +164,9 @@ impl Strip {
             // A period may begin and end within words.
             _ => (ROWS, WORDS),
         };
-        let stride = (words + 1) * 4 + APART;
-        Ok(Self { bytes: memory::zeroed(stride * (ROWS + 1), "a group's codes")?, first: 0, rows, words, stride })
+        let stride = ((words + 1) * 4).div_ceil(LINE) / 2 * 2 * LINE + LINE;
+        let bytes = Aligned::zeroed(stride * (ROWS + 1), "a group's codes")?;
+        Ok(Self { bytes, first: 0, rows, words, stride })
     }
 
     /// Turns words of `count` rows from `first` on; says how many codes from `at` on they hold.
@@ -197,13 +199,13 @@ impl Strip {
             let lines = usize::try_from(last_word - first_word).ok()?;
             (codes.view.bytes.get((start * across + first) * 4..)?, count, lines, usize::try_from(held).ok()?)
         };
-        codes.level.turn(bytes, across, words, lines, self.stride, &mut self.bytes)?;
+        codes.level.turn(bytes, across, words, lines, self.stride, self.bytes.as_mut())?;
         Some(held)
     }
 
     fn line(&self, number: usize) -> Option<&[u8]> {
         let start = number.checked_mul(self.stride)?;
-        self.bytes.get(start..start.checked_add(self.stride)?)
+        self.bytes.as_slice().get(start..start.checked_add(self.stride)?)
     }
 
     /// The codes of one of its rows from `at` on, which is where it was filled: where they

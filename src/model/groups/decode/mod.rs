@@ -188,9 +188,9 @@ impl<'a> Decoder<'a> {
         let (size, mut unpacked) = (self.size(), [0; CHUNK]);
         for first in (0..self.rows).step_by(strip.rows) {
             let count = strip.rows.min(self.rows - first);
-            // Memory that is written next is that of the next row.
-            let place = rows.row(first)?.as_ptr().addr();
-            let ahead = rows.row((first + 1).min(self.rows - 1))?.as_ptr().addr().wrapping_sub(place);
+            // Memory that is written next is that of the next rows.
+            let place = |rows: &mut dyn Rows, row: usize| Ok(rows.row(row.min(self.rows - 1))?.as_ptr().addr());
+            let ahead = place(rows, first + 2)?.wrapping_sub(place(rows, first)?);
             let mut at = 0;
             while at < self.width {
                 let now = strip.fill(&self.codes, first, count, at, self.width - at).ok_or_else(lacking)?;
