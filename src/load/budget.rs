@@ -57,7 +57,8 @@ impl MemoryBudget {
             return Err(unit_too_large(scratch, staging));
         }
         let put_together = scratch.saturating_mul(scratches as u64);
-        let window = preferred.min(staging.saturating_sub(put_together));
+        // What can't be cut is read into one window, however little is preferred.
+        let window = preferred.max(unit_of(tasks)).max(24).min(staging.saturating_sub(put_together));
         let set = window.saturating_add(put_together).max(1);
         let sets = size(staging.checked_div(set).unwrap_or(1)).clamp(1, threads);
         Ok(Self { window: size(window), scratch: size(scratch), scratches, sets, shared: sets < threads, ..Self::NONE })

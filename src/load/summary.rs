@@ -63,8 +63,11 @@ impl CheckedLoad<'_> {
     /// How many reads through the page cache a request for one item takes.
     fn reads_of(&self, task: usize, shard: usize, len: u64) -> Result<u64> {
         let source = self.checkpoint.source(shard)?;
-        let plain = self.tasks.get(task).is_none_or(Task::is_plain);
-        let step = if plain { self.budget.straight } else { self.reader(None).step(ReadWay::of(source)) }.max(1);
+        let step = match self.tasks.get(task).filter(|task| !task.is_plain()) {
+            None => self.budget.straight,
+            Some(task) => task.step(len, self.reader(None).step(ReadWay::of(source))),
+        };
+        let step = step.max(1);
         let whole = len.checked_div(step).unwrap_or_default().saturating_mul(source.reads(step));
         Ok(whole.saturating_add(source.reads(len.checked_rem(step).unwrap_or_default())))
     }

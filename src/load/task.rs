@@ -296,6 +296,17 @@ impl<'a> Task<'a> {
         stored.saturating_sub(stored.checked_rem(cut).unwrap_or(0))
     }
 
+    /// How much of `left` picked bytes is read into `room` bytes at once: whole elements, or
+    /// what a transform is given at once.
+    pub(super) fn step(&self, left: u64, room: u64) -> u64 {
+        let whole = match (self.transform, self.from) {
+            (Some(_), _) => self.grain,
+            (None, Dtype::F6E2M3 | Dtype::F6E3M2) => 3,
+            (None, dtype) => u64::from(dtype.bits() / 8).max(1),
+        };
+        left.min(room.saturating_sub(room.checked_rem(whole).unwrap_or(0)).max(whole))
+    }
+
     /// Bytes that are read for it.
     pub(super) fn read_size(&self) -> u64 {
         match &self.picks {

@@ -214,7 +214,11 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         while left != 0 {
             self.delivery.go_on()?;
             let step = self.reader.step(way);
-            let now = left.min(if way == ReadWay::Called { step } else { task.picked_through(step).max(task.grain) });
+            let now = left.min(match way {
+                // As few as there can be; what is cut is cut between elements.
+                ReadWay::Called => task.step(left, step),
+                _ => task.picked_through(step).max(task.grain),
+            });
             let (room, later) = out.split_at_mut_checked(size(task, now)?).ok_or_else(fault)?;
             let bytes = self.reader.window(shard, offset, count(now)?, way)?;
             if task.transform.is_some() {
@@ -239,7 +243,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     ) -> Result<u64> {
         self.delivery.go_on()?;
         let step = self.reader.step(way);
-        let now = left.min(step.saturating_sub(step.checked_rem(self.task(number)?.grain).unwrap_or(0)).max(1));
+        let now = left.min(self.task(number)?.step(left, step));
         let bytes = self.reader.window(shard, offset, count(now)?, way)?;
         self.delivery.pieces(number, Incoming::lying(bytes), at, now)?;
         Ok(now)

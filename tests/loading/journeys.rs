@@ -134,6 +134,39 @@ fn elements_stay_whole_where_tensors_of_other_elements_follow() {
 }
 
 #[test]
+fn elements_stay_whole_whatever_staging_and_request_sizes_are() {
+    let count = 43_398_usize;
+    let end = 1 + count * 4;
+    let header = format!(
+        r#"{{"a":{{"dtype":"BOOL","shape":[],"data_offsets":[0,1]}},"b":{{"dtype":"I32","shape":[{count}],"data_offsets":[1,{end}]}}}}"#
+    );
+    let mut data = vec![1_u8];
+    data.extend((0..count as i32).flat_map(i32::to_le_bytes));
+    let bytes = file(header, &data);
+    for (staging_bytes, preferred_read) in [(123_585, 0), (65_537, 0), (70_001, 30_001), (0, 33), (0, 5)] {
+        let reader = Reader { preferred_read, ..Reader::new(bytes.clone()) };
+        let from = open_io(&reader.io(), &init_options()).unwrap();
+        let tensor = from.tensors().iter().find(|tensor| tensor.name() == b"b").unwrap();
+        // Beside other elements of the same tensor, so that it is not read by itself.
+        let odd = [safetensors::Range { start: 1, stop: i64::MAX, step: 2 }];
+        let (mut some, mut all) = (vec![0_u8; count / 2 * 4], vec![0_u8; count * 4]);
+        let item = |dtype, place: &mut Vec<u8>| st_load_item {
+            dtype,
+            dst: place.as_mut_ptr().cast(),
+            dst_size: place.len(),
+            ..item_of(tensor)
+        };
+        let other = st_load_item { ranges: odd.as_ptr(), range_count: 1, ..item(ST_DTYPE_AS_STORED, &mut some) };
+        let items = [other, item(ST_DTYPE_F32, &mut all)];
+        let options = st_load_options { staging_bytes, ..init_load() };
+        let what = format!("{staging_bytes} bytes of staging, requests of {preferred_read}");
+        load(&from, &items, &options).unwrap_or_else(|failure| panic!("{what}: {}", failure.message));
+        assert!(all.chunks(4).zip(0_u16..).all(|(found, i)| found == f32::from(i).to_le_bytes()), "{what}");
+        assert!(some.chunks(4).zip(0_i32..).all(|(found, i)| found == (2 * i + 1).to_le_bytes()), "{what}");
+    }
+}
+
+#[test]
 fn a_load_that_converts_has_as_many_requests_under_way_as_staging_holds() {
     let bytes = made(&[800_000]);
     // By staging_bytes: nothing is taken for what this load does not need.
