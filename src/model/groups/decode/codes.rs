@@ -66,7 +66,8 @@ impl<'a> Codes<'a> {
     /// have to be unpacked.
     pub(super) fn lying(&self, row: usize, at: usize) -> Option<Packed<'a>> {
         let column = at as u64;
-        let from_bit = |bit: u64| self.row(row)?.get(usize::try_from(bit / 8).ok()?..).filter(|_| bit % 8 == 0);
+        let from_bit =
+            |bit: u64| self.row(row)?.get(usize::try_from(bit / 8).ok()?..).filter(|_| bit.is_multiple_of(8));
         match (self.packing, self.bits) {
             (Packing::Bytes, _) => from_bit(8 * column).map(Packed::Bytes),
             (Packing::Stream, 8) => from_bit(self.skip + 8 * column).map(Packed::Bytes),
@@ -75,7 +76,7 @@ impl<'a> Codes<'a> {
             (Packing::FlatNibbles, _) => {
                 let number = self.flat_number(row, at)?;
                 let bytes = self.view.bytes.get(usize::try_from(number / 2).ok()?..);
-                bytes.filter(|_| number % 2 == 0).map(Packed::HighNibbles)
+                bytes.filter(|_| number.is_multiple_of(2)).map(Packed::HighNibbles)
             }
             _ => None,
         }
@@ -228,7 +229,7 @@ impl Strip {
         let bytes = line.get(usize::try_from(skip / 8).ok()?..)?;
         match codes.bits {
             8 => Some(Packed::Bytes(bytes)),
-            4 if skip % 8 == 0 => Some(Packed::LowNibbles(bytes)),
+            4 if skip.is_multiple_of(8) => Some(Packed::LowNibbles(bytes)),
             bits => {
                 codes.level.stream(bytes, (skip % 8) as u32, bits, desk)?;
                 Some(Packed::Bytes(desk))
