@@ -5,6 +5,7 @@
 //! What takes a process of its own happens in a child: this program again.
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{chown, lchown, symlink, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -369,6 +370,12 @@ fn a_file_that_has_taken_its_place_keeps_its_header() {
     assert!(swapped > 1);
 }
 
+/// File::lock, which the oldest compiler has not.
+fn lock(file: &File) {
+    // SAFETY: numbers.
+    assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) }, 0);
+}
+
 /// A stopped save has its turn for as long as it likes; another one can be
 /// stopped while it waits.
 #[test]
@@ -378,7 +385,7 @@ fn waiting_for_a_turn_can_be_cancelled() {
     let options = SaveOptions { max_shard_size: 1000, ..unsynced() };
     save(&path, 1, &options).unwrap();
     let turn = File::create(folder.path().join(".m.safetensors.0000000000000000.safetensors-tmp")).unwrap();
-    turn.lock().unwrap();
+    lock(&turn);
     let (bytes, shape) = ([2; 1000], [1000]);
     let tensor = |name| NewTensor::new(name, Dtype::U8, &shape).unwrap().with_data(&bytes).unwrap();
     let mut told = 0;
@@ -404,7 +411,7 @@ fn a_turn_is_waited_for_half_a_minute() {
     let options = SaveOptions { max_shard_size: 1000, ..unsynced() };
     save(&path, 1, &options).unwrap();
     let turn = File::create(folder.path().join(".m.safetensors.0000000000000000.safetensors-tmp")).unwrap();
-    turn.lock().unwrap();
+    lock(&turn);
     let error = save(&path, 2, &options).unwrap_err();
     assert_eq!((error.kind(), error.os_errno(), version(folder.path())), (ErrorKind::Io, libc::EBUSY, 1), "{error}");
 }
