@@ -116,8 +116,10 @@ impl<'a> Search<'a> {
             }
         }
         // Scales of weights whose dtype is none that is quantised.
-        for tensor in self.checkpoint.tensors() {
-            if let Some(module) = scaled_module(tensor) {
+        for (number, tensor) in self.checkpoint.tensors().iter().enumerate() {
+            // Members are many, and names take time to look at.
+            let taken = self.taken.get(number).copied().unwrap_or(true);
+            if let Some(module) = Some(tensor).filter(|_| !taken).and_then(scaled_module) {
                 self.mismatched(tensor, module)?;
             }
         }
