@@ -58,6 +58,7 @@ pub(super) struct Form {
 
 impl Form {
     /// A group without more to say, whose slices go as its blocks do along in.
+    #[inline(never)]
     pub(super) fn new(layout: &'static Layout, bits: u32, shape: Sizes, block: Sizes) -> Self {
         let step = Sizes::ones(shape.len());
         let recipe = layout.recipe;
@@ -85,6 +86,7 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// The tensor `module` + `suffix`.
+    #[inline(never)]
     pub(super) fn find(&self, suffix: &str) -> Option<&'a Tensor> {
         let mut name = [0_u8; 512];
         let len = self.module.len() + suffix.len();
@@ -100,6 +102,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Adds a member where it is there.
+    #[inline(never)]
     pub(super) fn optional(&mut self, role: Role, suffix: &str) -> Option<&'a Tensor> {
         let found = self.find(suffix)?;
         self.add(role, found);
@@ -118,6 +121,7 @@ impl<'a> Draft<'a> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn missing(&self, suffix: &str) -> Fault {
         let name = [self.module, suffix.as_bytes()].concat();
         broken(Break::Missing, &[Name(self.codes), Text(" needs "), Given(&name), Text(", which is not there")])
@@ -270,6 +274,7 @@ impl Form {
 }
 
 #[cold]
+#[inline(never)]
 pub(super) fn broken(rule: Break, words: &[Word<'_>]) -> Fault {
     Fault::Broken(rule, say(words))
 }
@@ -300,6 +305,7 @@ pub(super) fn opaque(words: &[Word<'_>]) -> Fault {
 }
 
 /// A shape of which no element is missing and none too many.
+#[inline(never)]
 pub(super) fn sound(tensor: &Tensor) -> Result<Sizes, Fault> {
     let mut sizes = Sizes::default();
     for size in tensor.shape() {
@@ -313,6 +319,7 @@ pub(super) fn sound(tensor: &Tensor) -> Result<Sizes, Fault> {
 }
 
 /// A member's shape, which has two dimensions.
+#[inline(never)]
 pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Fault> {
     match &*sound(tensor)? {
         [rows, columns] => Ok((*rows, *columns)),
@@ -321,6 +328,7 @@ pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Fault> {
 }
 
 /// A member's shape as that of a matrix, or of a stack of them.
+#[inline(never)]
 pub(super) fn stack(tensor: &Tensor) -> Result<(Sizes, u64, u64), Fault> {
     match &*sound(tensor)? {
         [outer @ .., rows, columns] if outer.len() < 2 => Ok((Sizes::join(outer, &[]), *rows, *columns)),
@@ -332,6 +340,7 @@ pub(super) fn with(outer: &[u64], inner: &[u64]) -> Sizes {
     Sizes::join(outer, inner)
 }
 
+#[inline(never)]
 pub(super) fn require_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Fault> {
     if *sound(tensor)? == *expected {
         return Ok(());
@@ -339,6 +348,7 @@ pub(super) fn require_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Fau
     Err(shape(&[Is(tensor), Text(", expected "), All(expected)]))
 }
 
+#[inline(never)]
 pub(super) fn require_dtype(tensor: &Tensor, allowed: &[Dtype]) -> Result<(), Fault> {
     if allowed.contains(&tensor.dtype()) {
         return Ok(());

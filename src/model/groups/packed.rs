@@ -74,6 +74,7 @@ pub(super) fn no_whole_groups(codes: &Tensor, group: u64) -> Fault {
 }
 
 /// A number: one element, of any rank.
+#[inline(never)]
 pub(super) fn single(tensor: &Tensor) -> Result<(), Fault> {
     if sound(tensor)?.len() <= 1 && tensor.element_count() == 1 {
         return Ok(());

@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 /// More dimensions than any group's tensors have.
 pub(super) const MOST_RANK: usize = 8;
 
+// What makes them is out of line: many places do, and none often.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sizes<T = u64> {
     len: usize,
@@ -18,6 +19,7 @@ pub(super) struct Sizes<T = u64> {
 
 impl Sizes {
     /// That many ones.
+    #[inline(never)]
     pub(super) fn ones(len: usize) -> Self {
         let mut this = Self::default();
         (0..len).for_each(|_| this.push(1));
@@ -25,6 +27,7 @@ impl Sizes {
     }
 
     /// `outer`, and then `inner`.
+    #[inline(never)]
     pub(super) fn join(outer: &[u64], inner: &[u64]) -> Self {
         let mut this = Self::default();
         outer.iter().chain(inner).for_each(|size| this.push(*size));
@@ -32,6 +35,7 @@ impl Sizes {
     }
 
     /// As the records that C sees have them; `None` for a size beyond 63 bits.
+    #[inline(never)]
     pub(super) fn signed(&self) -> Option<Sizes<i64>> {
         let mut signed = Sizes { len: self.len, all: [0; MOST_RANK] };
         for (place, size) in signed.all.iter_mut().zip(self.all) {
