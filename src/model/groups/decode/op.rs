@@ -56,6 +56,7 @@ pub(super) struct Span {
 
 impl Span {
     /// Whether no group of so many columns but the last has an odd number of them.
+    #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
     pub(super) fn is_even(&self, count: usize) -> bool {
         let even = |columns: usize| columns.is_multiple_of(2);
         self.left >= count || even(self.left) && (even(self.group) || self.left.saturating_add(self.group) >= count)
