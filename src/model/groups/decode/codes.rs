@@ -152,7 +152,7 @@ const ROWS: usize = 16;
 /// Rows of AWQ, of which eight share a word.
 const AWQ_ROWS: usize = 8 * ROWS;
 /// Words of a line: lines are together as large as an L1 cache can hold beside results.
-const WORDS: usize = 64;
+const WORDS: usize = 128;
 const AWQ_WORDS: usize = 256;
 /// Bytes of a cache line. Lines of a strip are an odd number of them, so that they do not
 /// fall on the same sets of the cache.
