@@ -650,7 +650,7 @@ fn no_read_begins_once_a_load_is_cancelled() {
         assert!(failure.message.contains(word), "{}", failure.message);
         assert_eq!(reader.begun_after.load(Ordering::SeqCst), 0, "{threads} threads");
         assert!(reader.begun.load(Ordering::SeqCst) <= threads as usize);
-        assert!(start.elapsed() < Duration::from_millis(3000), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     }
 }
 

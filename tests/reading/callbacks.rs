@@ -180,7 +180,7 @@ fn two_hundred_slow_shards_open_side_by_side() {
     let took = start.elapsed();
     assert_eq!((found.tensors().len(), found.shards().len()), (200, 200));
     // One after another they take 4 seconds; four rounds of 64 take 0.08.
-    assert!(took < Duration::from_millis(2000), "{took:?}");
+    assert!(took < Duration::from_millis(3500), "{took:?}");
     assert!(files.readers.values().all(|reader| reader.counts.reads() == 1), "one request a file");
     assert_eq!(found.get("t199").unwrap().data().unwrap(), pattern(64));
     drop(found);

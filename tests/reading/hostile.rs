@@ -210,8 +210,8 @@ fn ninety_megabytes_of_brackets_are_refused_at_once() {
         let size = if before.len() < 2 && piece != "]" { 90_000_000 } else { 9_000_000 };
         let (found, took) = timed(before, piece, after, size);
         assert_eq!(found, Err(status), "{before}{piece}");
-        // About 0.1 s where the code is optimised.
-        assert!(took < Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 }), "{before}{piece}: {took:?}");
+        // About 0.1 s where the code is optimised; what is not linear takes hours.
+        assert!(took < Duration::from_secs(60), "{before}{piece}: {took:?}");
     }
 }
 
@@ -248,7 +248,7 @@ fn huge_headers_take_linear_time() {
         let (found, took) = timed(&before, piece, &after, 4_000_000);
         assert_eq!(found, wanted, "{before}{piece}");
         // A quadratic pass over four million bytes takes hours.
-        assert!(took < Duration::from_secs(10), "{before}{piece}: {took:?}");
+        assert!(took < Duration::from_secs(60), "{before}{piece}: {took:?}");
     }
 }
 
@@ -260,7 +260,7 @@ fn many_tensors_take_linear_time_in_any_order() {
         let bytes = file(format!("{{{}}}", entries.collect::<Vec<_>>().join(",")), &vec![7; count]);
         let start = Instant::now();
         let found = open_memory(&bytes, &init_options()).unwrap();
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < Duration::from_secs(60));
         assert!(found.tensors().is_sorted_by_key(|tensor| tensor.offset()) && found.tensors().len() == count);
         for i in (0..count).step_by(997) {
             let tensor = found.get(format!("layer.{i}.weight")).unwrap();

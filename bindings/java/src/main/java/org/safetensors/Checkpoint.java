@@ -298,7 +298,8 @@ public final class Checkpoint implements AutoCloseable {
         try {
             Interrupts.watch(bridge);
             use(bridge::interrupt, Long.MAX_VALUE, pointer -> {
-                Native.load(pointer, packed, fixed.size(), how, bridge, bridge.cancelAddress());
+                Segments.holding(LoadItem.destinations(fixed), () -> Segments.holding(options.buffers(),
+                        () -> Native.load(pointer, packed, fixed.size(), how, bridge, bridge.cancelAddress())));
                 return null;
             });
         } catch (SafetensorsException e) {

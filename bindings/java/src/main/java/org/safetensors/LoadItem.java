@@ -83,6 +83,11 @@ public final class LoadItem {
         return tensor;
     }
 
+    /** Where the results go; with null where a sink takes them. */
+    static List<ByteBuffer> destinations(List<LoadItem> items) {
+        return items.stream().map(item -> item.dst).toList();
+    }
+
     static long[] packed(List<LoadItem> items, Checkpoint checkpoint) {
         Packer packer = new Packer();
         for (LoadItem item : items) {

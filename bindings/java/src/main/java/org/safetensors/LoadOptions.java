@@ -97,6 +97,10 @@ public final class LoadOptions {
         return this;
     }
 
+    List<ByteBuffer> buffers() {
+        return List.of(buffers);
+    }
+
     /** For the shim. */
     long[] packed() {
         Packer packer = new Packer();

@@ -6,6 +6,7 @@ import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.ReadOnlyBufferException;
+import java.util.List;
 
 /**
  * Memory as native code sees it, and the buffer that keeps it alive: who hands the address over calls {@link #keep()}
@@ -82,7 +83,7 @@ record Memory(long address, long size, ByteBuffer owner, boolean isCopy) {
     static void fill(ByteBuffer buffer, long needed, Fill fill) {
         if (buffer.isDirect()) {
             Memory memory = writable(buffer);
-            fill.into(memory.address, memory.size);
+            Segments.holding(List.of(buffer), () -> fill.into(memory.address, memory.size));
             memory.keep();
             return;
         }

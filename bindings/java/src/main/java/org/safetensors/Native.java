@@ -98,5 +98,8 @@ final class Native {
 
     static native long address(ByteBuffer buffer);
 
+    /** The address of a function that calls the first of its nine arguments, for {@link Segments}. */
+    static native long caller();
+
     static native void copy(ByteBuffer from, int size, long to);
 }

@@ -8,7 +8,8 @@
  * everything else that goes wrong is a {@link org.safetensors.SafetensorsException} with its
  * {@link org.safetensors.Status}.
  *
- * <p>A direct buffer over an arena of {@code java.lang.foreign} must not lose its memory while a call uses it, nor while
- * a checkpoint is open that was opened from it.
+ * <p>While a load or a read fills direct buffers over arenas of {@code java.lang.foreign}, these can't be closed: their
+ * {@code close} throws {@link IllegalStateException} (of one call, 512 arenas are held). A buffer that is read from must not
+ * lose its memory while a call uses it, nor while a checkpoint is open that was opened from it.
  */
 package org.safetensors;

@@ -10,6 +10,7 @@ import java.io.RandomAccessFile;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
@@ -88,5 +89,51 @@ class SegmentTest {
         RuntimeException thrown = assertThrows(RuntimeException.class, () -> tensor.segment(type));
         assertEquals(expected() ? IllegalStateException.class : UnsupportedOperationException.class, thrown.getClass());
         assertFalse(Support.isMapped(path));
+    }
+
+    /** A buffer over an arena, and what closes that; by plain reflection, as the arena's class is not ours to see. */
+    private static ByteBuffer inArena(long size, AutoCloseable[] arena) throws ReflectiveOperationException {
+        Class<?> type = Class.forName("java.lang.foreign.Arena");
+        arena[0] = (AutoCloseable) type.getMethod("ofShared").invoke(null);
+        Object segment = type.getMethod("allocate", long.class, long.class).invoke(arena[0], size, 64L);
+        return (ByteBuffer) call(segment, "asByteBuffer");
+    }
+
+    @Test
+    void anArenaIsNotClosedWhileItsMemoryIsFilled() throws Exception {
+        if (!expected()) {
+            return;
+        }
+        byte[] data = {1, 2, 3, 4, 5, 6, 7, 8};
+        AutoCloseable[] arena = new AutoCloseable[1];
+        Throwable[] thrown = new Throwable[1];
+        byte[] file = Support.file(Support.header("w", "U8", "[8]", 8), data);
+        ArraySource source = new ArraySource(file) {
+            @Override
+            public int readAt(long offset, ByteBuffer dst) {
+                if (arena[0] != null) {
+                    thrown[0] = assertThrows(Exception.class, () -> arena[0].close());
+                }
+                return super.readAt(offset, dst);
+            }
+        };
+        try (Checkpoint checkpoint = Checkpoint.open(source)) {
+            Tensor tensor = checkpoint.get("w");
+            for (int way = 0; way < 3; way++) {
+                ByteBuffer memory = inArena(4096, arena);
+                thrown[0] = null;
+                switch (way) {
+                    case 0 -> checkpoint.load(List.of(LoadItem.of(tensor, memory.slice(64, 8)), LoadItem.of(tensor, memory.slice(0, 8))));
+                    case 1 -> tensor.read(memory);
+                    default -> checkpoint.load(List.of(LoadItem.of(tensor)), new LoadOptions().sink(List.of(memory), (bytes, buffer, item, offset) -> {}));
+                }
+                assertEquals(IllegalStateException.class, thrown[0] == null ? null : thrown[0].getClass(), "way " + way);
+                assertEquals(8, memory.get(7));
+                arena[0].close();
+                RuntimeException late = assertThrows(RuntimeException.class, () -> tensor.read(memory));
+                assertEquals(IllegalStateException.class, late.getClass());
+                arena[0] = null;
+            }
+        }
     }
 }
