@@ -97,6 +97,8 @@ static void check_loading(const st_checkpoint *checkpoint)
     done = 0;
     sink.user_data = &done;
     options.sink = &sink;
+    CHECK(st_load(checkpoint, &item, 1, &options, &error) == ST_ERROR_INVALID_ARGUMENT && done == 0);
+    item.dst = NULL; // the sink's buffer lay over it
     CHECK(st_load(checkpoint, &item, 1, &options, &error) == ST_OK && done == size);
     CHECK(st_evict(checkpoint, &x, 1, &error) == ST_OK);
 }
