@@ -253,6 +253,11 @@ fn thousands_of_files_are_read_where_mapping_is_not_asked_for() {
 
 #[test]
 fn more_files_than_can_all_be_mapped_are_refused_where_mapping_is_asked_for() {
+    if !child::is_child() {
+        // Files that other tests map are counted too.
+        let test = "more_files_than_can_all_be_mapped_are_refused_where_mapping_is_asked_for";
+        return child::succeeds(test, Duration::from_secs(240), || Ok(()));
+    }
     const MOST: usize = 32_768;
     let root = folder();
     let (first, names) = (root.path().join("0"), (0..=MOST).map(|i| format!("t{i}")).collect::<Vec<_>>());
