@@ -494,8 +494,8 @@ ST_API const struct st_group *st_groups_list(const struct st_groups *groups, siz
 //
 // name: NUL-terminated, borrowed for the call.
 //
-// Returns a record owned by the groups, valid until st_groups_free; NULL where
-// there is none. Since 0.2.
+// Returns a record owned by the groups, valid until st_groups_free; NULL if no
+// group has this name. Since 0.2.
 ST_API const struct st_group *st_find_group(const struct st_groups *groups, const char *name);
 
 // The tensors that belong to no group, by shard and offset.

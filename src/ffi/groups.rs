@@ -258,8 +258,8 @@ pub unsafe extern "C" fn st_groups_list(groups: *const st_groups, count: *mut us
 ///
 /// name: NUL-terminated, borrowed for the call.
 ///
-/// Returns a record owned by the groups, valid until st_groups_free; NULL where
-/// there is none. Since 0.2.
+/// Returns a record owned by the groups, valid until st_groups_free; NULL if no
+/// group has this name. Since 0.2.
 #[no_mangle]
 pub unsafe extern "C" fn st_find_group(groups: *const st_groups, name: *const c_char) -> *const st_group {
     if name.is_null() {

@@ -227,16 +227,7 @@ unsafe fn each_sixteen(
         sixteen(codes.as_ptr(), out.as_mut_ptr());
     }
     let (rest, out) = (codes.remainder(), out.into_remainder());
-    if !rest.is_empty() {
-        let (mut codes, mut room) = ([0; 16], [0; 64]);
-        for (place, code) in codes.iter_mut().zip(rest) {
-            *place = *code;
-        }
-        sixteen(codes.as_ptr(), room.as_mut_ptr());
-        for (place, byte) in out.iter_mut().zip(room) {
-            *place = byte;
-        }
-    }
+    in_room::<16, 64>(rest, out, sixteen);
 }
 
 #[inline]
@@ -388,16 +379,7 @@ unsafe fn look_up_wide(low: __m256, high: __m256, piece: Piece<'_>, ahead: usize
         eight(codes.as_ptr(), out.as_mut_ptr());
     }
     let (rest, out) = (codes.remainder(), out.into_remainder());
-    if !rest.is_empty() {
-        let (mut codes, mut room) = ([0; 8], [0; 32]);
-        for (place, code) in codes.iter_mut().zip(rest) {
-            *place = *code;
-        }
-        eight(codes.as_ptr(), room.as_mut_ptr());
-        for (place, byte) in out.iter_mut().zip(room) {
-            *place = byte;
-        }
-    }
+    in_room::<8, 32>(rest, out, eight);
 }
 
 /// Results by a code and a scale that is a byte.
@@ -608,4 +590,19 @@ unsafe fn stream(bytes: &[u8], shift: u32, bits: u32, room: &mut [u8]) -> usize 
         done += 8;
     }
     done
+}
+
+/// The last codes, too few for a whole step, by way of room for one.
+fn in_room<const CODES: usize, const OUT: usize>(rest: &[u8], out: &mut [u8], step: impl Fn(*const u8, *mut u8)) {
+    if rest.is_empty() {
+        return;
+    }
+    let (mut codes, mut room) = ([0; CODES], [0; OUT]);
+    for (place, code) in codes.iter_mut().zip(rest) {
+        *place = *code;
+    }
+    step(codes.as_ptr(), room.as_mut_ptr());
+    for (place, byte) in out.iter_mut().zip(room) {
+        *place = byte;
+    }
 }
