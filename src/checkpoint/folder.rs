@@ -15,9 +15,9 @@ use crate::base::{memory, sort};
 use crate::error::{listed, quoted, Error, ErrorKind, Result};
 use crate::options::{OpenOptions, Variant};
 
-/// What a path means.
+/// The files that a path means.
 #[derive(PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum CheckpointFiles {
     /// One file.
     File(PathBuf),
     /// An index, which names its shards.
@@ -29,7 +29,7 @@ pub(crate) enum Target {
 /// What a folder is opened as.
 #[derive(PartialEq, Eq)]
 pub(crate) struct FolderChoice {
-    pub(crate) target: Target,
+    pub(crate) files: CheckpointFiles,
     /// The folder, or the one that it leads to.
     pub(crate) folder: PathBuf,
 }
@@ -39,7 +39,7 @@ pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<FolderChoic
     let listing = FolderListing::of(folder)?;
     let names = listing.names()?;
     if !names.is_empty() {
-        return Ok(FolderChoice { target: choose_among(folder, &names, options)?, folder: folder.into() });
+        return Ok(FolderChoice { files: choose_among(folder, &names, options)?, folder: folder.into() });
     }
     let snapshot = hub::snapshot(folder, &listing)?;
     let chosen = FolderListing::of(&snapshot).and_then(|listing| {
@@ -49,11 +49,11 @@ pub(crate) fn choose(folder: &Path, options: &OpenOptions) -> Result<FolderChoic
             false => choose_among(&snapshot, &names, options),
         }
     });
-    let target = chosen.map_err(|error| error.in_path(&snapshot))?;
-    Ok(FolderChoice { target, folder: snapshot })
+    let files = chosen.map_err(|error| error.in_path(&snapshot))?;
+    Ok(FolderChoice { files, folder: snapshot })
 }
 
-fn choose_among(folder: &Path, names: &FileNames<'_>, options: &OpenOptions) -> Result<Target> {
+fn choose_among(folder: &Path, names: &FileNames<'_>, options: &OpenOptions) -> Result<CheckpointFiles> {
     let variant = options.variant.as_ref().map(Variant::as_bytes);
     let path = |file: &[u8]| folder.join(OsStr::from_bytes(file));
     let (mut indexes, mut files) = (Vec::new(), Vec::new());
@@ -66,7 +66,7 @@ fn choose_among(folder: &Path, names: &FileNames<'_>, options: &OpenOptions) -> 
         return Err(not_there(names, variant)?);
     }
     if let Some(index) = only_index(&mut indexes, &path, options)? {
-        return Ok(Target::Index(path(index)));
+        return Ok(CheckpointFiles::Index(path(index)));
     }
     if files.iter().any(|name| name.stem == b"model") {
         // The same weights again, as one family names them.
@@ -75,7 +75,7 @@ fn choose_among(folder: &Path, names: &FileNames<'_>, options: &OpenOptions) -> 
     let usual = || files.iter().find(|name| name.role == FileRole::Whole && name.stem == b"model");
     let only = if files.len() == 1 { files.first().filter(|name| name.role == FileRole::Whole) } else { None };
     if let Some(file) = only.or_else(usual) {
-        return Ok(Target::File(path(file.file)));
+        return Ok(CheckpointFiles::File(path(file.file)));
     }
     let mut series = Vec::new();
     for name in &files {
@@ -90,7 +90,7 @@ fn choose_among(folder: &Path, names: &FileNames<'_>, options: &OpenOptions) -> 
     }
     complete(&series, variant)?;
     let paths = series.iter().map(|(name, _)| Ok(path(name.file).into_os_string().into_vec()));
-    memory::collect(paths, series.len(), "paths").map(Target::Series)
+    memory::collect(paths, series.len(), "paths").map(CheckpointFiles::Series)
 }
 
 /// What all members of one series have in common.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::folder::{choose, FolderChoice, Target};
+use super::folder::{choose, CheckpointFiles, FolderChoice};
 use super::name;
 use super::shards::{self, c_path, label, OpenIndex, Whose};
 use super::Checkpoint;
@@ -150,19 +150,19 @@ fn try_open(path: &Path, options: &OpenOptions) -> Result<Option<Checkpoint>> {
     };
     let whole = label(chosen.folder.as_os_str().as_bytes());
     let in_file = |error: Error, file: &PathBuf| error.in_path(file);
-    let opened = match &chosen.target {
-        Target::File(file) => {
+    let opened = match &chosen.files {
+        CheckpointFiles::File(file) => {
             let opened = source::check_regular(file).and_then(|()| open_single(file, options));
             opened.map(Some).map_err(|error| in_file(error, file))
         }
-        Target::Index(index) => open_index(index, options, &whole),
-        Target::Series(files) => open_series(files, options, &whole).map(Some),
+        CheckpointFiles::Index(index) => open_index(index, options, &whole),
+        CheckpointFiles::Series(files) => open_series(files, options, &whole).map(Some),
     };
     let still = || matches!(FoundFiles::at(path, options), Ok(FoundFiles::Folder(now)) if now == chosen);
-    match (opened, &chosen.target) {
+    match (opened, &chosen.files) {
         // One file is whole, and an index has been looked at again, whatever lies beside them.
-        (Ok(opened), Target::File(_) | Target::Index(_)) => Ok(opened),
-        (Ok(Some(opened)), Target::Series(files)) => Ok((still() && opened.is_of(files)).then_some(opened)),
+        (Ok(opened), CheckpointFiles::File(_) | CheckpointFiles::Index(_)) => Ok(opened),
+        (Ok(Some(opened)), CheckpointFiles::Series(files)) => Ok((still() && opened.is_of(files)).then_some(opened)),
         (opened, _) if still() => opened,
         _ => Ok(None),
     }

@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::folder::{FolderChoice, Target};
+use super::folder::{CheckpointFiles, FolderChoice};
 use super::listing::FolderListing;
 use super::open::FoundFiles;
 use super::shards::{self, label, OpenIndex, Whose};
@@ -96,14 +96,14 @@ impl Inspector<'_> {
 
     fn folder(&mut self, chosen: &FolderChoice) -> Result<()> {
         let whole = label(chosen.folder.as_os_str().as_bytes());
-        let opened = match &chosen.target {
-            Target::File(file) => {
+        let opened = match &chosen.files {
+            CheckpointFiles::File(file) => {
                 let bytes = file.as_os_str().as_bytes();
                 self.file(bytes)?;
                 vec![memory::concat(&[bytes], "paths")?]
             }
-            Target::Index(index) => self.index(index, &whole)?,
-            Target::Series(files) => {
+            CheckpointFiles::Index(index) => self.index(index, &whole)?,
+            CheckpointFiles::Series(files) => {
                 self.series(files, &whole)?;
                 memory::collect(files.iter().map(|file| memory::concat(&[file], "paths")), files.len(), "paths")?
             }

@@ -97,7 +97,7 @@ pub(super) unsafe fn run_avx2(step: Step, src: &[u8], dst: &mut [u8], far: bool)
         Step::SmallToF32(codes) => {
             let whole = whole(src, dst, 1, 4, 32);
             // SAFETY: the caller's promise.
-            let tables = unsafe { Tables::load(&codes.nibbles) };
+            let tables = unsafe { NibbleRegisters::load(&codes.nibbles) };
             for at in (0..whole).step_by(32) {
                 // SAFETY: as above.
                 unsafe {
@@ -116,7 +116,7 @@ pub(super) unsafe fn run_avx2(step: Step, src: &[u8], dst: &mut [u8], far: bool)
         Step::SmallToBf16(codes) => {
             let whole = whole(src, dst, 1, 2, 32);
             // SAFETY: the caller's promise.
-            let tables = unsafe { Tables::load(&codes.nibbles) };
+            let tables = unsafe { NibbleRegisters::load(&codes.nibbles) };
             for at in (0..whole).step_by(32) {
                 // SAFETY: as above.
                 unsafe {
@@ -187,7 +187,7 @@ pub(super) fn streams(step: Step) -> bool {
 }
 
 /// `Nibbles`, each table in both halves of a register, for `pshufb`.
-struct Tables {
+struct NibbleRegisters {
     upper_of_high: __m256i,
     upper_of_low: __m256i,
     lower_of_low: __m256i,
@@ -198,7 +198,7 @@ struct Tables {
     negative_nan: __m256i,
 }
 
-impl Tables {
+impl NibbleRegisters {
     /// # Safety
     /// [`has_avx2`].
     #[inline]

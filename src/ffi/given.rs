@@ -110,10 +110,10 @@ impl GivenSave<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             let given = read_options(options)?;
-            let (sources, matching) = sources(given.as_ref())?;
+            let (sources, rule) = sources(given.as_ref())?;
             let records = array_at(tensors, count, "tensors")?;
             Ok(Self {
-                tensors: new_tensors(records, &sources, matching, with_data)?,
+                tensors: new_tensors(records, &sources, rule, with_data)?,
                 metadata: metadata_entries(metadata, metadata_count)?,
                 options: given.map_or(Ok(SaveOptions::default()), |given| save_options(&given))?,
                 sources,
@@ -135,7 +135,7 @@ impl GivenSave<'_> {
 unsafe fn new_tensors<'a>(
     records: &'a [st_tensor],
     sources: &[&Checkpoint],
-    matching: Matching,
+    rule: SourceRule,
     with_data: bool,
 ) -> Result<Vec<NewTensor<'a>>> {
     let new = |from: usize, records: &'a [st_tensor], tensors: &mut Filler<'_, NewTensor<'a>>| {
@@ -144,7 +144,7 @@ unsafe fn new_tensors<'a>(
             unsafe { touch_names(batch) };
             for (record, number) in batch.iter().zip(numbers..) {
                 // SAFETY: as above.
-                tensors.push(unsafe { new_tensor(record, number, sources, matching, with_data)? }).unwrap_or(());
+                tensors.push(unsafe { new_tensor(record, number, sources, rule, with_data)? }).unwrap_or(());
             }
         }
         Ok(())
@@ -169,7 +169,7 @@ unsafe fn new_tensor<'a>(
     record: &'a st_tensor,
     number: usize,
     sources: &[&Checkpoint],
-    matching: Matching,
+    rule: SourceRule,
     with_data: bool,
 ) -> Result<NewTensor<'a>> {
     // SAFETY: the caller's promise.
@@ -199,7 +199,7 @@ unsafe fn new_tensor<'a>(
     if record.data.is_null() && tensor.size() == 0 {
         return Ok(tensor);
     }
-    match source_of(&sized, name.as_bytes(), sources, matching)? {
+    match source_of(&sized, name.as_bytes(), sources, rule)? {
         Some((number, source)) => tensor.with_numbered_source(number, source, &sized),
         None if record.data.is_null() => Ok(tensor),
         None => {
@@ -212,7 +212,7 @@ unsafe fn new_tensor<'a>(
 
 /// How a record finds its source.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Matching {
+enum SourceRule {
     /// There is one, by its place.
     OnlyOne,
     /// By the number in the record, or by name and place.
@@ -223,8 +223,8 @@ enum Matching {
 ///
 /// # Safety
 /// The options are as the header's rules say, and outlive `'a`.
-unsafe fn sources<'a>(given: Option<&st_save_options>) -> Result<(Vec<&'a Checkpoint>, Matching)> {
-    let Some(given) = given else { return Ok((Vec::new(), Matching::OnlyOne)) };
+unsafe fn sources<'a>(given: Option<&st_save_options>) -> Result<(Vec<&'a Checkpoint>, SourceRule)> {
+    let Some(given) = given else { return Ok((Vec::new(), SourceRule::OnlyOne)) };
     // SAFETY: the caller's promise.
     let several = unsafe { array_at(given.sources, given.source_count, "sources")? };
     let count = several.len().saturating_add(1);
@@ -240,7 +240,7 @@ unsafe fn sources<'a>(given: Option<&st_save_options>) -> Result<(Vec<&'a Checkp
     }
     // SAFETY: as above.
     all.extend(unsafe { given.source.as_ref() }.map(|source| &source.0));
-    Ok((all, if several.is_empty() { Matching::OnlyOne } else { Matching::Numbered }))
+    Ok((all, if several.is_empty() { SourceRule::OnlyOne } else { SourceRule::Numbered }))
 }
 
 /// The source from whose files a record is read, and its number; `None`: it is
@@ -250,22 +250,22 @@ fn source_of<'a>(
     record: &st_tensor,
     name: &[u8],
     sources: &[&'a Checkpoint],
-    matching: Matching,
+    rule: SourceRule,
 ) -> Result<Option<(u16, &'a Checkpoint)>> {
     // A part of a mapped tensor is no record of the source's: memory.
     let maps = |source: &Checkpoint| source.maps(record) && source.require_own(record).is_ok();
     let is_null = record.data.is_null();
-    let found = match (matching, record.source) {
-        (Matching::OnlyOne, _) => sources.iter().position(|source| is_null || maps(source)),
-        (Matching::Numbered, 0) if is_null => {
+    let found = match (rule, record.source) {
+        (SourceRule::OnlyOne, _) => sources.iter().position(|source| is_null || maps(source)),
+        (SourceRule::Numbered, 0) if is_null => {
             let has = |source: &&Checkpoint| {
                 let place = |tensor: &st_tensor| (tensor.shard, tensor.offset, tensor.size);
                 source.find(name).is_some_and(|found| place(found) == place(record))
             };
             Some(sources.iter().position(has).ok_or_else(|| in_no_source(record, name, sources.len()))?)
         }
-        (Matching::Numbered, 0) => sources.iter().position(|source| maps(source)),
-        (Matching::Numbered, number) => {
+        (SourceRule::Numbered, 0) => sources.iter().position(|source| maps(source)),
+        (SourceRule::Numbered, number) => {
             let number = usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
             let source = sources.get(number).ok_or_else(|| no_such_source(record, name, sources.len()))?;
             (is_null || maps(source)).then_some(number)

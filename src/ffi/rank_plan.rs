@@ -3,18 +3,19 @@
 
 use std::ffi::{c_char, CStr};
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::arguments::{array_at, memory_at, required, required_text, st_checkpoint};
 use super::boundary::{guard, read_options, CallerStruct};
 use super::group_handle::st_groups;
 use super::status::st_error;
+use crate::base::lock::lock;
 use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::group::st_group;
 use crate::model::config::{self, unreadable, Json, MAX_CONFIG};
-use crate::model::rank_plan::{builtin, Axis, Inputs, Listed, Listing, Parts, RankPlan, Strictness};
+use crate::model::rank_plan::{builtin, Axis, Inputs, ListedTensor, RankParts, RankPlan, Strictness, TensorList};
 use crate::part::{st_interval, st_part};
 use crate::record::st_tensor;
 use crate::Checkpoint;
@@ -92,21 +93,21 @@ pub struct st_rank_plan {
     plan: RankPlan,
     checkpoint: Arc<st_checkpoint>,
     subject: Subject,
-    tables: Mutex<Tables>,
+    cache: Mutex<PartCache>,
 }
 
-/// The parts that have been asked for, by places on axes. What a table points to stays where it is.
+/// The parts that have been asked for, by places on axes. What they point to stays where it is.
 #[derive(Default)]
-struct Tables {
+struct PartCache {
     places: Numbering,
-    tables: Vec<Table>,
+    records: Vec<PartRecords>,
 }
 
 /// One rank's parts, as C sees them.
-struct Table {
+struct PartRecords {
     parts: Vec<st_part>,
     /// What the parts point into.
-    _layouts: Parts,
+    _layouts: RankParts,
     _pointers: Vec<Pointers>,
 }
 
@@ -116,11 +117,11 @@ struct Pointers {
     counts: Vec<usize>,
 }
 
-// SAFETY: all pointers lead to memory of the table's own or of the checkpoint's,
+// SAFETY: all pointers lead to memory that it owns or that is the checkpoint's,
 // which nobody writes.
-unsafe impl Send for Table {}
+unsafe impl Send for PartRecords {}
 // SAFETY: as above.
-unsafe impl Sync for Table {}
+unsafe impl Sync for PartRecords {}
 
 /// What arrays of nothing begin at.
 static NOTHING: st_interval = st_interval { start: 0, stop: 0, zeros: 0, skip: 0 };
@@ -130,11 +131,11 @@ enum Subject {
     /// The tensors of the checkpoint.
     Tensors,
     /// Logical tensors: groups, which the caller keeps, and tensors of no group that can be decoded.
-    Logical(*const st_groups, Vec<Item>),
+    Logical(*const st_groups, Vec<LogicalTensor>),
 }
 
 /// One of them: a group or a tensor, by its number.
-enum Item {
+enum LogicalTensor {
     Group(usize),
     Tensor(usize),
 }
@@ -148,13 +149,13 @@ unsafe impl Sync for Subject {}
 type Of = (*const st_tensor, *const st_group);
 
 /// A subject with its checkpoint.
-struct View<'a> {
+struct SubjectTensors<'a> {
     checkpoint: &'a Checkpoint,
     subject: &'a Subject,
 }
 
-impl View<'_> {
-    fn item(&self, number: usize) -> Option<(&Item, &st_groups)> {
+impl SubjectTensors<'_> {
+    fn item(&self, number: usize) -> Option<(&LogicalTensor, &st_groups)> {
         match self.subject {
             Subject::Tensors => None,
             // SAFETY: the caller keeps the groups as long as the plan.
@@ -167,15 +168,15 @@ impl View<'_> {
         let tensor = |number: usize| Some((ptr::from_ref(self.checkpoint.tensors().get(number)?), ptr::null()));
         match self.item(number) {
             None => tensor(number),
-            Some((Item::Tensor(number), _)) => tensor(*number),
-            Some((Item::Group(number), groups)) => {
+            Some((LogicalTensor::Tensor(number), _)) => tensor(*number),
+            Some((LogicalTensor::Group(number), groups)) => {
                 Some((ptr::null(), ptr::from_ref(groups.listing.records().get(*number)?)))
             }
         }
     }
 }
 
-impl Listing for View<'_> {
+impl TensorList for SubjectTensors<'_> {
     fn count(&self) -> usize {
         match self.subject {
             Subject::Tensors => self.checkpoint.tensors().len(),
@@ -183,10 +184,10 @@ impl Listing for View<'_> {
         }
     }
 
-    fn tensor(&self, number: usize) -> Listed<'_> {
-        let nothing = Listed { name: &[], bits: 0, shape: &[], size: 0, step: &[] };
+    fn tensor(&self, number: usize) -> ListedTensor<'_> {
+        let nothing = ListedTensor { name: &[], bits: 0, shape: &[], size: 0, step: &[] };
         let tensor = |number: usize| {
-            self.checkpoint.tensors().get(number).map_or(nothing, |tensor| Listed {
+            self.checkpoint.tensors().get(number).map_or(nothing, |tensor| ListedTensor {
                 name: tensor.name(),
                 bits: tensor.dtype().bits(),
                 shape: tensor.shape(),
@@ -196,13 +197,19 @@ impl Listing for View<'_> {
         };
         match self.item(number) {
             None => tensor(number),
-            Some((Item::Tensor(number), _)) => tensor(*number),
-            Some((Item::Group(number), groups)) => {
+            Some((LogicalTensor::Tensor(number), _)) => tensor(*number),
+            Some((LogicalTensor::Group(number), groups)) => {
                 groups.listing.groups().list().get(*number).map_or(nothing, |group| {
                     let elements =
                         group.shape().iter().fold(1_u64, |all, size| all.saturating_mul(size.unsigned_abs()));
                     let size = elements.saturating_mul(u64::from(group.bits())).div_ceil(8);
-                    Listed { name: group.name(), bits: group.bits(), shape: group.shape(), size, step: group.step() }
+                    ListedTensor {
+                        name: group.name(),
+                        bits: group.bits(),
+                        shape: group.shape(),
+                        size,
+                        step: group.step(),
+                    }
                 })
             }
         }
@@ -223,15 +230,16 @@ impl Subject {
         is_inside.resize(checkpoint.tensors().len(), false);
         let mut items = memory::vec_with_capacity(list.len().saturating_add(is_inside.len()), "logical tensors")?;
         for (number, group) in list.iter().enumerate().filter(|(_, group)| group.usable().is_ok()) {
-            items.push(Item::Group(number));
+            items.push(LogicalTensor::Group(number));
             for member in group.members() {
                 if let Some(is_inside) = is_inside.get_mut(member.tensor) {
                     *is_inside = true;
                 }
             }
         }
-        items
-            .extend(is_inside.iter().enumerate().filter(|(_, is_inside)| !**is_inside).map(|(at, _)| Item::Tensor(at)));
+        items.extend(
+            is_inside.iter().enumerate().filter(|(_, is_inside)| !**is_inside).map(|(at, _)| LogicalTensor::Tensor(at)),
+        );
         Ok(Self::Logical(groups, items))
     }
 }
@@ -264,8 +272,8 @@ pub unsafe extern "C" fn st_rank_plan_open(
             let options = read_options(options)?;
             let groups = options.map_or(ptr::null(), |options| options.groups);
             let subject = Subject::new(&checkpoint.0, groups)?;
-            let plan = open(&View { checkpoint: &checkpoint.0, subject: &subject }, options.as_ref())?;
-            Ok(Box::into_raw(Box::new(st_rank_plan { plan, checkpoint, subject, tables: Mutex::default() })))
+            let plan = open(&SubjectTensors { checkpoint: &checkpoint.0, subject: &subject }, options.as_ref())?;
+            Ok(Box::into_raw(Box::new(st_rank_plan { plan, checkpoint, subject, cache: Mutex::default() })))
         }
     };
     // SAFETY: arguments are as the header's rules say.
@@ -347,7 +355,7 @@ pub unsafe extern "C" fn st_rank_plan_builtin(model_type: *const c_char, length:
 
 /// # Safety
 /// The options' pointers are as the header's rules say.
-unsafe fn open(view: &View<'_>, options: Option<&st_rank_plan_options>) -> Result<RankPlan> {
+unsafe fn open(view: &SubjectTensors<'_>, options: Option<&st_rank_plan_options>) -> Result<RankPlan> {
     let mut strictness = Strictness::default();
     let (mut plans, mut symbols, mut given) = (Vec::new(), Vec::new(), None);
     if let Some(options) = options {
@@ -417,28 +425,28 @@ impl st_rank_plan {
             key.extend_from_slice(&place.0.to_le_bytes());
             key.extend_from_slice(&place.1.to_le_bytes());
         }
-        let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |tables: &Tables| Some(tables.tables.get(tables.places.find(&key)?)?.array());
-        if let Some(array) = known(&tables()) {
+        let cache = || lock(&self.cache);
+        let known = |cache: &PartCache| Some(cache.records.get(cache.places.find(&key)?)?.array());
+        if let Some(array) = known(&cache()) {
             return Ok(array);
         }
         // Others may ask for theirs meanwhile; of two for the same, the first stays.
-        let view = View { checkpoint: &self.checkpoint.0, subject: &self.subject };
-        let table = Table::new(self.plan.parts(axes, &view)?, &view)?;
-        let mut tables = tables();
-        if let Some(array) = known(&tables) {
+        let view = SubjectTensors { checkpoint: &self.checkpoint.0, subject: &self.subject };
+        let records = PartRecords::new(self.plan.parts(axes, &view)?, &view)?;
+        let mut cache = cache();
+        if let Some(array) = known(&cache) {
             return Ok(array);
         }
-        let array = table.array();
-        memory::reserve(&mut tables.tables, 1, "parts")?;
-        tables.places.number(&key)?;
-        tables.tables.push(table);
+        let array = records.array();
+        memory::reserve(&mut cache.records, 1, "parts")?;
+        cache.places.number(&key)?;
+        cache.records.push(records);
         Ok(array)
     }
 }
 
-impl Table {
-    fn new(parts: Parts, view: &View<'_>) -> Result<Self> {
+impl PartRecords {
+    fn new(parts: RankParts, view: &SubjectTensors<'_>) -> Result<Self> {
         let mut pointers = memory::vec_with_capacity(parts.layouts.len(), "parts")?;
         for layout in &parts.layouts {
             let pieces = || layout.pieces.iter().map(Option::as_deref);

@@ -5,10 +5,10 @@
 use super::budget::Budget;
 use super::expression::{Expression, LARGEST};
 use super::fault::Fault;
-use super::pieces::Pieces;
+use super::pieces::IntervalList;
 use super::rule::{Cut, Dealt, Segments, UnitOf};
 use super::split::{Misfit, Rank, Split};
-use super::values::Values;
+use super::values::Evaluator;
 use crate::base::memory;
 use crate::error::{Error, Result};
 use crate::part::Interval;
@@ -19,7 +19,7 @@ const SHOWN: usize = 12;
 /// A cut of a dimension of one size, which has passed every check: it is the
 /// same for all ranks.
 pub(super) struct SizedCut<'p> {
-    segments: Vec<Segment<'p>>,
+    segments: Vec<SizedSegment<'p>>,
     /// How often the segments come one after the other.
     times: u64,
     /// The dimension with all its padding.
@@ -32,7 +32,7 @@ pub(super) struct SharedCut<'p> {
     pub(super) pieces: Vec<Interval>,
 }
 
-struct Segment<'p> {
+struct SizedSegment<'p> {
     size: u64,
     /// Elements of a unit; of the last, some may be padding.
     unit: u64,
@@ -49,7 +49,7 @@ pub(super) struct Given<'a> {
 }
 
 impl<'p> SizedCut<'p> {
-    pub(super) fn new(cut: &'p Cut, given: &Given<'_>, values: &mut Values<'p>) -> Result<Self> {
+    pub(super) fn new(cut: &'p Cut, given: &Given<'_>, values: &mut Evaluator<'p>) -> Result<Self> {
         let size = given.size;
         let wrong = |text: String| given.wrong(Fault::Segments, &text);
         let mut segments = Vec::new();
@@ -63,7 +63,7 @@ impl<'p> SizedCut<'p> {
                     )));
                 }
                 let each = u128::from(size).checked_div(pieces).and_then(|each| u64::try_from(each).ok()).unwrap_or(0);
-                segments.push(Segment::new(each, Some(dealt), given, values)?);
+                segments.push(SizedSegment::new(each, Some(dealt), given, values)?);
                 u64::try_from(pieces).unwrap_or(u64::MAX)
             }
             Segments::Listed(list) => {
@@ -80,7 +80,7 @@ impl<'p> SizedCut<'p> {
                     )));
                 }
                 for (segment, size) in list.iter().zip(sizes) {
-                    segments.push(Segment::new(size, segment.dealt.as_ref(), given, values)?);
+                    segments.push(SizedSegment::new(size, segment.dealt.as_ref(), given, values)?);
                 }
                 repeat
             }
@@ -96,7 +96,7 @@ impl<'p> SizedCut<'p> {
 
     /// The pieces that a rank takes.
     pub(super) fn pieces(&self, rank: Rank, budget: &mut Budget) -> Result<Vec<Interval>> {
-        let mut pieces = Pieces::default();
+        let mut pieces = IntervalList::default();
         let mut offset = 0_u64;
         for _ in 0..self.times {
             for segment in &self.segments {
@@ -139,8 +139,8 @@ impl Given<'_> {
     }
 }
 
-impl<'p> Segment<'p> {
-    fn new(size: u64, dealt: Option<&'p Dealt>, given: &Given<'_>, values: &mut Values<'p>) -> Result<Self> {
+impl<'p> SizedSegment<'p> {
+    fn new(size: u64, dealt: Option<&'p Dealt>, given: &Given<'_>, values: &mut Evaluator<'p>) -> Result<Self> {
         let Some(Dealt { unit, pad, split }) = dealt else {
             return Ok(Self { size, unit: size.max(1), units: u64::from(size > 0), split: None });
         };
@@ -179,7 +179,7 @@ impl<'p> Segment<'p> {
     }
 
     /// Adds what a rank takes of the segment that begins at `offset`.
-    fn take(&self, offset: u64, rank: Rank, pieces: &mut Pieces, budget: &mut Budget) -> Result<()> {
+    fn take(&self, offset: u64, rank: Rank, pieces: &mut IntervalList, budget: &mut Budget) -> Result<()> {
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let Some(split) = self.split else {
             return pieces.push(signed(offset), signed(offset.saturating_add(self.size)), 0, budget);
@@ -202,7 +202,7 @@ fn at_least_one<'p>(
     expression: Option<&'p Expression>,
     what: &str,
     given: &Given<'_>,
-    values: &mut Values<'p>,
+    values: &mut Evaluator<'p>,
 ) -> Result<u64> {
     let Some(expression) = expression else { return Ok(1) };
     match values.get(expression, what, given.place)? {

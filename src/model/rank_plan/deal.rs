@@ -10,21 +10,21 @@ use super::budget::Budget;
 use super::cut::{Given, SharedCut, SizedCut};
 use super::fault::Fault;
 use super::job::Job;
-use super::layout::{DimCut, Layout, Stored};
-use super::listing::Listing;
-use super::names::{Candidate, Family, Set, Tensor, NO_NUMBER};
-use super::plan::{Parts, RankPlan};
+use super::layout::{DimCut, PartLayout, Stored};
+use super::listing::TensorList;
+use super::names::{Candidate, Family, NamedTensor, RuleSet, NO_NUMBER};
+use super::plan::{RankParts, RankPlan};
 use super::rule::{Action, Cut, Pick, Rule};
 use super::split::{Misfit, Rank};
-use super::stored::{Shown, Subject};
-use super::values::Values;
+use super::stored::{LogicalSizes, PlannedTensors};
+use super::values::Evaluator;
 use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
 
 /// A rule with what has been worked out of it.
 #[derive(Clone, Default)]
-struct State {
+struct RuleState {
     /// Numbers that a pick's pattern may have: those below this.
     below: Option<u64>,
     /// What this rank has of an `on` or a pick, once its ranks or its split have been checked.
@@ -42,7 +42,7 @@ enum Own {
 }
 
 /// What axes a set of rules is about, each with its candidates.
-struct Groups {
+struct AxisCandidates {
     /// Axis and candidates, by axis; within one in order.
     candidates: Vec<(usize, Candidate)>,
     /// The first strict axis that no rule of the set is on.
@@ -61,7 +61,7 @@ struct Choice {
 
 /// What the last tensor of a family has come to.
 #[derive(Clone, Default)]
-struct Known {
+struct LastVerdict {
     choices: Vec<Choice>,
     verdict: Option<Verdict>,
 }
@@ -77,16 +77,16 @@ enum Verdict {
 /// One question for one rank's parts.
 pub(super) struct Deal<'p> {
     plan: &'p RankPlan,
-    subject: Subject<'p>,
+    subject: PlannedTensors<'p>,
     job: &'p Job,
-    values: Values<'p>,
+    values: Evaluator<'p>,
     /// Rules whose `unless` holds: they leave tensors whole.
     off: Vec<bool>,
-    shown: Shown,
-    states: Vec<State>,
-    groups: Vec<Groups>,
+    shown: LogicalSizes,
+    states: Vec<RuleState>,
+    on_axes: Vec<AxisCandidates>,
     /// One for each family.
-    known: Vec<Known>,
+    known: Vec<LastVerdict>,
     /// A family and the rules that apply to it, by number, and what that comes to.
     verdict_keys: Numbering,
     verdicts: Vec<Verdict>,
@@ -94,18 +94,18 @@ pub(super) struct Deal<'p> {
     cut_keys: Numbering,
     cuts: Vec<Rc<SharedCut<'p>>>,
     budget: Budget,
-    parts: Parts,
+    parts: RankParts,
 }
 
 impl<'p> Deal<'p> {
-    pub(super) fn new(plan: &'p RankPlan, listing: &'p dyn Listing, job: &'p Job) -> Result<Self> {
+    pub(super) fn new(plan: &'p RankPlan, listing: &'p dyn TensorList, job: &'p Job) -> Result<Self> {
         let rules = &plan.rules;
-        let subject = Subject { rules, names: &plan.names, listing };
-        let mut values = Values::new(&plan.symbols, &job.sizes, rules.reader.expressions)?;
+        let subject = PlannedTensors { rules, names: &plan.names, listing };
+        let mut values = Evaluator::new(&plan.symbols, &job.sizes, rules.reader.expressions)?;
         let mut budget = Budget::new();
-        let shown = Shown::new(subject, &mut values, &mut budget)?;
+        let shown = LogicalSizes::new(subject, &mut values, &mut budget)?;
         let mut known = memory::vec_with_capacity(plan.names.families.len(), "families of tensors")?;
-        known.resize_with(plan.names.families.len(), Known::default);
+        known.resize_with(plan.names.families.len(), LastVerdict::default);
         Ok(Self {
             plan,
             subject,
@@ -113,25 +113,25 @@ impl<'p> Deal<'p> {
             values,
             off: rules.rules.iter().map(|rule| rule.unless.is_some_and(|axis| job.size(axis) > 1)).collect(),
             shown,
-            states: vec![State::default(); rules.rules.len()],
-            groups: Vec::new(),
+            states: vec![RuleState::default(); rules.rules.len()],
+            on_axes: Vec::new(),
             known,
             verdict_keys: Numbering::default(),
             verdicts: Vec::new(),
             cut_keys: Numbering::default(),
             cuts: Vec::new(),
             budget,
-            parts: Parts::default(),
+            parts: RankParts::default(),
         })
     }
 
-    pub(super) fn parts(mut self) -> Result<Parts> {
+    pub(super) fn parts(mut self) -> Result<RankParts> {
         self.check_rules()?;
         let names = self.subject.names;
-        self.groups = memory::vec_with_capacity(names.sets.len(), "sets of rules")?;
+        self.on_axes = memory::vec_with_capacity(names.sets.len(), "sets of rules")?;
         for set in &names.sets {
-            let groups = self.groups_of(set)?;
-            self.groups.push(groups);
+            let on_axes = self.candidates_of(set)?;
+            self.on_axes.push(on_axes);
         }
         memory::reserve(&mut self.parts.parts, names.tensors.len(), "parts")?;
         let mut choices = Vec::new();
@@ -190,7 +190,7 @@ impl<'p> Deal<'p> {
         Ok(())
     }
 
-    fn state(&mut self, rule: usize) -> Result<&mut State> {
+    fn state(&mut self, rule: usize) -> Result<&mut RuleState> {
         self.states.get_mut(rule).ok_or_else(lost)
     }
 
@@ -223,7 +223,7 @@ impl<'p> Deal<'p> {
         }
     }
 
-    fn groups_of(&self, set: &Set) -> Result<Groups> {
+    fn candidates_of(&self, set: &RuleSet) -> Result<AxisCandidates> {
         let names = self.subject.names;
         let mut rows = memory::vec_with_capacity(set.candidates.len(), "sets of rules")?;
         for (at, candidate) in set.candidates.iter().enumerate() {
@@ -247,22 +247,22 @@ impl<'p> Deal<'p> {
             }
             of_set.peek() != Some(strict)
         });
-        Ok(Groups { candidates, missing, is_constant })
+        Ok(AxisCandidates { candidates, missing, is_constant })
     }
 
     /// The layout of this rank's part of a tensor, if it has one.
-    fn tensor(&mut self, place: usize, tensor: Tensor, choices: &mut Vec<Choice>) -> Result<Option<usize>> {
+    fn tensor(&mut self, place: usize, tensor: NamedTensor, choices: &mut Vec<Choice>) -> Result<Option<usize>> {
         let number = tensor.family as usize;
         let family = self.subject.names.families.get(number).ok_or_else(lost)?;
-        let groups = self.groups.get(family.set).ok_or_else(lost)?;
+        let on_axes = self.on_axes.get(family.set).ok_or_else(lost)?;
         let known = self.known.get(number).ok_or_else(lost)?;
         let verdict = match known.verdict {
-            Some(verdict) if groups.is_constant => {
+            Some(verdict) if on_axes.is_constant => {
                 choices.clone_from(&known.choices);
                 verdict
             }
             last => {
-                self.choose(groups, tensor.logical, choices)?;
+                self.choose(on_axes, tensor.logical, choices)?;
                 let is_alike = |(one, other): (&Choice, &Choice)| one.rule == other.rule;
                 let is_same = choices.len() == known.choices.len() && choices.iter().zip(&known.choices).all(is_alike);
                 match last.filter(|_| is_same) {
@@ -291,9 +291,9 @@ impl<'p> Deal<'p> {
     }
 
     /// The rule that applies on each axis that has candidates.
-    fn choose(&self, groups: &Groups, logical: u32, choices: &mut Vec<Choice>) -> Result<()> {
+    fn choose(&self, on_axes: &AxisCandidates, logical: u32, choices: &mut Vec<Choice>) -> Result<()> {
         choices.clear();
-        for (axis, candidate) in &groups.candidates {
+        for (axis, candidate) in &on_axes.candidates {
             let is_taken = choices.last().is_some_and(|last| last.axis == *axis && last.rule.is_some());
             if is_taken {
                 continue;
@@ -348,7 +348,7 @@ impl<'p> Deal<'p> {
         if choices.iter().filter_map(|choice| choice.rule).any(is_nowhere) {
             return Ok(Verdict::Nowhere);
         }
-        let mut unmatched = self.groups.get(family.set).and_then(|groups| groups.missing);
+        let mut unmatched = self.on_axes.get(family.set).and_then(|on_axes| on_axes.missing);
         for Choice { axis, .. } in choices.iter().filter(|choice| choice.rule.is_none()) {
             if self.plan.strict.binary_search(axis).is_ok() && unmatched.is_none_or(|first| *axis < first) {
                 unmatched = Some(*axis);
@@ -457,7 +457,7 @@ impl<'p> Deal<'p> {
         let wrong = |fault: Fault, text: String| fault.error(&format!("{}: {text}", subject.label(place)));
         let axis_name = |axis: usize| quoted(subject.rules.reader.named.axes.key(axis));
         let stored = Stored { tensor: subject.tensor(place), shows: &shows, axis_name: &axis_name, wrong: &wrong };
-        let layout = Layout::new(&stored, cuts, &mut self.budget)?;
+        let layout = PartLayout::new(&stored, cuts, &mut self.budget)?;
         memory::reserve(&mut self.parts.layouts, 1, "layouts of parts")?;
         self.parts.layouts.push(layout);
         Ok(self.parts.layouts.len().saturating_sub(1))

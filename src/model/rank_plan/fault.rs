@@ -71,13 +71,13 @@ pub(super) enum List {
 
 /// A place in the plans, as messages have it: "plan 1 rule 4".
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct PlanPosition {
     pub(super) plan: usize,
     pub(super) list: List,
     pub(super) number: usize,
 }
 
-impl Display for Place {
+impl Display for PlanPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = match self.list {
             List::Rules => "rule",

@@ -8,17 +8,17 @@ use super::budget::Budget;
 use super::cut::SharedCut;
 use super::expression::LARGEST;
 use super::fault::Fault;
-use super::listing::Listed;
+use super::listing::ListedTensor;
 use super::pieces::is_all;
 use super::rule::How;
 use super::split::Rank;
-use super::stored::Shows;
+use super::stored::ScaledDim;
 use crate::error::{Error, ErrorKind, Result};
 use crate::part::Interval;
 
 /// The local shape of parts and the pieces of their dimensions.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct PartLayout {
     /// The local shape.
     pub(crate) shape: Vec<i64>,
     /// The pieces of each dimension; `None`: all of it.
@@ -40,15 +40,15 @@ pub(super) struct DimCut<'p> {
 
 /// The tensor, what its dimensions show, and how an error names it.
 pub(super) struct Stored<'a> {
-    pub(super) tensor: Listed<'a>,
-    pub(super) shows: &'a dyn Fn(usize) -> Option<Shows>,
+    pub(super) tensor: ListedTensor<'a>,
+    pub(super) shows: &'a dyn Fn(usize) -> Option<ScaledDim>,
     pub(super) axis_name: &'a dyn Fn(usize) -> String,
     pub(super) wrong: &'a dyn Fn(Fault, String) -> Error,
 }
 
-impl Layout {
+impl PartLayout {
     pub(super) fn new(stored: &Stored<'_>, cuts: &[DimCut<'_>], budget: &mut Budget) -> Result<Self> {
-        let Listed { shape, bits, size, .. } = stored.tensor;
+        let ListedTensor { shape, bits, size, .. } = stored.tensor;
         if cuts.is_empty() {
             let pieces = shape.iter().map(|_| None).collect();
             return Ok(Self { shape: shape.to_vec(), pieces, size, read_size: size });
@@ -114,7 +114,7 @@ impl Layout {
 struct Cutting<'a, 'p> {
     dim: usize,
     size: i64,
-    shows: Shows,
+    shows: ScaledDim,
     cut: &'a DimCut<'p>,
     /// Bits that lie within one index of the dimension.
     row_bits: u128,
@@ -191,7 +191,7 @@ impl Cutting<'_, '_> {
 }
 
 /// The most that any rank has of a dimension.
-fn padded(shows: Shows, cut: &DimCut<'_>) -> u128 {
+fn padded(shows: ScaledDim, cut: &DimCut<'_>) -> u128 {
     match shows.scale.how {
         How::Pack => {
             let by = u128::try_from(shows.scale.by).unwrap_or(1);

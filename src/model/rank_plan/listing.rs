@@ -3,16 +3,16 @@
 #![forbid(unsafe_code)]
 
 /// What a checkpoint is made of, as a plan sees it.
-pub(crate) trait Listing {
+pub(crate) trait TensorList {
     /// How many tensors.
     fn count(&self) -> usize;
     /// The one of this number, which is below the count.
-    fn tensor(&self, number: usize) -> Listed<'_>;
+    fn tensor(&self, number: usize) -> ListedTensor<'_>;
 }
 
 /// A tensor of a listing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Listed<'a> {
+pub(crate) struct ListedTensor<'a> {
     /// Its name.
     pub(crate) name: &'a [u8],
     /// Bits of an element; 0 where they are not known.

@@ -8,7 +8,7 @@
 //! 30 patterns of a family take 6 ms, and one pattern after the other 100 ms.
 #![forbid(unsafe_code)]
 
-use super::pattern::{Part, Pattern};
+use super::pattern::{NamePattern, Part};
 use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,7 +20,7 @@ const MOST_STEPS: u64 = 1 << 27;
 #[derive(Default)]
 struct Node {
     /// Children for parts with `*`.
-    stars: Vec<Star>,
+    stars: Vec<StarEdge>,
     /// The child for `**`, where one is as soon as one is here.
     rest: Option<u32>,
     /// Whether one stays here for any part: this is a `**`.
@@ -29,7 +29,7 @@ struct Node {
     ends: Vec<usize>,
 }
 
-struct Star {
+struct StarEdge {
     before: Box<[u8]>,
     after: Box<[u8]>,
     child: u32,
@@ -64,7 +64,7 @@ pub(super) struct Matching {
 
 impl Matching {
     /// The tree of these patterns.
-    pub(super) fn new<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Result<Self> {
+    pub(super) fn new<'p>(patterns: impl Iterator<Item = &'p NamePattern>) -> Result<Self> {
         let mut this = Self {
             nodes: vec![Node::default()],
             texts: Numbering::default(),
@@ -113,7 +113,11 @@ impl Matching {
                 let child = self.edge(&key, new)?;
                 if child == new {
                     let node = self.nodes.get_mut(at as usize).ok_or_else(lost)?;
-                    node.stars.push(Star { before: before.as_bytes().into(), after: after.as_bytes().into(), child });
+                    node.stars.push(StarEdge {
+                        before: before.as_bytes().into(),
+                        after: after.as_bytes().into(),
+                        child,
+                    });
                 }
                 child
             }
@@ -193,7 +197,7 @@ impl Matching {
             if let Some(edge) = text.and_then(|text| self.edges.find(&pair(node, text))) {
                 self.enter(self.children.get(edge).copied().unwrap_or(0), &mut nodes)?;
             }
-            for Star { before, after, child } in &found.stars {
+            for StarEdge { before, after, child } in &found.stars {
                 if part.strip_prefix(&**before).is_some_and(|rest| rest.ends_with(after)) {
                     self.enter(*child, &mut nodes)?;
                 }

@@ -33,8 +33,8 @@ mod values;
 
 pub(crate) use builtin::builtin;
 pub(crate) use job::Axis;
-pub(crate) use listing::{Listed, Listing};
-pub(crate) use plan::{Inputs, Parts, RankPlan, Strictness};
+pub(crate) use listing::{ListedTensor, TensorList};
+pub(crate) use plan::{Inputs, RankParts, RankPlan, Strictness};
 
 use crate::error::Result;
 use deal::Deal;
@@ -42,7 +42,7 @@ use job::Job;
 
 impl RankPlan {
     /// The parts of the rank at this place, by the listing that the plan was made with.
-    pub(crate) fn parts(&self, axes: &[Axis<'_>], listing: &dyn Listing) -> Result<Parts> {
+    pub(crate) fn parts(&self, axes: &[Axis<'_>], listing: &dyn TensorList) -> Result<RankParts> {
         let job = Job::new(self, axes)?;
         Deal::new(self, listing, &job)?.parts()
     }

@@ -8,9 +8,9 @@
 //! differs only by numbers in their names.
 #![forbid(unsafe_code)]
 
-use super::listing::{Listed, Listing};
+use super::listing::{ListedTensor, TensorList};
 use super::matching::Matching;
-use super::pattern::{Dotted, Star};
+use super::pattern::{Dotted, StarPlace};
 use super::rule::{Action, Rule, Rules};
 use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
@@ -29,7 +29,7 @@ pub(super) struct Candidate {
 
 /// The rules that match a name by its pattern, in order.
 #[derive(Debug, Default)]
-pub(super) struct Set {
+pub(super) struct RuleSet {
     pub(super) candidates: Vec<Candidate>,
     /// The patterns of the slots.
     slots: Vec<usize>,
@@ -48,7 +48,7 @@ pub(super) struct Touched {
 
 /// A tensor of the listing.
 #[derive(Clone, Copy)]
-pub(super) struct Tensor {
+pub(super) struct NamedTensor {
     /// Its number in the listing.
     pub(super) number: usize,
     pub(super) logical: u32,
@@ -102,11 +102,11 @@ const NONE: u32 = u32::MAX;
 
 /// The names, sorted and matched. Places are in the byte order of names.
 pub(super) struct Names {
-    pub(super) tensors: Vec<Tensor>,
+    pub(super) tensors: Vec<NamedTensor>,
     pub(super) kinds: Vec<Kind>,
     pub(super) bundles: Vec<Bundle>,
     pub(super) families: Vec<Family>,
-    pub(super) sets: Vec<Set>,
+    pub(super) sets: Vec<RuleSet>,
     logical: Vec<Logical>,
     numbers: Vec<u64>,
     /// One for each rule.
@@ -125,11 +125,11 @@ enum Owner {
 struct Patterns<'p> {
     owners: Vec<Owner>,
     /// The stars whose numbers rules want.
-    stars: Vec<Option<Star<'p>>>,
+    stars: Vec<Option<StarPlace<'p>>>,
 }
 
 impl Names {
-    pub(super) fn new(rules: &Rules, listing: &dyn Listing) -> Result<Self> {
+    pub(super) fn new(rules: &Rules, listing: &dyn TensorList) -> Result<Self> {
         let named = sort::sorted((0..listing.count()).map(|number| listing.tensor(number).name), "sorted names")?;
         let mut patterns = Patterns { owners: Vec::new(), stars: Vec::new() };
         let all = patterns.collect(rules);
@@ -157,7 +157,7 @@ impl Names {
         patterns: &Patterns<'_>,
         matching: &mut Matching,
         named: &[(&[u8], usize)],
-        listing: &dyn Listing,
+        listing: &dyn TensorList,
     ) -> Result<()> {
         let (mut kinds, mut bundles, mut names) = (Numbering::default(), Numbering::default(), Numbering::default());
         let (mut key, mut made, mut made_before) = (Vec::new(), Vec::new(), Vec::new());
@@ -171,7 +171,7 @@ impl Names {
             let set = matching.set_of(name, before)?;
             while let Some(found) = matching.sets.get(entries.len()) {
                 entries.push((patterns.entry(found), NONE));
-                self.sets.push(Set::new(found, patterns, &rules.rules));
+                self.sets.push(RuleSet::new(found, patterns, &rules.rules));
             }
             let (entry, last_kind) = entries.get_mut(set as usize).ok_or_else(lost)?;
             let entry = *entry;
@@ -238,7 +238,7 @@ impl Names {
                 }
                 found.bundle = last.to;
             }
-            self.tensors.push(Tensor { number: *number, logical: small(logical)?, family: kind });
+            self.tensors.push(NamedTensor { number: *number, logical: small(logical)?, family: kind });
             was_made = entry.is_some();
             if was_made {
                 std::mem::swap(&mut made, &mut made_before);
@@ -256,7 +256,7 @@ impl Names {
             // The first walk begins anew, for what it comes after has nothing in common with it.
             let set = matching.set_of(name, before.map_or(&[][..], |before| names.key(before)))?;
             while let Some(found) = matching.sets.get(self.sets.len()) {
-                self.sets.push(Set::new(found, patterns, &rules.rules));
+                self.sets.push(RuleSet::new(found, patterns, &rules.rules));
             }
             self.find_numbers(logical, set, patterns, &Dotted::new(name, &matching.dots))?;
             before = Some(logical);
@@ -349,14 +349,14 @@ impl Names {
     }
 
     /// All logical tensors and their sets.
-    pub(super) fn logical_sets(&self) -> impl Iterator<Item = (u32, &Set)> {
+    pub(super) fn logical_sets(&self) -> impl Iterator<Item = (u32, &RuleSet)> {
         (0..).zip(&self.logical).filter_map(|(number, logical)| Some((number, self.sets.get(logical.set as usize)?)))
     }
 }
 
 impl<'p> Patterns<'p> {
     /// Takes the patterns of rules and entries.
-    fn collect(&mut self, rules: &'p Rules) -> Vec<&'p super::pattern::Pattern> {
+    fn collect(&mut self, rules: &'p Rules) -> Vec<&'p super::pattern::NamePattern> {
         let mut all = Vec::new();
         for (number, rule) in rules.rules.iter().enumerate() {
             all.extend(&rule.patterns);
@@ -386,7 +386,7 @@ impl<'p> Patterns<'p> {
     }
 }
 
-impl Set {
+impl RuleSet {
     fn new(set: &[usize], patterns: &Patterns<'_>, rules: &[Rule]) -> Self {
         let mut this = Self::default();
         for pattern in set {
@@ -403,7 +403,7 @@ impl Set {
 }
 
 /// What tensors of one kind have in common, as bytes.
-fn kind_key<'k>(key: &'k mut Vec<u8>, entry: Option<usize>, tensor: &Listed<'_>) -> &'k [u8] {
+fn kind_key<'k>(key: &'k mut Vec<u8>, entry: Option<usize>, tensor: &ListedTensor<'_>) -> &'k [u8] {
     key.clear();
     let mut add = |number: u64| key.extend_from_slice(&number.to_le_bytes());
     add(entry.map_or(0, |entry| entry.saturating_add(1)) as u64);

@@ -22,11 +22,11 @@ pub(super) enum Part {
 /// What a name has to be like. At most one part is `**`, so the others lie at
 /// fixed places from the front or from the end, and matching never goes back.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern {
+pub(super) struct NamePattern {
     parts: Vec<Part>,
 }
 
-impl Pattern {
+impl NamePattern {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = 0_usize;
@@ -66,12 +66,12 @@ impl Pattern {
     }
 
     /// Where its stars are, from left to right.
-    pub(super) fn places(&self) -> impl Iterator<Item = Star<'_>> {
+    pub(super) fn places(&self) -> impl Iterator<Item = StarPlace<'_>> {
         let rest = self.parts.iter().position(|part| *part == Part::Rest);
         self.parts.iter().enumerate().filter_map(move |(at, part)| match part {
             Part::Star { before, after } => {
                 let from_end = rest.is_some_and(|rest| rest < at).then(|| self.parts.len().saturating_sub(at));
-                Some(Star { at, from_end, before: before.as_bytes(), after: after.as_bytes() })
+                Some(StarPlace { at, from_end, before: before.as_bytes(), after: after.as_bytes() })
             }
             _ => None,
         })
@@ -132,7 +132,7 @@ impl<'n> Dotted<'n> {
 }
 
 /// Where the text that a star stands for is in a name that matches.
-pub(super) struct Star<'p> {
+pub(super) struct StarPlace<'p> {
     /// In which part, from the front.
     at: usize,
     /// From the end, from 1, where a `**` comes before it.
@@ -141,7 +141,7 @@ pub(super) struct Star<'p> {
     after: &'p [u8],
 }
 
-impl Star<'_> {
+impl StarPlace<'_> {
     pub(super) fn text<'n>(&self, name: &Dotted<'n>) -> Option<&'n [u8]> {
         let at = match self.from_end {
             None => self.at,
@@ -151,7 +151,7 @@ impl Star<'_> {
     }
 }
 
-impl Display for Pattern {
+impl Display for NamePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, part) in self.parts.iter().enumerate() {
             let dot = if at == 0 { "" } else { "." };

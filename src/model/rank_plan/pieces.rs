@@ -11,9 +11,9 @@ use crate::part::Interval;
 
 /// Pieces that are joined as they come.
 #[derive(Debug, Default)]
-pub(super) struct Pieces(pub(super) Vec<Interval>);
+pub(super) struct IntervalList(pub(super) Vec<Interval>);
 
-impl Pieces {
+impl IntervalList {
     /// Adds stored elements and the zeros after them.
     pub(super) fn push(&mut self, start: i64, stop: i64, zeros: i64, budget: &mut Budget) -> Result<()> {
         budget.spend(1)?;

@@ -2,8 +2,8 @@
 //! Plans as one, put together with the names of a checkpoint.
 #![forbid(unsafe_code)]
 
-use super::layout::Layout;
-use super::listing::Listing;
+use super::layout::PartLayout;
+use super::listing::TensorList;
 use super::names::Names;
 use super::rule::Rules;
 use super::symbols::Symbols;
@@ -48,14 +48,14 @@ pub(crate) struct RankPlan {
 
 /// The parts of a rank.
 #[derive(Default)]
-pub(crate) struct Parts {
+pub(crate) struct RankParts {
     /// The number of a tensor in the listing, and of its layout.
     pub(crate) parts: Vec<(usize, usize)>,
-    pub(crate) layouts: Vec<Layout>,
+    pub(crate) layouts: Vec<PartLayout>,
 }
 
 impl RankPlan {
-    pub(crate) fn new(inputs: &Inputs<'_>, listing: &dyn Listing) -> Result<Self> {
+    pub(crate) fn new(inputs: &Inputs<'_>, listing: &dyn TensorList) -> Result<Self> {
         let mut rules = Rules::default();
         for (number, text) in inputs.plans.iter().enumerate() {
             rules.add(number, text)?;

@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::expression::Expression;
-use super::fault::{Fault, List, Place};
-use super::pattern::Pattern;
+use super::fault::{Fault, List, PlanPosition};
+use super::pattern::NamePattern;
 use super::split::Split;
-use super::text::{self, fields, required, Read, Reader, SplitText};
+use super::text::{self, fields, required, PlanReader, Read, SplitText};
 use crate::base::numbering::Numbering;
 use crate::error::{quoted, Error};
 use crate::model::config::Json;
@@ -67,26 +67,26 @@ pub(super) enum UnitOf {
 }
 
 pub(super) struct Rule {
-    pub(super) place: Place,
-    pub(super) patterns: Vec<Pattern>,
+    pub(super) place: PlanPosition,
+    pub(super) patterns: Vec<NamePattern>,
     /// The axis, by its number.
     pub(super) axis: usize,
     pub(super) action: Action,
-    pub(super) absent: Option<Pattern>,
+    pub(super) absent: Option<NamePattern>,
     pub(super) unless: Option<usize>,
     pub(super) optional: bool,
 }
 
 /// How a tensor in the file shows a logical one.
 pub(super) struct StoredEntry {
-    pub(super) place: Place,
-    pub(super) pattern: Pattern,
-    pub(super) logical: Pattern,
-    pub(super) dims: Vec<Option<Shown>>,
+    pub(super) place: PlanPosition,
+    pub(super) pattern: NamePattern,
+    pub(super) logical: NamePattern,
+    pub(super) dims: Vec<Option<ShownDim>>,
 }
 
 /// A logical dimension in a stored one.
-pub(super) struct Shown {
+pub(super) struct ShownDim {
     pub(super) dim: u64,
     pub(super) how: How,
     /// `None`: 1.
@@ -108,7 +108,7 @@ pub(super) struct Rules {
     pub(super) definitions: Vec<(usize, Expression)>,
     /// Strict axes by their numbers.
     pub(super) strict: Vec<usize>,
-    pub(super) reader: Reader,
+    pub(super) reader: PlanReader,
 }
 
 impl Rules {
@@ -123,7 +123,7 @@ impl Rules {
     }
 
     /// Takes what a plan has; `at` is where it fails.
-    fn read(&mut self, plan: usize, json: &Json, at: &mut Option<Place>) -> Read<()> {
+    fn read(&mut self, plan: usize, json: &Json, at: &mut Option<PlanPosition>) -> Read<()> {
         let names = ["format", "about", "strict", "symbols", "rules", "stored"];
         let [format, _, strict, symbols, rules, stored] = fields(json, "a plan", &names)?;
         let format = text::unsigned(required(format, "format")?)?;
@@ -146,13 +146,13 @@ impl Rules {
             }
         }
         for (number, rule) in list(rules, "a list of rules")?.iter().enumerate() {
-            let place = Place { plan, list: List::Rules, number };
+            let place = PlanPosition { plan, list: List::Rules, number };
             *at = Some(place);
             self.rules.push(Rule::new(place, rule, &mut self.reader)?);
         }
         *at = None;
         for (number, entry) in list(stored, "a list of entries")?.iter().enumerate() {
-            let place = Place { plan, list: List::Stored, number };
+            let place = PlanPosition { plan, list: List::Stored, number };
             *at = Some(place);
             self.stored.push(StoredEntry::new(place, entry, &mut self.reader)?);
         }
@@ -167,7 +167,7 @@ fn list<'j>(json: Option<&'j Json>, what: &str) -> Read<&'j [Json]> {
 }
 
 impl Rule {
-    fn new(place: Place, json: &Json, reader: &mut Reader) -> Read<Self> {
+    fn new(place: PlanPosition, json: &Json, reader: &mut PlanReader) -> Read<Self> {
         let names = [
             "match", "axis", "about", "cut", "pick", "on", "whole", "absent", "unless", "optional", "of", "split",
             "unit", "heads", "pad", "segments", "repeat",
@@ -227,7 +227,7 @@ struct Dealing<'j> {
     split: Option<&'j Json>,
 }
 
-fn new_segments(segments: Option<&Json>, given: Dealing<'_>, reader: &mut Reader) -> Read<Segments> {
+fn new_segments(segments: Option<&Json>, given: Dealing<'_>, reader: &mut PlanReader) -> Read<Segments> {
     let list = match segments {
         Some(Json::List(list)) => list,
         number => {
@@ -255,7 +255,7 @@ fn new_segments(segments: Option<&Json>, given: Dealing<'_>, reader: &mut Reader
 }
 
 impl Segment {
-    fn new(json: &Json, reader: &mut Reader) -> Read<Self> {
+    fn new(json: &Json, reader: &mut PlanReader) -> Read<Self> {
         let names = ["size", "about", "unit", "heads", "pad", "split"];
         let [size, _, unit, heads, pad, split] = fields(json, "a segment", &names)?;
         let size = reader.expression(required(size, "size")?)?;
@@ -271,7 +271,7 @@ impl Segment {
 }
 
 impl Dealt {
-    fn new(given: Dealing<'_>, split: Split, reader: &mut Reader) -> Read<Self> {
+    fn new(given: Dealing<'_>, split: Split, reader: &mut PlanReader) -> Read<Self> {
         let (unit, heads) = (reader.optional(given.unit)?, reader.optional(given.heads)?);
         let unit = match (unit, heads) {
             (Some(_), Some(_)) => return Err("unit and heads exclude one another".to_owned()),
@@ -291,7 +291,7 @@ fn rule_split(json: Option<&Json>) -> Read<Split> {
 }
 
 impl StoredEntry {
-    fn new(place: Place, json: &Json, reader: &mut Reader) -> Read<Self> {
+    fn new(place: PlanPosition, json: &Json, reader: &mut PlanReader) -> Read<Self> {
         let [pattern, logical, dims, _] = fields(json, "an entry", &["match", "as", "dims", "about"])?;
         let pattern = text::pattern(required(pattern, "match")?)?;
         let logical = text::pattern(required(logical, "as")?)?;
@@ -316,7 +316,7 @@ impl StoredEntry {
                 (None, Some(block)) => (How::Block, Some(block)),
                 (pack, None) => (How::Pack, pack),
             };
-            shown.push(Some(Shown { dim, how, by: reader.optional(by)? }));
+            shown.push(Some(ShownDim { dim, how, by: reader.optional(by)? }));
         }
         Ok(Self { place, pattern, logical, dims: shown })
     }

@@ -5,18 +5,18 @@
 use super::budget::Budget;
 use super::expression::LARGEST;
 use super::fault::Fault;
-use super::listing::{Listed, Listing};
+use super::listing::{ListedTensor, TensorList};
 use super::names::Names;
 use super::pattern::Dotted;
 use super::pieces::Scale;
 use super::rule::{How, Rules, StoredEntry};
-use super::values::Values;
+use super::values::Evaluator;
 use crate::base::memory;
 use crate::error::{quoted, Result};
 
 /// What a stored dimension shows: a logical one, at a scale.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shows {
+pub(super) struct ScaledDim {
     pub(super) dim: u64,
     pub(super) scale: Scale,
 }
@@ -31,25 +31,25 @@ struct Told {
 
 /// The tensors of a plan.
 #[derive(Clone, Copy)]
-pub(super) struct Subject<'p> {
+pub(super) struct PlannedTensors<'p> {
     pub(super) rules: &'p Rules,
     pub(super) names: &'p Names,
-    pub(super) listing: &'p dyn Listing,
+    pub(super) listing: &'p dyn TensorList,
 }
 
 /// The scales of all entries, and the sizes of logical dimensions that
 /// tensors tell together.
 #[derive(Default)]
-pub(super) struct Shown {
+pub(super) struct LogicalSizes {
     /// One for each entry; none where the entry is not used.
-    entries: Vec<Option<Vec<Option<Shows>>>>,
+    entries: Vec<Option<Vec<Option<ScaledDim>>>>,
     /// Of each bundle.
     sizes: Vec<Vec<Told>>,
 }
 
-impl<'p> Subject<'p> {
+impl<'p> PlannedTensors<'p> {
     /// The tensor at a place.
-    pub(super) fn tensor(&self, place: usize) -> Listed<'p> {
+    pub(super) fn tensor(&self, place: usize) -> ListedTensor<'p> {
         self.listing.tensor(self.names.tensors.get(place).map_or(0, |tensor| tensor.number))
     }
 
@@ -85,15 +85,20 @@ impl<'p> Subject<'p> {
         let names = self.names;
         let logical = names.tensors.get(place).map(|tensor| tensor.logical);
         let kind_of = |family: u32| names.families.get(family as usize).map(|family| family.kind);
-        let is_wanted =
-            |tensor: &super::names::Tensor| Some(tensor.logical) == logical && kind_of(tensor.family) == Some(kind);
+        let is_wanted = |tensor: &super::names::NamedTensor| {
+            Some(tensor.logical) == logical && kind_of(tensor.family) == Some(kind)
+        };
         self.label(names.tensors.iter().position(is_wanted).unwrap_or(place))
     }
 }
 
-impl Shown {
+impl LogicalSizes {
     /// Makes sure that entries fit the tensors, which fit one another.
-    pub(super) fn new<'p>(subject: Subject<'p>, values: &mut Values<'p>, budget: &mut Budget) -> Result<Self> {
+    pub(super) fn new<'p>(
+        subject: PlannedTensors<'p>,
+        values: &mut Evaluator<'p>,
+        budget: &mut Budget,
+    ) -> Result<Self> {
         let mut this = Self::default();
         if subject.rules.stored.is_empty() {
             return Ok(this);
@@ -120,8 +125,8 @@ impl Shown {
         &mut self,
         number: usize,
         place: usize,
-        subject: Subject<'p>,
-        values: &mut Values<'p>,
+        subject: PlannedTensors<'p>,
+        values: &mut Evaluator<'p>,
     ) -> Result<()> {
         let Some(entry) = subject.rules.stored.get(number) else { return Ok(()) };
         let rank = subject.tensor(place).shape.len();
@@ -153,22 +158,22 @@ impl Shown {
                 return Err(Fault::Expression.at(&entry.place, &text));
             }
             let scale = Scale { how: shown.how, by: i64::try_from(by).unwrap_or(i64::MAX) };
-            dims.push(Some(Shows { dim: shown.dim, scale }));
+            dims.push(Some(ScaledDim { dim: shown.dim, scale }));
         }
         *known = Some(dims);
         Ok(())
     }
 
     /// What a dimension of the tensors of a kind shows.
-    pub(super) fn shows(&self, entry: Option<usize>, dim: usize) -> Option<Shows> {
+    pub(super) fn shows(&self, entry: Option<usize>, dim: usize) -> Option<ScaledDim> {
         match entry {
-            None => Some(Shows { dim: dim as u64, scale: Scale::ONE }),
+            None => Some(ScaledDim { dim: dim as u64, scale: Scale::ONE }),
             Some(entry) => *self.entries.get(entry)?.as_ref()?.get(dim)?,
         }
     }
 
     /// The sizes of logical dimensions that the tensors of a bundle show by `pack`.
-    fn tell_sizes(&self, number: usize, subject: Subject<'_>, budget: &mut Budget) -> Result<Vec<Told>> {
+    fn tell_sizes(&self, number: usize, subject: PlannedTensors<'_>, budget: &mut Budget) -> Result<Vec<Told>> {
         let Some(bundle) = subject.names.bundles.get(number) else { return Ok(Vec::new()) };
         let entry = subject.names.kinds.get(bundle.kind).and_then(|kind| kind.entry);
         let before = bundle.before.and_then(|before| self.sizes.get(before)).map_or(&[][..], Vec::as_slice);
@@ -177,7 +182,8 @@ impl Shown {
         let mut sizes = memory::vec_with_capacity(before.len().saturating_add(tensor.shape.len()), "sizes")?;
         sizes.extend_from_slice(before);
         for (dim, stored) in tensor.shape.iter().enumerate() {
-            let Some(Shows { dim: shown, scale }) = self.shows(entry, dim).filter(|shows| shows.scale.how == How::Pack)
+            let Some(ScaledDim { dim: shown, scale }) =
+                self.shows(entry, dim).filter(|shows| shows.scale.how == How::Pack)
             else {
                 continue;
             };
@@ -209,12 +215,12 @@ impl Shown {
     }
 
     /// Whether blocks are as many as the logical size needs.
-    fn check_blocks(&self, number: usize, subject: Subject<'_>) -> Result<()> {
+    fn check_blocks(&self, number: usize, subject: PlannedTensors<'_>) -> Result<()> {
         let Some(family) = subject.names.families.get(number) else { return Ok(()) };
         let Some(sizes) = family.bundle.and_then(|bundle| self.sizes.get(bundle)) else { return Ok(()) };
         let Some(entry) = subject.names.kinds.get(family.kind).and_then(|kind| kind.entry) else { return Ok(()) };
         for (dim, stored) in subject.tensor(family.first).shape.iter().enumerate() {
-            let Some(Shows { dim: shown, scale }) = self.shows(Some(entry), dim) else { continue };
+            let Some(ScaledDim { dim: shown, scale }) = self.shows(Some(entry), dim) else { continue };
             let told = sizes.iter().find(|told| told.dim == shown && scale.how == How::Block);
             let Some(told) = told else { continue };
             let size = told.size.unsigned_abs();

@@ -6,7 +6,7 @@
 
 use super::expression::Expression;
 use super::name::{self, Named};
-use super::pattern::Pattern;
+use super::pattern::NamePattern;
 use super::split::{Counts, Lists, Split};
 use crate::error::quoted;
 use crate::model::config::Json;
@@ -16,7 +16,7 @@ pub(super) type Read<T> = Result<T, String>;
 
 /// Reads plans one after the other, and numbers what they name.
 #[derive(Default)]
-pub(super) struct Reader {
+pub(super) struct PlanReader {
     pub(super) named: Named,
     /// Expressions so far.
     pub(super) expressions: usize,
@@ -93,8 +93,8 @@ pub(super) fn boolean(json: &Json) -> Read<bool> {
     json.bool().ok_or_else(|| not(json, "true or false"))
 }
 
-pub(super) fn pattern(json: &Json) -> Read<Pattern> {
-    Pattern::parse(json.text().ok_or_else(|| not(json, "a pattern"))?)
+pub(super) fn pattern(json: &Json) -> Read<NamePattern> {
+    NamePattern::parse(json.text().ok_or_else(|| not(json, "a pattern"))?)
 }
 
 /// The items of a list.
@@ -110,7 +110,7 @@ pub(super) fn unsigned_list(json: &Json) -> Read<Vec<u64>> {
 }
 
 /// One pattern or several.
-pub(super) fn patterns(json: &Json) -> Read<Vec<Pattern>> {
+pub(super) fn patterns(json: &Json) -> Read<Vec<NamePattern>> {
     match json {
         Json::List(list) if list.is_empty() => Err("match has no pattern".to_owned()),
         Json::List(list) => list.iter().map(pattern).collect(),
@@ -144,7 +144,7 @@ pub(super) fn split(json: &Json) -> Read<SplitText> {
     }))
 }
 
-impl Reader {
+impl PlanReader {
     /// An axis by its name: its number among those of all plans.
     pub(super) fn axis(&mut self, json: &Json) -> Read<usize> {
         match json.text() {

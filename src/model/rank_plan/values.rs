@@ -25,7 +25,7 @@ impl Failure {
 }
 
 #[derive(Clone, Default)]
-enum Known {
+enum Evaluation {
     #[default]
     Nothing,
     /// Being worked out: to need it now is a circle.
@@ -43,21 +43,21 @@ struct Frame<'p> {
 }
 
 /// The values of one call.
-pub(super) struct Values<'p> {
+pub(super) struct Evaluator<'p> {
     symbols: &'p Symbols,
     /// Of axes, by their numbers.
     sizes: &'p [u64],
     /// Of symbols, by their numbers.
-    known: Vec<Known>,
+    known: Vec<Evaluation>,
     /// Of expressions, by their numbers.
-    worked_out: Vec<Known>,
+    worked_out: Vec<Evaluation>,
 }
 
-impl<'p> Values<'p> {
+impl<'p> Evaluator<'p> {
     pub(super) fn new(symbols: &'p Symbols, sizes: &'p [u64], expressions: usize) -> Result<Self, Error> {
         let nothing = |count: usize| {
             let mut known = memory::vec_with_capacity(count, "values of expressions")?;
-            known.resize_with(count, Known::default);
+            known.resize_with(count, Evaluation::default);
             Ok::<_, Error>(known)
         };
         Ok(Self { symbols, sizes, known: nothing(symbols.len())?, worked_out: nothing(expressions)? })
@@ -74,11 +74,11 @@ impl<'p> Values<'p> {
             return Ok(value);
         }
         let value = match self.worked_out.get(expression.id) {
-            Some(Known::Value(known)) => known.clone(),
+            Some(Evaluation::Value(known)) => known.clone(),
             _ => {
                 let value = self.work_out(expression);
                 if let Some(slot) = self.worked_out.get_mut(expression.id) {
-                    *slot = Known::Value(value.clone());
+                    *slot = Evaluation::Value(value.clone());
                 }
                 value
             }
@@ -115,18 +115,18 @@ impl<'p> Values<'p> {
             if let Some(number) = wanted.take() {
                 let symbols = self.symbols;
                 let failure = match (self.known.get(number), symbols.meaning(number)) {
-                    (Some(Known::Value(Ok(_))), _) => None,
-                    (Some(Known::Value(Err(failure))), _) => Some(failure.clone()),
-                    (Some(Known::Open), _) => {
+                    (Some(Evaluation::Value(Ok(_))), _) => None,
+                    (Some(Evaluation::Value(Err(failure))), _) => Some(failure.clone()),
+                    (Some(Evaluation::Open), _) => {
                         let text = format!("the symbol {} stands for itself in a circle", symbols.shown(number));
                         Some(Failure { fault: Fault::Symbol, text })
                     }
                     (_, Meaning::Value(value)) => {
-                        self.know(number, Known::Value(Ok(value)));
+                        self.know(number, Evaluation::Value(Ok(value)));
                         None
                     }
                     (_, Meaning::Defined(expression)) => {
-                        self.know(number, Known::Open);
+                        self.know(number, Evaluation::Open);
                         stack.push(Frame { symbol: number, expression, next: 0, value: 1 });
                         None
                     }
@@ -152,13 +152,13 @@ impl<'p> Values<'p> {
             let Some(frame) = stack.last_mut() else { break };
             let (symbol, expression, value) = (frame.symbol, frame.expression, frame.value);
             let Some((operation, term)) = expression.factors().get(frame.next) else {
-                self.know(symbol, Known::Value(Ok(value)));
+                self.know(symbol, Evaluation::Value(Ok(value)));
                 stack.pop();
                 continue;
             };
             let factor = match *term {
                 Term::Symbol(number) => match self.known.get(number) {
-                    Some(Known::Value(Ok(value))) => Ok(*value),
+                    Some(Evaluation::Value(Ok(value))) => Ok(*value),
                     _ => {
                         wanted = Some(number);
                         continue;
@@ -172,12 +172,12 @@ impl<'p> Values<'p> {
             }
         }
         match self.known.get(number) {
-            Some(Known::Value(value)) => value.clone(),
+            Some(Evaluation::Value(value)) => value.clone(),
             _ => Err(Failure { fault: Fault::Symbol, text: self.symbols.shown(number) }),
         }
     }
 
-    fn know(&mut self, symbol: usize, what: Known) {
+    fn know(&mut self, symbol: usize, what: Evaluation) {
         if let Some(slot) = self.known.get_mut(symbol) {
             *slot = what;
         }
@@ -189,7 +189,7 @@ impl<'p> Values<'p> {
             failure.text = format!("{} (in the symbol {})", failure.text, self.symbols.shown(frame.symbol));
         }
         for frame in stack {
-            self.know(frame.symbol, Known::Value(Err(failure.clone())));
+            self.know(frame.symbol, Evaluation::Value(Err(failure.clone())));
         }
         failure
     }
