@@ -27,7 +27,7 @@ const ROOMS: &[&str] = &[
 
 /// What may have unsafe code, a file or a folder, and for what.
 const UNSAFE: &[(&str, &str)] = &[
-    ("base/memory.rs", "blocks that are pages, huge pages"),
+    ("base/memory", "blocks that are pages, huge pages"),
     ("base/parallel.rs", "threads with small stacks"),
     ("record.rs", "records with pointers, as C sees them"),
     ("part.rs", "records with pointers"),

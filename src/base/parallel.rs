@@ -144,7 +144,7 @@ struct ThreadJob<'a> {
 #[inline(never)]
 fn run_on(threads: usize, stack: Stack, worker: &(dyn Fn() + Sync), here: &mut dyn FnMut()) {
     let others = threads.saturating_sub(1);
-    let others = if others == 0 { 0 } else { others.min(memory::threads_with_room(stack.bytes())) };
+    let others = if others == 0 { 0 } else { others.min(threads_with_room(stack.bytes())) };
     let mut started = Vec::new();
     let job = ThreadJob { worker, panic: Mutex::new(None) };
     if started.try_reserve_exact(others).is_ok() {
@@ -194,6 +194,42 @@ pub(crate) fn cores() -> usize {
     // SAFETY: a number in, a number out.
     let cores = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     usize::try_from(cores).unwrap_or(1)
+}
+
+/// How many threads there is address space for, where that is limited: for their
+/// stacks, and for the C library's arenas, of which each thread reserves 64 MiB, and
+/// twice that while it does.
+fn threads_with_room(stack: usize) -> usize {
+    const ARENA: usize = 128 << 20;
+    const MORE: usize = 1 << 20;
+    let limit = |resource| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: getrlimit fills the struct it is given.
+        let known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
+        (known && limit.rlim_cur != libc::RLIM_INFINITY).then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+    };
+    let (space, data) = (limit(libc::RLIMIT_AS), limit(libc::RLIMIT_DATA));
+    if space.is_none() && data.is_none() {
+        return usize::MAX;
+    }
+    let (mapped, writable) = in_use().unwrap_or((usize::MAX, usize::MAX));
+    let threads = |limit: Option<usize>, used: usize, arena: usize| match limit {
+        // At most half of what is left: there is work to be done.
+        Some(limit) => (limit.saturating_sub(used) / 2).checked_div(stack.saturating_add(arena)).unwrap_or(0),
+        None => usize::MAX,
+    };
+    threads(space, mapped, ARENA).min(threads(data, writable, MORE))
+}
+
+/// This process's address space, and what of it is writable: bytes.
+fn in_use() -> Option<(usize, usize)> {
+    use std::io::Read;
+    let mut text = [0; 256];
+    let len = std::fs::File::open("/proc/self/statm").and_then(|mut file| file.read(&mut text)).ok()?;
+    let mut pages = std::str::from_utf8(text.get(..len)?).ok()?.split(' ').map(|pages| pages.trim().parse::<usize>());
+    let (mapped, writable) = (pages.next()?.ok()?, pages.nth(4)?.ok()?);
+    let page = memory::page();
+    Some((mapped.saturating_mul(page), writable.saturating_mul(page)))
 }
 
 #[cfg(test)]

@@ -8,4 +8,5 @@ pub(crate) mod foreign;
 pub(crate) mod header;
 pub(crate) mod index;
 pub(crate) mod lookup;
+mod shapes;
 pub(crate) mod slice;

@@ -3,7 +3,7 @@
 //! upload, a pipe.
 #![forbid(unsafe_code)]
 
-use super::transfer::{Bytes, FilePieces, Meter, GATHERED, GATHER_BELOW, STEP};
+use super::transfer::{FilePieces, Meter, GATHERED, GATHER_BELOW, STEP};
 use crate::base::memory;
 use crate::error::Result;
 
@@ -15,34 +15,28 @@ impl FilePieces<'_> {
     /// is; all else through a buffer.
     pub(super) fn deliver(&self, taker: Taker<'_>, meter: &mut Meter<'_>) -> Result<()> {
         let mut buffer = memory::vec_with_capacity(GATHERED, "a staging buffer")?;
-        for piece in self.all() {
-            let mut at = 0;
-            while at < piece.len {
-                let left = piece.len.saturating_sub(at);
-                let start = piece.offset.saturating_add(at);
-                let len = match piece.from {
-                    Bytes::Memory(bytes) if left >= GATHER_BELOW => {
+        for mut piece in self.all() {
+            while !piece.place.is_empty() {
+                let left = piece.place.len;
+                let len = match piece.in_memory(STEP) {
+                    Some(bytes) if left >= GATHER_BELOW => {
                         flush(&mut buffer, taker)?;
-                        let rest = bytes.get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default();
-                        let len = usize::try_from(left.min(STEP)).unwrap_or(usize::MAX);
-                        let now = rest.get(..len).unwrap_or(rest);
-                        taker(now)?;
-                        now.len()
+                        taker(bytes)?;
+                        bytes.len()
                     }
                     _ => {
                         if buffer.len() == GATHERED {
                             flush(&mut buffer, taker)?;
                         }
                         let old = buffer.len();
-                        let room = GATHERED.saturating_sub(old);
-                        let len = usize::try_from(left).unwrap_or(usize::MAX).min(room);
+                        let len = usize::try_from(left).unwrap_or(usize::MAX).min(GATHERED.saturating_sub(old));
                         buffer.resize(old.saturating_add(len), 0);
-                        self.copy(&piece, at, buffer.get_mut(old..).unwrap_or_default())?;
+                        self.copy(&piece, buffer.get_mut(old..).unwrap_or_default())?;
                         len
                     }
                 } as u64;
-                at = at.saturating_add(len);
-                meter.advance(self.data_bytes(start, start.saturating_add(len)))?;
+                meter.advance(self.data_bytes(piece.place.first(len)))?;
+                piece = piece.after(len);
             }
         }
         flush(&mut buffer, taker)

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use super::set::SetNames;
 use super::spelling::push_ascii_string;
 use super::text;
-use crate::base::json::{Cursor, JsonFault, Span};
+use crate::base::extent::TextExtent;
+use crate::base::json::{Cursor, JsonFault};
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +33,7 @@ pub(super) struct Older {
 struct Shard {
     start: usize,
     end: usize,
-    name: Span,
+    name: TextExtent,
 }
 
 impl Older {
@@ -163,7 +164,7 @@ fn shards(cursor: &mut Cursor<'_>) -> Result<Vec<Shard>, JsonFault> {
 /// An object; `value` is called after each key's colon.
 fn object(
     cursor: &mut Cursor<'_>,
-    value: &mut dyn FnMut(&mut Cursor<'_>, Span) -> Result<(), JsonFault>,
+    value: &mut dyn FnMut(&mut Cursor<'_>, TextExtent) -> Result<(), JsonFault>,
 ) -> Result<(), JsonFault> {
     cursor.expect(b'{', "an object")?;
     cursor.skip_space();

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use super::coverage::{Coverage, Written};
+use super::coverage::Coverage;
 use super::layout::{SaveLayout, Supply, TensorPlace};
 use super::output::Output;
 use super::{MetadataEntry, NewTensor, SaveOptions};
+use crate::base::extent::Extent;
 use crate::base::lock::lock;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
@@ -90,28 +91,28 @@ impl Writer {
             let text = format!("there is no tensor number {tensor}: {} were declared", self.tensors.len());
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         };
-        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= expected.size);
-        let Some(end) = end else {
+        let new = Extent::new(offset, bytes.len() as u64);
+        if new.end() > expected.size {
             let text = format!("{} bytes at {offset} go past its end at {}", bytes.len(), expected.size);
             return Err(self.about(expected, ErrorKind::InvalidArgument, &text));
-        };
+        }
         let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
         let output = phase.output()?;
         if bytes.is_empty() {
             return Ok(());
         }
         let file = output.file(expected.place.file)?;
-        if let Some(Written { start, end: to }) = expected.written().claim(offset, end)? {
+        if let Some(old) = expected.written().claim(new)? {
+            let (end, start, to) = (new.end(), old.start, old.end());
             let text = format!("bytes {offset} to {end} are to be written, but {start} to {to} have been already");
             return Err(self.about(expected, ErrorKind::InvalidArgument, &text).in_file(&file.label()));
         }
         let written = file.write_at(bytes, expected.place.offset.saturating_add(offset));
         if written.is_err() {
-            expected.written().release(offset, end);
+            expected.written().release(new);
         }
         written?;
-        let len = bytes.len() as u64;
-        if self.unpaced.fetch_add(len, Ordering::Relaxed).saturating_add(len) >= PACE {
+        if self.unpaced.fetch_add(new.len, Ordering::Relaxed).saturating_add(new.len) >= PACE {
             self.unpaced.store(0, Ordering::Relaxed);
             output.start_writeback(expected.place.file);
         }
@@ -128,7 +129,8 @@ impl Writer {
         let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
         let output = phase.output()?;
         for expected in &self.tensors {
-            if let Some(Written { start, end }) = expected.written().gap(expected.size) {
+            if let Some(gap) = expected.written().gap(expected.size) {
+                let (start, end) = (gap.start, gap.end());
                 let text = format!("of its {} bytes {start} to {end} have not been written", expected.size);
                 let error = self.about(expected, ErrorKind::DataNotCovered, &text);
                 return Err(error.in_file(&output.file(expected.place.file)?.label()));

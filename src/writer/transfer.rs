@@ -16,6 +16,7 @@ use super::stage::Staged;
 use super::system;
 use super::tensor::{Data, NewTensor};
 use super::Progress;
+use crate::base::extent::Extent;
 use crate::base::lock::{lock, unlocked};
 use crate::base::memory::{self, Aligned};
 use crate::base::parallel;
@@ -85,9 +86,8 @@ pub(super) struct FilePieces<'a> {
 
 #[derive(Clone, Copy)]
 pub(super) struct FilePiece<'a> {
-    /// From the file's start.
-    pub(super) offset: u64,
-    pub(super) len: u64,
+    /// In the file.
+    pub(super) place: Extent,
     pub(super) from: Bytes<'a>,
     name: &'a str,
 }
@@ -98,6 +98,27 @@ pub(super) enum Bytes<'a> {
     File { source: u16, shard: usize, offset: u64 },
 }
 
+impl<'a> FilePiece<'a> {
+    /// What comes after that many of its bytes.
+    pub(super) fn after(self, bytes: u64) -> Self {
+        let from = match self.from {
+            Bytes::Memory(all) => Bytes::Memory(all.get(to_usize(bytes)..).unwrap_or_default()),
+            Bytes::File { source, shard, offset } => {
+                Bytes::File { source, shard, offset: offset.saturating_add(bytes) }
+            }
+        };
+        Self { place: self.place.after(bytes), from, ..self }
+    }
+
+    /// At most that many bytes from its start, where they are in memory.
+    pub(super) fn in_memory(&self, most: u64) -> Option<&'a [u8]> {
+        match self.from {
+            Bytes::Memory(bytes) => bytes.get(..to_usize(self.place.len.min(most))),
+            Bytes::File { .. } => None,
+        }
+    }
+}
+
 impl<'a> FilePieces<'a> {
     pub(super) fn of(layout: &'a SaveLayout<'a>, file: &'a FileLayout, sources: &'a [&'a Checkpoint]) -> Self {
         Self { file, tensors: layout.tensors(file), sources }
@@ -105,7 +126,7 @@ impl<'a> FilePieces<'a> {
 
     /// The header.
     fn head(&self) -> FilePiece<'a> {
-        FilePiece { offset: 0, len: self.file.start(), from: Bytes::Memory(&self.file.header), name: "" }
+        FilePiece { place: Extent::new(0, self.file.start()), from: Bytes::Memory(&self.file.header), name: "" }
     }
 
     /// The tensors as they follow one another, from the one on that has the
@@ -125,7 +146,7 @@ impl<'a> FilePieces<'a> {
                 Data::File { source, shard, offset, .. } => Bytes::File { source, shard: shard as usize, offset },
                 Data::Later(_) => Bytes::Memory(&[]),
             };
-            let piece = FilePiece { offset, len: tensor.size(), from, name: tensor.name };
+            let piece = FilePiece { place: Extent::new(offset, tensor.size()), from, name: tensor.name };
             offset = file.start().saturating_add(*end);
             piece
         })
@@ -148,26 +169,23 @@ impl<'a> FilePieces<'a> {
     }
 
     /// How many of these bytes of the file are tensors'.
-    pub(super) fn data_bytes(&self, start: u64, end: u64) -> u64 {
-        end.saturating_sub(start.max(self.file.start()))
+    pub(super) fn data_bytes(&self, place: Extent) -> u64 {
+        Extent::between(place.start.max(self.file.start()), place.end()).len
     }
 
-    fn read(&self, piece: &FilePiece<'_>, source: u16, shard: usize, offset: u64, place: &mut [u8]) -> Result<()> {
-        let source = self.sources.get(usize::from(source));
-        let source = source.ok_or_else(|| Error::new(ErrorKind::Internal, "no source to read from"))?;
-        source.read_bytes(shard, offset, piece.name.as_bytes(), place)
-    }
-
-    /// Copies the piece's bytes from `at` on to `place`.
-    pub(super) fn copy(&self, piece: &FilePiece<'_>, at: u64, place: &mut [u8]) -> Result<()> {
+    /// Copies the piece's first bytes to `place`.
+    pub(super) fn copy(&self, piece: &FilePiece<'_>, place: &mut [u8]) -> Result<()> {
         match piece.from {
             Bytes::Memory(bytes) => {
-                let start = usize::try_from(at).unwrap_or(usize::MAX);
-                let from = bytes.get(start..).and_then(|rest| rest.get(..place.len()));
+                let from = bytes.get(..place.len());
                 place.copy_from_slice(from.ok_or_else(|| Error::new(ErrorKind::Internal, "a piece is too short"))?);
                 Ok(())
             }
-            Bytes::File { source, shard, offset } => self.read(piece, source, shard, offset.saturating_add(at), place),
+            Bytes::File { source, shard, offset } => {
+                let source = self.sources.get(usize::from(source));
+                let source = source.ok_or_else(|| Error::new(ErrorKind::Internal, "no source to read from"))?;
+                source.read_bytes(shard, offset, piece.name.as_bytes(), place)
+            }
         }
     }
 
@@ -177,13 +195,11 @@ impl<'a> FilePieces<'a> {
         let head = in_data.is_none().then(|| self.head());
         let mut at = start;
         for piece in head.into_iter().chain(self.tensors(in_data.unwrap_or(0))) {
-            let within = at.saturating_sub(piece.offset);
-            let room = place.len() as u64;
-            let len = usize::try_from(piece.len.saturating_sub(within).min(room)).unwrap_or(0);
-            let Some((now, rest)) = place.split_at_mut_checked(len) else { break };
-            self.copy(&piece, within, now)?;
-            at = at.saturating_add(len as u64);
-            place = rest;
+            let piece = piece.after(at.saturating_sub(piece.place.start));
+            let now = piece.place.first(place.len() as u64);
+            let Some((to, rest)) = place.split_at_mut_checked(to_usize(now.len)) else { break };
+            self.copy(&piece, to)?;
+            (at, place) = (now.end(), rest);
             if place.is_empty() {
                 break;
             }
@@ -194,21 +210,18 @@ impl<'a> FilePieces<'a> {
     /// Appends the tensors' bytes to a header, within the room that the caller
     /// made.
     pub(super) fn append_to(&self, out: &mut Vec<u8>, meter: &mut Meter<'_>) -> Result<()> {
-        for piece in self.tensors(0) {
-            let mut at = 0;
-            while at < piece.len {
-                let len = piece.len.saturating_sub(at).min(STEP);
-                let end = at.saturating_add(len);
-                let (from, to) = (usize::try_from(at).unwrap_or(0), usize::try_from(end).unwrap_or(0));
-                match piece.from {
-                    Bytes::Memory(bytes) => out.extend_from_slice(bytes.get(from..to).unwrap_or_default()),
-                    Bytes::File { .. } => {
+        for mut piece in self.tensors(0) {
+            while !piece.place.is_empty() {
+                let len = piece.place.first(STEP).len;
+                match piece.in_memory(len) {
+                    Some(bytes) => out.extend_from_slice(bytes),
+                    None => {
                         let old = out.len();
-                        out.resize(old.saturating_add(to.saturating_sub(from)), 0);
-                        self.copy(&piece, at, out.get_mut(old..).unwrap_or_default())?;
+                        out.resize(old.saturating_add(to_usize(len)), 0);
+                        self.copy(&piece, out.get_mut(old..).unwrap_or_default())?;
                     }
                 }
-                at = end;
+                piece = piece.after(len);
                 meter.advance(len)?;
             }
         }
@@ -220,24 +233,19 @@ impl<'a> FilePieces<'a> {
     pub(super) fn write(&self, to: &Staged, pace: bool, meter: &mut Meter<'_>) -> Result<()> {
         let mut writer = Buffered { to, buffer: Vec::new(), at: 0, pace, unpaced: 0 };
         let mut clone = true;
-        for piece in self.all() {
-            let mut at = 0;
-            while at < piece.len {
-                let left = piece.len.saturating_sub(at);
-                let start = piece.offset.saturating_add(at);
+        for mut piece in self.all() {
+            while !piece.place.is_empty() {
+                let left = piece.place.len;
                 let mut len = left.min(STEP);
-                let gathered = match piece.from {
+                let is_written = match (piece.from, piece.in_memory(len)) {
                     _ if left < GATHER_BELOW => false,
-                    Bytes::Memory(bytes) => {
-                        let from = usize::try_from(at).unwrap_or(usize::MAX);
-                        let bytes = bytes.get(from..).unwrap_or_default();
-                        let len = usize::try_from(len).unwrap_or(usize::MAX);
-                        writer.write(bytes.get(..len).unwrap_or(bytes))?;
+                    (_, Some(bytes)) => {
+                        writer.write(bytes)?;
                         true
                     }
-                    Bytes::File { source, shard, offset } if clone => {
+                    (Bytes::File { source, shard, offset }, _) if clone => {
                         writer.flush()?;
-                        match self.copy_range(source, shard, offset.saturating_add(at), to, start, len)? {
+                        match self.copy_range(source, shard, offset, to, piece.place.first(len))? {
                             Some(done) => {
                                 len = done;
                                 writer.skip(done);
@@ -249,35 +257,28 @@ impl<'a> FilePieces<'a> {
                             }
                         }
                     }
-                    Bytes::File { .. } => false,
+                    _ => false,
                 };
-                if !gathered {
+                if !is_written {
                     len = left.min(GATHERED as u64);
-                    self.copy(&piece, at, writer.room(usize::try_from(len).unwrap_or(0))?)?;
+                    self.copy(&piece, writer.room(to_usize(len))?)?;
                 }
-                at = at.saturating_add(len);
-                meter.advance(self.data_bytes(start, start.saturating_add(len)))?;
+                meter.advance(self.data_bytes(piece.place.first(len)))?;
+                piece = piece.after(len);
             }
         }
         writer.flush()
     }
 
     /// Copies inside the kernel, as much as it does at once.
-    fn copy_range(
-        &self,
-        source: u16,
-        shard: usize,
-        offset: u64,
-        to: &Staged,
-        at: u64,
-        len: u64,
-    ) -> Result<Option<u64>> {
+    fn copy_range(&self, source: u16, shard: usize, offset: u64, to: &Staged, place: Extent) -> Result<Option<u64>> {
         let source = self.sources.get(usize::from(source));
         let Some(from) = source.and_then(|source| source.file_of(shard).transpose()).transpose()? else {
             return Ok(None);
         };
-        let copied = system::copy_range(&from, offset, &*to.file()?, at, len);
-        copied.map_err(|error| to.failed(&format!("copying {len} bytes to {at}"), &error))
+        let Extent { start, len } = place;
+        let copied = system::copy_range(&from, offset, &*to.file()?, start, len);
+        copied.map_err(|error| to.failed(&format!("copying {len} bytes to {start}"), &error))
     }
 
     /// Writes them past the page cache, from several threads; where the file
@@ -291,17 +292,14 @@ impl<'a> FilePieces<'a> {
         let work = || -> Result<()> {
             let mut buffer = Aligned::zeroed(DIRECT_STEP, "a staging buffer")?;
             loop {
-                let start = next.fetch_add(step, Ordering::Relaxed);
-                if start >= whole || failed.load(Ordering::Relaxed) {
+                let now = Extent::between(next.fetch_add(step, Ordering::Relaxed), whole).first(step);
+                if now.is_empty() || failed.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                let len = usize::try_from(whole.saturating_sub(start).min(step)).unwrap_or(0);
-                let bytes = buffer.as_mut().get_mut(..len).unwrap_or_default();
-                self.fill(start, bytes)?;
-                write_direct_or_not(to, bytes, start)?;
-                let end = start.saturating_add(len as u64);
-                let mut meter = lock(&meter);
-                meter.advance(self.data_bytes(start, end))?;
+                let bytes = buffer.as_mut().get_mut(..to_usize(now.len)).unwrap_or_default();
+                self.fill(now.start, bytes)?;
+                write_direct_or_not(to, bytes, now.start)?;
+                lock(&meter).advance(self.data_bytes(now))?;
             }
         };
         let first_error = Mutex::new(None);
@@ -311,8 +309,7 @@ impl<'a> FilePieces<'a> {
                 lock(&first_error).get_or_insert(error);
             }
         };
-        let threads = usize::try_from(whole.div_ceil(step)).unwrap_or(usize::MAX);
-        parallel::on_threads(threads.min(DIRECT_THREADS), &worker);
+        parallel::on_threads(to_usize(whole.div_ceil(step)).min(DIRECT_THREADS), &worker);
         system::direct(&*to.file()?, false);
         match unlocked(first_error) {
             Some(error) => Err(error),
@@ -321,11 +318,11 @@ impl<'a> FilePieces<'a> {
     }
 
     fn write_tail(&self, to: &Staged, start: u64, meter: &mut Meter<'_>) -> Result<()> {
-        let mut tail =
-            memory::zeroed(usize::try_from(self.size().saturating_sub(start)).unwrap_or(0), "a file's tail")?;
+        let rest = Extent::between(start, self.size());
+        let mut tail = memory::zeroed(to_usize(rest.len), "a file's tail")?;
         self.fill(start, &mut tail)?;
         write_direct_or_not(to, &tail, start)?;
-        meter.advance(self.data_bytes(start, self.size()))
+        meter.advance(self.data_bytes(rest))
     }
 }
 
@@ -341,6 +338,11 @@ fn write_direct_or_not(to: &Staged, bytes: &[u8], at: u64) -> Result<()> {
         Err(error) => Err(to.failed(&format!("writing {} bytes at {at}", bytes.len()), &error)),
         Ok(()) => Ok(()),
     }
+}
+
+/// What is in memory or fits into it.
+fn to_usize(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
 }
 
 /// Writes from a file's start to its end; gathers what is small.

@@ -11,8 +11,8 @@
 )]
 
 use crate::base::json::digits::{eight_digits, POWERS};
-use crate::base::memory::ShapeArena;
 use crate::dtype::Dtype;
+use crate::format::shapes::ShapeArena;
 
 /// The longest entry that is read this way.
 const SPAN: usize = 128;

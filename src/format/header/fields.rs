@@ -4,7 +4,8 @@
 
 use super::parser::{HeaderParser, FIELD_DEPTH};
 use super::rule::RuleRank;
-use crate::base::json::{JsonFault, Span};
+use crate::base::extent::TextExtent;
+use crate::base::json::JsonFault;
 use crate::dtype::Dtype;
 use crate::error::{quoted, ErrorKind};
 
@@ -26,7 +27,7 @@ pub(super) struct Fields {
 impl HeaderParser<'_, '_, '_> {
     /// One `"key":value` of an entry, from its opening quote on.
     #[inline]
-    pub(super) fn field(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
+    pub(super) fn field(&mut self, name: TextExtent, fields: &mut Fields) -> Result<(), JsonFault> {
         // As every writer spells them; anything else takes the way below.
         if self.cursor.take_literal(b"\"dtype\":") {
             self.dtype(name, fields)
@@ -40,7 +41,7 @@ impl HeaderParser<'_, '_, '_> {
     }
 
     #[cold]
-    fn spelled_field(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
+    fn spelled_field(&mut self, name: TextExtent, fields: &mut Fields) -> Result<(), JsonFault> {
         self.cursor.expect(b'"', "a field name in quotes")?;
         let key = self.cursor.string()?;
         self.cursor.skip_space();
@@ -54,14 +55,14 @@ impl HeaderParser<'_, '_, '_> {
     }
 
     #[cold]
-    fn twice(&mut self, name: Span, field: &str) {
+    fn twice(&mut self, name: TextExtent, field: &str) {
         self.pend_tensor(RuleRank::Duplicate, ErrorKind::DuplicateKey, name, |_| {
             format!("the field {field} appears twice")
         });
     }
 
     #[inline]
-    fn dtype(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
+    fn dtype(&mut self, name: TextExtent, fields: &mut Fields) -> Result<(), JsonFault> {
         if fields.dtype.is_some() {
             self.twice(name, "dtype");
         }
@@ -92,7 +93,7 @@ impl HeaderParser<'_, '_, '_> {
     }
 
     #[inline]
-    fn shape(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
+    fn shape(&mut self, name: TextExtent, fields: &mut Fields) -> Result<(), JsonFault> {
         if fields.shape.is_some() {
             self.twice(name, "shape");
             self.found.shapes.abandon();
@@ -142,7 +143,7 @@ impl HeaderParser<'_, '_, '_> {
     }
 
     #[inline]
-    fn offsets(&mut self, name: Span, fields: &mut Fields) -> Result<(), JsonFault> {
+    fn offsets(&mut self, name: TextExtent, fields: &mut Fields) -> Result<(), JsonFault> {
         if fields.offsets.is_some() {
             self.twice(name, "data_offsets");
         }
@@ -165,7 +166,7 @@ impl HeaderParser<'_, '_, '_> {
     }
 
     #[cold]
-    pub(super) fn backwards(&mut self, name: Span, begin: u64, end: u64) {
+    pub(super) fn backwards(&mut self, name: TextExtent, begin: u64, end: u64) {
         self.pend_tensor(RuleRank::Offsets, ErrorKind::Offsets, name, |_| {
             format!("data_offsets [{begin}, {end}] end before they begin")
         });

@@ -4,7 +4,8 @@
 
 use super::parser::{HeaderParser, ENTRY_DEPTH, FIELD_DEPTH};
 use super::rule::RuleRank;
-use crate::base::json::{JsonFault, Span};
+use crate::base::extent::Extent;
+use crate::base::json::JsonFault;
 use crate::base::{memory, sort};
 use crate::error::{quoted, ErrorKind, Result};
 use crate::record::Metadata;
@@ -46,7 +47,7 @@ impl HeaderParser<'_, '_, '_> {
                         let (key, found) = (quoted(this.cursor.get(key)), this.cursor.excerpt(start));
                         format!("__metadata__ key {key} has the value {found}, which is not a string")
                     });
-                    Span { start: key.start, len: 0 }
+                    Extent { start: key.start, len: 0 }
                 };
                 if entries.len() == entries.capacity() {
                     memory::grow(&mut entries, "metadata")?;

@@ -12,11 +12,12 @@ mod parse;
 mod parser;
 mod rule;
 
-use crate::base::memory::{self, ShapeArena};
+use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::budget::HeaderBudget;
 use crate::format::foreign;
 use crate::format::lookup::{Hasher, Lookup};
+use crate::format::shapes::ShapeArena;
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 use crate::source::Source;

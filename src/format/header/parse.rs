@@ -10,7 +10,8 @@ use super::canonical::{self, CanonicalEntry};
 use super::fields::{Elements, Fields};
 use super::parser::{Context, HeaderParser, Parsed, ENTRY_DEPTH};
 use super::rule::{Listener, RuleRank};
-use crate::base::json::{JsonFault, Span};
+use crate::base::extent::TextExtent;
+use crate::base::json::JsonFault;
 use crate::base::memory::Filler;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -101,7 +102,7 @@ impl HeaderParser<'_, '_, '_> {
 
     /// The entry of one tensor.
     #[inline]
-    fn tensor(&mut self, name: Span) -> Result<(), JsonFault> {
+    fn tensor(&mut self, name: TextExtent) -> Result<(), JsonFault> {
         let window = self.cursor.rest().first_chunk();
         if let Some(entry) = window.and_then(|window| canonical::entry(window, &mut self.found.shapes)) {
             let CanonicalEntry { dtype, elements, begin, end, len } = entry;
@@ -149,7 +150,7 @@ impl HeaderParser<'_, '_, '_> {
     #[inline]
     fn record(
         &mut self,
-        name: Span,
+        name: TextExtent,
         dtype: Dtype,
         dtype_name: *const u8,
         elements: Option<u64>,
@@ -205,7 +206,7 @@ impl HeaderParser<'_, '_, '_> {
     }
 
     #[cold]
-    fn beyond_limits(&mut self, name: Span, rank: usize) {
+    fn beyond_limits(&mut self, name: TextExtent, rank: usize) {
         let Limits { tensors, name_bytes, rank: most_rank, .. } = *self.context.limits;
         let count = self.tensors.len().saturating_add(1);
         for (kind, what, found, limit) in [
@@ -223,7 +224,15 @@ impl HeaderParser<'_, '_, '_> {
 
     /// Dtype and shape don't make the size that data_offsets say: which rule is it?
     #[cold]
-    fn misfit(&mut self, name: Span, dtype: Dtype, elements: Option<u64>, bits: Option<u64>, begin: u64, end: u64) {
+    fn misfit(
+        &mut self,
+        name: TextExtent,
+        dtype: Dtype,
+        elements: Option<u64>,
+        bits: Option<u64>,
+        begin: u64,
+        end: u64,
+    ) {
         let (rank, kind) = match (elements, bits) {
             (None, _) | (_, None) => (RuleRank::Shape, ErrorKind::Shape),
             (_, Some(bits)) if bits % 8 != 0 => (RuleRank::SubByte, ErrorKind::SubByte),

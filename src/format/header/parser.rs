@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 use super::rule::{Listener, RuleRank};
-use crate::base::json::{Cursor, Span};
-use crate::base::memory::{self, Filler, ShapeArena};
+use crate::base::extent::TextExtent;
+use crate::base::json::Cursor;
+use crate::base::memory::{self, Filler};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::finding::Finding;
 use crate::format::lookup::Hasher;
+use crate::format::shapes::ShapeArena;
 use crate::options::{Limits, Tolerate};
 use crate::record::{Metadata, Tensor};
 
@@ -98,7 +100,7 @@ impl<'a, 'b> HeaderParser<'a, 'b, '_> {
         &mut self,
         rank: RuleRank,
         kind: ErrorKind,
-        name: Span,
+        name: TextExtent,
         text: impl FnOnce(&Self) -> String,
     ) {
         if self.wants(rank) {
@@ -115,7 +117,7 @@ impl<'a, 'b> HeaderParser<'a, 'b, '_> {
     }
 
     #[inline(never)]
-    pub(super) fn keep(&mut self, rank: RuleRank, kind: ErrorKind, at: usize, name: Option<Span>, text: String) {
+    pub(super) fn keep(&mut self, rank: RuleRank, kind: ErrorKind, at: usize, name: Option<TextExtent>, text: String) {
         let name = name.map(|name| self.cursor.get(name));
         let error = match name {
             Some(name) => Error::tensor(kind, name, text),
@@ -130,7 +132,7 @@ impl<'a, 'b> HeaderParser<'a, 'b, '_> {
         }
     }
 
-    pub(super) fn pointer(&self, span: Span) -> *const u8 {
-        self.origin.wrapping_add(span.start)
+    pub(super) fn pointer(&self, extent: TextExtent) -> *const u8 {
+        self.origin.wrapping_add(extent.start)
     }
 }

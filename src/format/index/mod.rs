@@ -5,7 +5,11 @@
 //! nothing here allocates for one without being able to say so.
 #![forbid(unsafe_code)]
 
-use crate::base::json::{Cursor, JsonFault, Span};
+mod parser;
+mod shards;
+
+use crate::base::extent::TextExtent;
+use crate::base::json::{Cursor, JsonFault};
 use crate::base::memory;
 use crate::base::sort;
 use crate::error::{quoted, Error, ErrorKind, Result};
@@ -13,9 +17,8 @@ use crate::format::finding::{Finding, FindingSink};
 use crate::format::foreign;
 use crate::format::lookup::{Hasher, Lookup};
 use crate::record::{Metadata, Tensor};
-
-/// Levels open around the value of an entry of weight_map or metadata.
-const ENTRY_DEPTH: u32 = 2;
+use parser::{Entry, IndexParser, Weights};
+use shards::{to_usize, NOWHERE};
 
 /// The longest name of a shard: no system opens a longer one.
 const SHARD_NAME_MAX: usize = 4095;
@@ -27,19 +30,9 @@ pub(crate) struct Index {
     names: Lookup,
     hasher: Hasher,
     /// Each once, in order.
-    shards: Vec<Span>,
-    metadata: Option<Vec<(Span, Span)>>,
+    shards: Vec<TextExtent>,
+    metadata: Option<Vec<(TextExtent, TextExtent)>>,
 }
-
-/// One tensor of the weight_map.
-#[derive(Clone, Copy)]
-struct Entry {
-    tensor: Span,
-    /// A number in `shards`; `NOWHERE` where the name is no file's.
-    shard: u32,
-}
-
-const NOWHERE: u32 = u32::MAX;
 
 impl Index {
     /// Checks an index file's text. Of broken rules the sink is told; `None`
@@ -125,7 +118,7 @@ impl Index {
 
     /// The metadata as records that point into the text.
     pub(crate) fn metadata(&self) -> Option<impl Iterator<Item = Metadata> + '_> {
-        let record = |(key, value): &(Span, Span)| Metadata {
+        let record = |(key, value): &(TextExtent, TextExtent)| Metadata {
             key: self.get(*key).as_ptr().cast(),
             key_len: key.len,
             value: self.get(*value).as_ptr().cast(),
@@ -175,13 +168,13 @@ impl Index {
         place_in(&self.text, name)
     }
 
-    fn get(&self, span: Span) -> &[u8] {
-        span.of(&self.text)
+    fn get(&self, extent: TextExtent) -> &[u8] {
+        extent.of(&self.text)
     }
 
     /// Puts the shards in order, and leaves out what is no file's name.
     fn check_shards(&mut self, sink: &mut FindingSink<'_>) -> Result<()> {
-        let bad = |shard: &Span| refusal(shard.of(&self.text)).is_some();
+        let bad = |shard: &TextExtent| refusal(shard.of(&self.text)).is_some();
         if self.shards.iter().any(bad) {
             for entry in &self.entries {
                 let shard = self.shards.get(to_usize(entry.shard)).map_or(&[][..], |shard| self.get(*shard));
@@ -227,10 +220,6 @@ pub(crate) fn has_weight_map(text: &[u8]) -> bool {
     text.trim_ascii_start().first() == Some(&b'{') && text.windows(key.len()).any(|window| window == key)
 }
 
-fn to_usize(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
 /// Where in the file a name of the text stands.
 fn place_in(text: &[u8], name: &[u8]) -> usize {
     name.as_ptr().addr().saturating_sub(text.as_ptr().addr()).saturating_sub(1)
@@ -245,210 +234,6 @@ fn refusal(shard: &[u8]) -> Option<&'static str> {
         _ if shard.len() > SHARD_NAME_MAX => Some("is longer than a path can be"),
         _ if shard.iter().any(separates) => Some("is not a plain file name"),
         _ => None,
-    }
-}
-
-/// What the weight_map says.
-struct Weights {
-    entries: Vec<Entry>,
-    /// Of the tensors' names, in their order.
-    hashes: Vec<u32>,
-    shards: Shards,
-}
-
-/// Shards' names, each once. Most of an index repeats a name it has just given.
-#[derive(Default)]
-struct Shards {
-    distinct: Vec<Span>,
-    hashes: Vec<u32>,
-    /// Numbers of those, by hash; open addressing, at most half full.
-    slots: Vec<u32>,
-    last: u32,
-}
-
-impl Shards {
-    /// The number of this name, a new one if need be.
-    fn number(&mut self, shard: Span, text: &[u8], hasher: &Hasher) -> Result<u32> {
-        let name = shard.of(text);
-        let is = |this: &Self, number: u32| {
-            this.distinct.get(to_usize(number)).is_some_and(|known| known.len == name.len() && known.of(text) == name)
-        };
-        if is(self, self.last) {
-            return Ok(self.last);
-        }
-        if self.slots.len() / 2 <= self.distinct.len() {
-            self.grow()?;
-        }
-        let hash = hasher.hash(name);
-        let mut at = self.first(hash);
-        while let Some(slot) = self.slots.get(at).copied().filter(|slot| *slot != NOWHERE) {
-            if self.hashes.get(to_usize(slot)) == Some(&hash) && is(self, slot) {
-                self.last = slot;
-                return Ok(slot);
-            }
-            at = self.next(at);
-        }
-        let number = u32::try_from(self.distinct.len()).ok().filter(|number| *number != NOWHERE);
-        let number = number.ok_or_else(|| Error::new(ErrorKind::Unsupported, "more than 2^32 - 2 shards"))?;
-        memory::reserve(&mut self.distinct, 1, "shards")?;
-        memory::reserve(&mut self.hashes, 1, "shards")?;
-        self.distinct.push(shard);
-        self.hashes.push(hash);
-        if let Some(slot) = self.slots.get_mut(at) {
-            *slot = number;
-        }
-        self.last = number;
-        Ok(number)
-    }
-
-    fn grow(&mut self) -> Result<()> {
-        let len = self.slots.len().saturating_mul(2).max(64);
-        self.slots = memory::vec_with_capacity(len, "shards")?;
-        self.slots.resize(len, NOWHERE);
-        for (hash, number) in self.hashes.iter().zip(0..) {
-            let mut at = self.first(*hash);
-            while self.slots.get(at).is_some_and(|slot| *slot != NOWHERE) {
-                at = self.next(at);
-            }
-            if let Some(slot) = self.slots.get_mut(at) {
-                *slot = number;
-            }
-        }
-        Ok(())
-    }
-
-    fn first(&self, hash: u32) -> usize {
-        to_usize(hash) & self.slots.len().wrapping_sub(1)
-    }
-
-    fn next(&self, at: usize) -> usize {
-        at.wrapping_add(1) & self.slots.len().wrapping_sub(1)
-    }
-}
-
-struct IndexParser<'a, 'b> {
-    cursor: Cursor<'a>,
-    sink: &'a mut FindingSink<'b>,
-    hasher: &'a Hasher,
-    weights: Option<Weights>,
-    metadata: Option<Vec<(Span, Span)>>,
-}
-
-impl IndexParser<'_, '_> {
-    fn index(&mut self) -> Result<(), JsonFault> {
-        let (mut seen_weights, mut seen_metadata) = (false, false);
-        self.cursor.skip_space();
-        self.object("an object with a weight_map", |this, key| match this.cursor.get(key) {
-            b"weight_map" if std::mem::replace(&mut seen_weights, true) => this.passed("index has weight_map twice"),
-            b"metadata" if std::mem::replace(&mut seen_metadata, true) => this.passed("index has metadata twice"),
-            b"weight_map" => this.weight_map(),
-            b"metadata" => this.metadata(),
-            _ => this.cursor.skip_value(ENTRY_DEPTH - 1),
-        })?;
-        self.cursor.skip_space();
-        if self.cursor.at_end() {
-            Ok(())
-        } else {
-            Err(self.cursor.fault("nothing but white space after the object"))
-        }
-    }
-
-    /// Tells of a fault in the value that begins here, and passes over it.
-    #[cold]
-    fn passed(&mut self, text: &str) -> Result<(), JsonFault> {
-        self.tell(None, Error::new(ErrorKind::Index, text))?;
-        self.cursor.skip_value(ENTRY_DEPTH - 1)
-    }
-
-    fn tell(&mut self, tensor: Option<Span>, error: Error) -> Result<()> {
-        let tensor = tensor.map(|tensor| self.cursor.get(tensor));
-        (self.sink)(Finding::new(error, self.cursor.position(), tensor))
-    }
-
-    fn weight_map(&mut self) -> Result<(), JsonFault> {
-        let mut weights = Weights { entries: Vec::new(), hashes: Vec::new(), shards: Shards::default() };
-        if self.cursor.peek() != b'{' {
-            self.weights = Some(weights);
-            return self.passed("weight_map is not an object");
-        }
-        self.object("an object that maps tensors to shards", |this, tensor| {
-            if !this.cursor.take(b'"') {
-                let start = this.cursor.position();
-                this.cursor.skip_value(ENTRY_DEPTH)?;
-                let text = format!("weight_map has {} instead of a shard's file name", this.cursor.excerpt(start));
-                let error = Error::tensor(ErrorKind::Index, this.cursor.get(tensor), text);
-                return Ok((this.sink)(Finding::new(error, start, Some(this.cursor.get(tensor))))?);
-            }
-            let shard = here(this.cursor.string()?, &this.cursor);
-            let hash = this.hasher.hash(this.cursor.get(tensor));
-            let shard = weights.shards.number(shard, this.cursor.text(), this.hasher)?;
-            memory::reserve(&mut weights.entries, 1, "weight_map")?;
-            memory::reserve(&mut weights.hashes, 1, "weight_map")?;
-            weights.entries.push(Entry { tensor, shard });
-            weights.hashes.push(hash);
-            Ok(())
-        })?;
-        self.weights = Some(weights);
-        Ok(())
-    }
-
-    fn metadata(&mut self) -> Result<(), JsonFault> {
-        if self.cursor.take_literal(b"null") {
-            return Ok(());
-        }
-        if self.cursor.peek() != b'{' {
-            return self.passed("metadata is not an object");
-        }
-        let mut entries = Vec::new();
-        self.object("an object of metadata", |this, key| {
-            let start = this.cursor.position();
-            let value = if this.cursor.take(b'"') {
-                this.cursor.string()?
-            } else {
-                this.cursor.skip_value(ENTRY_DEPTH)?;
-                this.cursor.span_from(start)
-            };
-            memory::reserve(&mut entries, 1, "metadata")?;
-            entries.push((key, value));
-            Ok(())
-        })?;
-        self.metadata = Some(entries);
-        Ok(())
-    }
-
-    /// An object; `value` is called after each key's colon.
-    fn object(
-        &mut self,
-        what: &'static str,
-        mut value: impl FnMut(&mut Self, Span) -> Result<(), JsonFault>,
-    ) -> Result<(), JsonFault> {
-        self.cursor.expect(b'{', what)?;
-        self.cursor.skip_space();
-        if self.cursor.take(b'}') {
-            return Ok(());
-        }
-        loop {
-            self.cursor.skip_space();
-            self.cursor.expect(b'"', "a key in quotes")?;
-            let key = self.cursor.string()?;
-            self.cursor.skip_space();
-            self.cursor.expect(b':', "a colon after the key")?;
-            self.cursor.skip_space();
-            value(self, key)?;
-            self.cursor.skip_space();
-            if self.cursor.take(b'}') {
-                return Ok(());
-            }
-            self.cursor.expect(b',', "a comma or } after the value")?;
-        }
-    }
-}
-
-/// A name without the `./` before it.
-fn here(shard: Span, cursor: &Cursor<'_>) -> Span {
-    match cursor.get(shard).strip_prefix(b"./") {
-        Some(rest) => Span { start: shard.start.saturating_add(2), len: rest.len() },
-        None => shard,
     }
 }
 
