@@ -4,9 +4,12 @@
 # installed names, and defines the targets.
 
 find_program(SAFETENSORS_CARGO cargo PATHS "$ENV{HOME}/.cargo/bin" DOC "cargo, Rust's build tool")
-if(NOT SAFETENSORS_CARGO)
+if(NOT EXISTS "${SAFETENSORS_CARGO}")
   file(STRINGS "${PROJECT_SOURCE_DIR}/Cargo.toml" rust_needed REGEX "^rust-version = ")
   string(REGEX MATCH "[0-9.]+" rust_needed "${rust_needed}")
+  if(SAFETENSORS_CARGO)
+    message(FATAL_ERROR "SAFETENSORS_CARGO is ${SAFETENSORS_CARGO}, and there is no such file.")
+  endif()
   message(FATAL_ERROR "libsafetensors is written in Rust, and cargo was not found. Install Rust ${rust_needed} "
     "or newer (https://rustup.rs), or say where cargo is with -DSAFETENSORS_CARGO=/path/to/cargo.")
 endif()
@@ -61,8 +64,8 @@ set(object "${PROJECT_BINARY_DIR}/safetensors.o")
 add_custom_command(
   OUTPUT "${lib}/${safetensors_archive}"
   DEPENDS safetensors_cargo "${cargo_out}/${safetensors_archive}"
-  COMMAND "${CMAKE_LINKER}" -r --force-group-allocation -u st_abi_version -o "${object}"
-    "${cargo_out}/${safetensors_archive}" ${safetensors_unwinder}
+  COMMAND "${CMAKE_C_COMPILER}" ${driver_flags} -r -nostdlib -Wl,--force-group-allocation -Wl,-u,st_abi_version
+    -o "${object}" "${cargo_out}/${safetensors_archive}" ${safetensors_unwinder}
   COMMAND "${CMAKE_OBJCOPY}" --wildcard "--keep-global-symbol=st_*" --strip-debug
     --remove-section=.llvmbc --remove-section=.llvmcmd "${object}"
   COMMAND "${CMAKE_COMMAND}" -E remove -f "${lib}/${safetensors_archive}"

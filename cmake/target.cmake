@@ -31,30 +31,34 @@ if(NOT rust_host OR rust_release VERSION_LESS rust_needed)
     "and say where its cargo is with -DSAFETENSORS_CARGO=/path/to/cargo.")
 endif()
 
+# The compiler is given what it is given by CMake, wherever it is called.
+separate_arguments(driver_flags UNIX_COMMAND "${CMAKE_C_COMPILER_ARG1}")
+foreach(option IN ITEMS SYSROOT TARGET EXTERNAL_TOOLCHAIN)
+  set(value "${CMAKE_C_COMPILER_${option}}")
+  if(option STREQUAL "SYSROOT")
+    set(value "${CMAKE_SYSROOT}")
+  endif()
+  if(value AND CMAKE_C_COMPILE_OPTIONS_${option})
+    list(APPEND driver_flags "${CMAKE_C_COMPILE_OPTIONS_${option}}${value}")
+  endif()
+endforeach()
+
 # The compiler's processor and C library, in Rust's words.
 function(safetensors_target_of_compiler result)
-  set(processor "${CMAKE_SYSTEM_PROCESSOR}")
-  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" OR CMAKE_SYSTEM_PROCESSOR MATCHES "^i[3-6]86$")
-    set(processor x86_64)
-    if(CMAKE_SIZEOF_VOID_P EQUAL 4)
-      set(processor i686)
-    endif()
-  elseif(processor MATCHES "^(aarch64|arm64)$")
-    set(processor aarch64)
-  elseif(processor STREQUAL "riscv64")
-    set(processor riscv64gc)
-  elseif(processor MATCHES "^(ppc64le|powerpc64le)$")
-    set(processor powerpc64le)
-  elseif(processor MATCHES "^arm")
-    set(processor armv7)
+  separate_arguments(flags UNIX_COMMAND "${CMAKE_C_FLAGS}")
+  execute_process(COMMAND "${CMAKE_C_COMPILER}" ${driver_flags} ${flags} -E -x c "${PROJECT_SOURCE_DIR}/cmake/target.h"
+    OUTPUT_VARIABLE said ERROR_VARIABLE error)
+  string(REGEX MATCH "processor ([a-z0-9_]+)[ \n]+library ([a-z]+)" found "${said}")
+  if(NOT found)
+    message(FATAL_ERROR "Which Rust target ${CMAKE_C_COMPILER} builds for is not known here: name it with "
+      "-DSAFETENSORS_RUST_TARGET=...; rustc --print target-list has them all.\n${error}")
   endif()
-  include(CheckCSourceCompiles)
-  set(CMAKE_REQUIRED_QUIET ON)
-  check_c_source_compiles("#include <features.h>\n#ifndef __GLIBC__\n#error\n#endif\nint main(void) { return 0; }"
-    SAFETENSORS_C_LIBRARY_IS_GLIBC)
-  set(library musl)
-  if(SAFETENSORS_C_LIBRARY_IS_GLIBC)
-    set(library gnu)
+  set(processor "${CMAKE_MATCH_1}")
+  set(library "${CMAKE_MATCH_2}")
+  if(CMAKE_CROSSCOMPILING AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|aarch64|riscv64|s390x|loongarch64)$"
+      AND NOT processor MATCHES "^${CMAKE_SYSTEM_PROCESSOR}")
+    message(FATAL_ERROR "The toolchain file names ${CMAKE_SYSTEM_PROCESSOR}, and ${CMAKE_C_COMPILER} builds for "
+      "${processor}: name the compiler too, with set(CMAKE_C_COMPILER ...).")
   endif()
   if(processor STREQUAL "armv7")
     set(library "${library}eabihf")
@@ -71,7 +75,11 @@ elseif(NOT safetensors_target AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
   # Distributions that build Rust themselves name their own vendor.
   string(REPLACE "-unknown-" "-[a-z0-9_]+-" pattern "${safetensors_target}")
   if(rust_host MATCHES "^${pattern}$" AND NOT CMAKE_CROSSCOMPILING)
+    # A sysroot of this very machine's kind is another C library all the same.
     set(safetensors_target "")
+    if(driver_flags)
+      set(safetensors_target "${rust_host}")
+    endif()
   endif()
 endif()
 
@@ -84,9 +92,15 @@ if(safetensors_target)
   execute_process(COMMAND "${SAFETENSORS_RUSTC}" --print target-libdir --target "${safetensors_target}"
     OUTPUT_VARIABLE target_libdir OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
   file(GLOB target_std "${target_libdir}/libstd-*")
-  if(NOT target_libdir OR NOT target_std)
-    message(FATAL_ERROR "The C compiler, ${CMAKE_C_COMPILER}, builds for ${safetensors_target}, and this Rust has no "
-      "standard library for that.\n"
+  set(why "${CMAKE_C_COMPILER} builds for ${safetensors_target}")
+  if(SAFETENSORS_RUST_TARGET)
+    set(why "SAFETENSORS_RUST_TARGET is ${SAFETENSORS_RUST_TARGET}")
+  endif()
+  if(NOT target_libdir)
+    message(FATAL_ERROR "${why}, which ${SAFETENSORS_RUSTC} does not know. Name the one you mean with "
+      "-DSAFETENSORS_RUST_TARGET=...; rustc --print target-list has them all.")
+  elseif(NOT target_std)
+    message(FATAL_ERROR "${why}, and this Rust has no standard library for that.\n"
       "With rustup: rustup target add ${safetensors_target}\n"
       "On Debian: libstd-rust-dev (or libstd-rust-web-dev) of that architecture.\n"
       "If that is not the target you mean, name it with -DSAFETENSORS_RUST_TARGET=...; rustc --print target-list "
@@ -96,12 +110,9 @@ if(safetensors_target)
   string(TOUPPER "${safetensors_target}" variable)
   string(REPLACE "-" "_" variable "${variable}")
   list(APPEND cargo_environment "CARGO_TARGET_${variable}_LINKER=${CMAKE_C_COMPILER}")
-  if(CMAKE_SYSROOT)
-    list(APPEND rustc_target_flags -C "link-arg=--sysroot=${CMAKE_SYSROOT}")
-  endif()
-  if(CMAKE_C_COMPILER_TARGET)
-    list(APPEND rustc_target_flags -C "link-arg=--target=${CMAKE_C_COMPILER_TARGET}")
-  endif()
+  foreach(flag IN LISTS driver_flags)
+    list(APPEND rustc_target_flags -C "link-arg=${flag}")
+  endforeach()
 endif()
 # Rust's targets for musl link it statically unless told otherwise, and make no
 # shared library then. Cargo asks for that before it runs rustc.
