@@ -145,6 +145,14 @@ impl Error {
         Self::of_text(ErrorKind::OutOfMemory, format!("no memory for {what} ({bytes} bytes)"))
     }
 
+    /// A number that no memory has room for; `what` says which.
+    #[must_use]
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn beyond_memory(what: &dyn fmt::Display) -> Self {
+        Self::of_text(ErrorKind::InvalidArgument, format!("{what} is beyond any memory"))
+    }
+
     /// The same error under another kind: a shard's `ENOENT` is the index's fault.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {

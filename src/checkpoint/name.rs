@@ -10,7 +10,12 @@
 use crate::base::{memory, sort};
 use crate::error::Result;
 
-const FILE_SUFFIX: &[u8] = b".safetensors";
+/// What files of tensors are called.
+pub(crate) const FILE_SUFFIX: &str = ".safetensors";
+/// And the index of a set of them.
+pub(crate) const INDEX_SUFFIX: &str = ".safetensors.index.json";
+
+const FILE: &[u8] = FILE_SUFFIX.as_bytes();
 const JSON: &[u8] = b".json";
 const INDEX: &[u8] = b".index";
 
@@ -123,7 +128,7 @@ impl<'a> NameParts<'a> {
         if file.starts_with(b".") {
             return None;
         }
-        match file.strip_suffix(FILE_SUFFIX) {
+        match file.strip_suffix(FILE) {
             Some(stem) => Some(Self::of_file(stem)),
             None => Self::of_index(file),
         }
@@ -145,10 +150,10 @@ impl<'a> NameParts<'a> {
     /// `STEM.safetensors.index.json`, and the two places for a variant in it.
     fn of_index(file: &'a [u8]) -> Option<Self> {
         let before = file.strip_suffix(JSON)?;
-        if let Some(stem) = before.strip_suffix(INDEX).and_then(|before| before.strip_suffix(FILE_SUFFIX)) {
+        if let Some(stem) = before.strip_suffix(INDEX).and_then(|before| before.strip_suffix(FILE)) {
             return Some(Self { stem, words: last_word(stem), certain: false, role: FileRole::Index });
         }
-        let in_front = before.strip_suffix(INDEX).and_then(last_word).filter(|(rest, _)| rest.ends_with(FILE_SUFFIX));
+        let in_front = before.strip_suffix(INDEX).and_then(last_word).filter(|(rest, _)| rest.ends_with(FILE));
         let (rest, word) = match in_front {
             Some(found) => found,
             None => {
@@ -156,7 +161,7 @@ impl<'a> NameParts<'a> {
                 (rest.strip_suffix(INDEX)?, word)
             }
         };
-        let stem = rest.strip_suffix(FILE_SUFFIX)?;
+        let stem = rest.strip_suffix(FILE)?;
         Some(Self { stem, words: Some((stem, word)), certain: true, role: FileRole::Index })
     }
 
@@ -183,8 +188,8 @@ pub(super) fn of_member(stem: &[u8], variant: Option<&[u8]>, place: SeriesNumber
     let numbers = format!("-{number:0digits$}-of-{total:0digits$}");
     let variant = variant.map_or(Vec::new(), |variant| [b".", variant].concat());
     match word_last {
-        true => [stem, numbers.as_bytes(), &variant, FILE_SUFFIX].concat(),
-        false => [stem, &variant, numbers.as_bytes(), FILE_SUFFIX].concat(),
+        true => [stem, numbers.as_bytes(), &variant, FILE].concat(),
+        false => [stem, &variant, numbers.as_bytes(), FILE].concat(),
     }
 }
 

@@ -105,10 +105,21 @@ pub(super) unsafe fn array_at<'a, T>(items: *const T, count: usize, what: &str) 
         return Err(null(what));
     }
     if count > most::<T>() {
-        return Err(Error::new(ErrorKind::InvalidArgument, format!("{what}: the size {count} is beyond any memory")));
+        return Err(Error::beyond_memory(&format_args!("{what}: the size {count}")));
     }
     // SAFETY: the caller's promise.
     Ok(unsafe { slice::from_raw_parts(items, count) })
+}
+
+/// A record that the caller made, with a shape that can be there.
+pub(super) fn check_shape(tensor: &st_tensor) -> Result<()> {
+    if tensor.rank != 0 && tensor.shape.is_null() {
+        return Err(null("tensor->shape"));
+    }
+    match tensor.rank > most::<i64>() {
+        true => Err(Error::beyond_memory(&format_args!("tensor->rank: the size {}", tensor.rank))),
+        false => Ok(()),
+    }
 }
 
 /// How many of them memory can hold.
@@ -137,7 +148,7 @@ pub(super) fn destination_size(dst: *mut c_void, size: usize, what: &str) -> Res
     match isize::try_from(size) {
         _ if dst.is_null() => Ok(0),
         Ok(_) if dst.addr().checked_add(size).is_some() => Ok(size),
-        _ => Err(Error::new(ErrorKind::InvalidArgument, format!("{what} {size} is beyond any memory"))),
+        _ => Err(Error::beyond_memory(&format_args!("{what}: the size {size}"))),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::slice;
 
-use super::arguments::null;
+use super::arguments::{no_such, null};
 use super::boundary::guard;
 use super::dtype::st_dtype;
 use super::status::{st_error, st_status, ST_OK};
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn st_convert(
 }
 
 fn dtype(number: st_dtype, what: &str) -> Result<Dtype> {
-    Dtype::from_number(number).ok_or_else(|| invalid(format!("{what} is {number}, which is not an ST_DTYPE_ constant")))
+    Dtype::from_number(number).ok_or_else(|| no_such(what, number, "an ST_DTYPE_ constant"))
 }
 
 fn byte_size(dtype: Dtype, elements: usize) -> Result<usize> {
@@ -80,7 +80,7 @@ fn byte_size(dtype: Dtype, elements: usize) -> Result<usize> {
     }
     convert::byte_size(dtype, elements)
         .filter(|size| *size <= isize::MAX.unsigned_abs())
-        .ok_or_else(|| invalid(format!("{elements} elements of {} are beyond any memory", dtype.name())))
+        .ok_or_else(|| Error::beyond_memory(&format_args!("elements: the size of {elements} of {}", dtype.name())))
 }
 
 fn check_apart(src: usize, src_size: usize, dst: usize, dst_size: usize) -> Result<()> {

@@ -183,7 +183,7 @@ unsafe fn new_tensor<'a>(
     };
     let refuse = |text: String| Error::tensor(ErrorKind::InvalidArgument, name.as_bytes(), text);
     let dtype = Dtype::from_number(record.dtype)
-        .ok_or_else(|| refuse(format!("dtype {} is not an ST_DTYPE_ constant", record.dtype)))?;
+        .ok_or_else(|| refuse(format!("dtype is {}; expected an ST_DTYPE_ constant", record.dtype)))?;
     if (record.rank != 0 && record.shape.is_null()) || record.rank > most::<i64>() {
         return Err(refuse(format!("has the rank {} and no shape to it", record.rank)));
     }

@@ -257,9 +257,10 @@ impl<'a> GivenItem<'a> {
         }
         let dtype = match item.dtype {
             0 => None,
-            number => Some(Dtype::from_number(number).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidArgument, format!("dtype is {number}, which is not an ST_DTYPE_ constant"))
-            })?),
+            number => {
+                let known = Dtype::from_number(number);
+                Some(known.ok_or_else(|| no_such("dtype", number, "an ST_DTYPE_ constant, or 0 for the stored one"))?)
+            }
         };
         // SAFETY: the caller's promise.
         unsafe {

@@ -3,7 +3,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use super::arguments::{array_at, most, null, records, required, required_text, st_checkpoint};
+use super::arguments::{array_at, check_shape, no_such, null, records, required, required_text, st_checkpoint};
 use super::boundary::guard;
 use super::dtype::{st_dtype, ST_DTYPE_AS_STORED};
 use super::given_load::{in_item, st_load_item, GivenItem};
@@ -140,10 +140,10 @@ pub unsafe extern "C" fn st_require(
         let (checkpoint, name) = unsafe { (required(checkpoint, "checkpoint")?, required_text(name, "name")?) };
         let dtype = match dtype {
             ST_DTYPE_AS_STORED => None,
-            number => Some(Dtype::from_number(number).ok_or_else(|| {
-                let text = format!("dtype is {number}; expected an ST_DTYPE_ constant, or 0 for any");
-                Error::new(ErrorKind::InvalidArgument, text)
-            })?),
+            number => {
+                let known = Dtype::from_number(number);
+                Some(known.ok_or_else(|| no_such("dtype", number, "an ST_DTYPE_ constant, or 0 for any"))?)
+            }
         };
         // SAFETY: as above.
         let shape = if rank == usize::MAX { None } else { Some(unsafe { array_at(shape, rank, "shape")? }) };
@@ -196,13 +196,7 @@ unsafe fn read_item(item: &st_load_item) -> Result<GivenItem<'_>> {
         let tensor = item.tensor.as_ref();
         let tensor = tensor.or_else(|| item.part.as_ref().and_then(|part| part.tensor.as_ref()));
         if let Some(tensor) = tensor {
-            if tensor.rank != 0 && tensor.shape.is_null() {
-                return Err(null("tensor->shape"));
-            }
-            if tensor.rank > most::<i64>() {
-                let text = format!("tensor->rank: the size {} is beyond any memory", tensor.rank);
-                return Err(Error::new(ErrorKind::InvalidArgument, text));
-            }
+            check_shape(tensor)?;
         }
         GivenItem::read(item, true)
     }

@@ -3,11 +3,11 @@
 
 use std::ffi::c_void;
 
-use super::arguments::{all_ranges, destination, most, no_such, null, required, st_checkpoint};
+use super::arguments::{all_ranges, check_shape, destination, no_such, null, required, st_checkpoint};
 use super::boundary::guard;
 use super::status::{st_error, st_status, ST_OK};
 use crate::dtype::Dtype;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::format::slice::{shape, Selection};
 use crate::record::{st_range, st_tensor};
 
@@ -89,13 +89,7 @@ pub unsafe extern "C" fn st_slice_shape(
 /// The tensor's shape is null or has its rank of sizes; `out` is null or has room
 /// for as many, elsewhere; `size` is null or writable.
 unsafe fn find_shape(tensor: &st_tensor, ranges: &[st_range], out: *mut i64, size: *mut u64) -> Result<()> {
-    if tensor.rank != 0 && tensor.shape.is_null() {
-        return Err(null("tensor->shape"));
-    }
-    if tensor.rank > most::<i64>() {
-        let text = format!("tensor->rank {} is beyond any memory", tensor.rank);
-        return Err(Error::new(ErrorKind::InvalidArgument, text));
-    }
+    check_shape(tensor)?;
     if Dtype::from_number(tensor.dtype).is_none() {
         return Err(no_such("tensor->dtype", tensor.dtype, "an ST_DTYPE_ constant"));
     }

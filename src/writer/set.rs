@@ -14,10 +14,8 @@ use super::target::Base;
 use super::temporary;
 use super::turn::Turn;
 use crate::base::{memory, sort};
+use crate::checkpoint::name::{FILE_SUFFIX, INDEX_SUFFIX};
 use crate::error::{Error, ErrorKind, Result};
-
-const SUFFIX: &str = ".safetensors";
-const INDEX_SUFFIX: &str = ".safetensors.index.json";
 
 /// What the files are called.
 pub(super) struct SetNames {
@@ -28,7 +26,7 @@ pub(super) struct SetNames {
 impl SetNames {
     pub(super) fn of(base: &Base) -> Option<Self> {
         let name = base.path.file_name().and_then(OsStr::to_str);
-        let stem = name.and_then(|name| name.strip_suffix(SUFFIX))?.to_owned();
+        let stem = name.and_then(|name| name.strip_suffix(FILE_SUFFIX))?.to_owned();
         Some(Self { base: base.clone(), stem })
     }
 
@@ -41,11 +39,11 @@ impl SetNames {
     }
 
     pub(super) fn shard(&self, number: usize, count: usize) -> String {
-        format!("{}-{number:05}-of-{count:05}{SUFFIX}", self.stem)
+        format!("{}-{number:05}-of-{count:05}{FILE_SUFFIX}", self.stem)
     }
 
     pub(super) fn plain(&self) -> String {
-        [&self.stem, SUFFIX].concat()
+        [&self.stem, FILE_SUFFIX].concat()
     }
 
     pub(super) fn index(&self) -> String {
@@ -158,7 +156,7 @@ impl SetNames {
 
     /// The number and count that a shard's name tells.
     fn number_in(&self, name: &[u8]) -> Option<(usize, usize)> {
-        let name = std::str::from_utf8(name).ok()?.strip_prefix(&self.stem)?.strip_suffix(SUFFIX)?;
+        let name = std::str::from_utf8(name).ok()?.strip_prefix(&self.stem)?.strip_suffix(FILE_SUFFIX)?;
         let (number, count) = name.strip_prefix('-')?.split_once("-of-")?;
         let digits = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
         (digits(number) && digits(count)).then(|| Some((number.parse().ok()?, count.parse().ok()?)))?

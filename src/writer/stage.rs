@@ -332,8 +332,7 @@ pub(super) fn sync_folder(folder: &Path, named: Option<&str>) -> Result<()> {
         {
             Err(match named {
                 Some(file) => Error::os("is in place, but bringing its name to the disk failed", &error).in_file(file),
-                None => Error::os("bringing names to the disk", &error)
-                    .in_file(&crate::error::escaped(std::os::unix::ffi::OsStrExt::as_bytes(folder.as_os_str()))),
+                None => Error::os("bringing names to the disk", &error).in_path(folder),
             })
         }
         _ => Ok(()),
