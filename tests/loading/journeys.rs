@@ -2,13 +2,13 @@
 //! What a source is asked for where each read is a journey, and sources that call
 //! the library back.
 
-use std::ffi::c_void;
-use std::ptr::{from_ref, null_mut};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::callbacks::Reader;
-use crate::support::handle::{init_io, init_options, open_io, Handle};
+use crate::support::handle::{init_options, open_io};
 use crate::support::load::{init_load, item_of, load, plan};
 use crate::support::{file, pattern, promptly};
 use safetensors::ffi::*;
@@ -195,37 +195,6 @@ fn a_load_that_converts_has_as_many_requests_under_way_as_staging_holds() {
     }
 }
 
-/// A source that calls the library back while it is being read.
-struct Caller {
-    bytes: Vec<u8>,
-    from: AtomicPtr<st_checkpoint>,
-    calls: AtomicUsize,
-    how: fn(*mut st_checkpoint) -> st_status,
-    said: std::sync::Mutex<Vec<st_status>>,
-}
-
-unsafe extern "C" fn calls_back(
-    user_data: *mut c_void,
-    offset: u64,
-    dst: *mut c_void,
-    len: usize,
-    done: *mut usize,
-    _: *mut st_error,
-) -> st_status {
-    // SAFETY: as the header says.
-    unsafe {
-        let this = &*user_data.cast::<Caller>();
-        dst.cast::<u8>().copy_from_nonoverlapping(this.bytes[offset as usize..][..len].as_ptr(), len);
-        done.write(len);
-        let from = this.from.load(Ordering::SeqCst);
-        if !from.is_null() && this.calls.fetch_add(1, Ordering::SeqCst) == 0 {
-            let status = (this.how)(from);
-            this.said.lock().unwrap().push(status);
-        }
-    }
-    ST_OK
-}
-
 fn gets(from: *mut st_checkpoint, name: &std::ffi::CStr) -> st_status {
     // SAFETY: zero is a value of it.
     let mut error: st_error = unsafe { std::mem::zeroed() };
@@ -273,24 +242,24 @@ fn a_source_that_calls_back_for_itself_is_told_so_and_waits_for_nobody() {
             (1, loads, ST_ERROR_INVALID_ARGUMENT),
             (2, loads, ST_ERROR_INVALID_ARGUMENT),
         ] {
-            let caller = Caller {
-                bytes: bytes.clone(),
-                from: AtomicPtr::default(),
-                calls: AtomicUsize::new(0),
-                how,
-                said: std::sync::Mutex::default(),
-            };
-            let io = st_io {
-                size: bytes.len() as u64,
-                read_at: Some(calls_back),
-                user_data: from_ref(&caller).cast_mut().cast(),
-                max_parallel,
-                ..init_io()
-            };
-            let from: Handle = open_io(&io, &init_options()).unwrap();
-            caller.from.store(from.0, Ordering::SeqCst);
+            // Once there is a checkpoint, the first read of it calls back.
+            let (own, said) = (Arc::new(AtomicPtr::<st_checkpoint>::default()), Arc::new(Mutex::new(Vec::new())));
+            let reader = Reader { max_parallel, ..Reader::new(bytes.clone()) };
+            let reader = reader.within({
+                let (own, said) = (Arc::clone(&own), Arc::clone(&said));
+                move |_, len| {
+                    let from = own.swap(null_mut(), Ordering::SeqCst);
+                    if !from.is_null() {
+                        let status = how(from);
+                        said.lock().unwrap().push(status);
+                    }
+                    Ok(len)
+                }
+            });
+            let from = open_io(&reader.io(), &init_options()).unwrap();
+            own.store(from.0, Ordering::SeqCst);
             assert_eq!(gets(from.0, c"t0000"), ST_OK, "what was asked for first comes all the same");
-            assert_eq!(*caller.said.lock().unwrap(), [expected], "max_parallel {max_parallel}");
+            assert_eq!(*said.lock().unwrap(), [expected], "max_parallel {max_parallel}");
         }
     });
 }

@@ -6,12 +6,12 @@ use std::ffi::c_void;
 use std::mem::zeroed;
 use std::ptr::{from_ref, null};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::callbacks::{say, Reader};
-use crate::support::handle::{init_io, init_options, open_io, open_memory, open_read, open_with, Handle};
+use crate::support::handle::{init_options, open_io, open_memory, open_read, open_with, Handle};
 use crate::support::load::{init_load, init_sink, item_of, load};
 use crate::support::{file, promptly};
 use safetensors::ffi::*;
@@ -556,42 +556,17 @@ fn a_sink_has_one_of_both_functions() {
     }
 }
 
-/// A source whose reads take long, and which counts those begun after a moment.
-struct Slow {
-    bytes: Vec<u8>,
-    each: Duration,
+/// Which reads of a source have begun, and which of them after a load was cancelled.
+#[derive(Default)]
+struct Begun {
     cancelled: AtomicI32,
-    begun: AtomicUsize,
-    begun_after: AtomicUsize,
-}
-
-unsafe extern "C" fn slow(
-    user_data: *mut c_void,
-    offset: u64,
-    dst: *mut c_void,
-    len: usize,
-    done: *mut usize,
-    _: *mut st_error,
-) -> st_status {
-    // SAFETY: as the header says.
-    unsafe {
-        let this = &*user_data.cast::<Slow>();
-        if offset > 1000 {
-            this.begun.fetch_add(1, Ordering::SeqCst);
-            if this.cancelled.load(Ordering::SeqCst) != 0 {
-                this.begun_after.fetch_add(1, Ordering::SeqCst);
-            }
-            thread::sleep(this.each);
-        }
-        dst.cast::<u8>().copy_from_nonoverlapping(this.bytes[offset as usize..][..len].as_ptr(), len);
-        done.write(len);
-    }
-    ST_OK
+    all: AtomicUsize,
+    after: AtomicUsize,
 }
 
 unsafe extern "C" fn give_up(user_data: *mut c_void, _: u64, _: u64) -> i32 {
     // SAFETY: the tests set it to this.
-    let (this, start) = unsafe { &*user_data.cast::<(*const Slow, Instant)>() };
+    let (this, start) = unsafe { &*user_data.cast::<(*const Begun, Instant)>() };
     let gives_up = start.elapsed() >= Duration::from_millis(50);
     if gives_up {
         // SAFETY: it outlives the load.
@@ -605,21 +580,21 @@ fn no_read_begins_once_a_load_is_cancelled() {
     let shapes: Vec<Vec<i64>> = (0..40).map(|_| vec![5000]).collect();
     let (bytes, _) = made(&shapes);
     for (threads, by_progress) in [(8, true), (8, false), (1, false), (1, true)] {
-        let reader = Slow {
-            bytes: bytes.clone(),
-            each: Duration::from_millis(300),
-            cancelled: AtomicI32::new(0),
-            begun: AtomicUsize::new(0),
-            begun_after: AtomicUsize::new(0),
-        };
-        let io = st_io {
-            size: bytes.len() as u64,
-            read_at: Some(slow),
-            user_data: from_ref(&reader).cast_mut().cast(),
-            preferred_read: 10_000,
-            ..init_io()
-        };
-        let from = open_io(&io, &init_options()).unwrap();
+        let begun = Arc::new(Begun::default());
+        let reader = Reader { preferred_read: 10_000, ..Reader::new(bytes.clone()) };
+        let reader = reader.within({
+            let begun = Arc::clone(&begun);
+            move |offset, len| {
+                // What opening reads is over at once.
+                if offset > 1000 {
+                    begun.all.fetch_add(1, Ordering::SeqCst);
+                    begun.after.fetch_add(usize::from(begun.cancelled.load(Ordering::SeqCst) != 0), Ordering::SeqCst);
+                    thread::sleep(Duration::from_millis(300));
+                }
+                Ok(len)
+            }
+        });
+        let from = open_io(&reader.io(), &init_options()).unwrap();
         let mut places = vec![vec![0_u8; 10_000]; 40];
         let items: Vec<_> = from
             .tensors()
@@ -628,19 +603,19 @@ fn no_read_begins_once_a_load_is_cancelled() {
             .map(|(tensor, place)| st_load_item { dst: place.as_mut_ptr().cast(), dst_size: 10_000, ..item_of(tensor) })
             .collect();
         let start = Instant::now();
-        let heard = (from_ref(&reader), start);
+        let heard = (Arc::as_ptr(&begun), start);
         let mut options = st_load_options { threads, ..init_load() };
         if by_progress {
             options.progress = Some(give_up);
             options.user_data = from_ref(&heard).cast_mut().cast();
         } else {
-            options.cancel = reader.cancelled.as_ptr();
+            options.cancel = begun.cancelled.as_ptr();
         }
         let failure = thread::scope(|scope| {
             if !by_progress {
                 scope.spawn(|| {
                     thread::sleep(Duration::from_millis(50));
-                    reader.cancelled.store(1, Ordering::SeqCst);
+                    begun.cancelled.store(1, Ordering::SeqCst);
                 });
             }
             load(&from, &items, &options).unwrap_err()
@@ -648,8 +623,8 @@ fn no_read_begins_once_a_load_is_cancelled() {
         assert_eq!(failure.status(), "ST_ERROR_CANCELLED", "{}", failure.message);
         let word = if by_progress { "progress callback" } else { "st_load_options.cancel" };
         assert!(failure.message.contains(word), "{}", failure.message);
-        assert_eq!(reader.begun_after.load(Ordering::SeqCst), 0, "{threads} threads");
-        assert!(reader.begun.load(Ordering::SeqCst) <= threads as usize);
+        assert_eq!(begun.after.load(Ordering::SeqCst), 0, "{threads} threads");
+        assert!(begun.all.load(Ordering::SeqCst) <= threads as usize);
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     }
 }

@@ -2,13 +2,14 @@
 //! Slices against numpy, and against plain index arithmetic over a full copy,
 //! from every kind of source; what they refuse; and how many reads they take.
 
-use std::ffi::{c_void, CStr};
+use std::ffi::CStr;
 use std::fs;
 use std::mem::zeroed;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::support::callbacks::Reader;
 use crate::support::records::Record;
 use crate::support::slice_model::{naive, naive_indices, Naive};
 use proptest::prelude::*;
@@ -564,41 +565,15 @@ fn empty_tensors_that_share_a_place_are_told_apart() {
     assert!(checkpoint.read_slice(b, &[range(1, 2, 1)], &mut []).unwrap_err().to_string().contains("tensor \"b\""));
 }
 
-unsafe extern "C" fn failing(
-    _: *mut c_void,
-    offset: u64,
-    dst: *mut c_void,
-    len: usize,
-    done: *mut usize,
-    error: *mut st_error,
-) -> st_status {
-    let Made { file, .. } = made("U8", 8, &[64, 1024]);
-    if offset > 40_000 {
-        // SAFETY: the library's struct.
-        unsafe { (*error).os_errno = 5 };
-        return ST_ERROR_CANCELLED;
-    }
-    let len = len.min(5000);
-    // SAFETY: as st_io.read_at says.
-    unsafe {
-        ptr::copy_nonoverlapping(file[offset as usize..][..len].as_ptr(), dst.cast(), len);
-        *done = len;
-    }
-    ST_OK
-}
-
 #[test]
 fn what_a_callback_says_is_passed_on() {
     let Made { file, data } = made("U8", 8, &[64, 1024]);
-    let io = st_io {
-        struct_size: size_of::<st_io>(),
-        size: file.len() as u64,
-        read_at: Some(failing),
-        release: None,
-        user_data: ptr::null_mut(),
-        preferred_read: 4096,
-        max_parallel: 1,
-    };
+    let reader = Reader { preferred_read: 4096, max_parallel: 1, ..Reader::new(file.clone()) };
+    let reader = reader.within(|offset, len| match offset > 40_000 {
+        true => Err((ST_ERROR_CANCELLED, 5, c"")),
+        false => Ok(len.min(5000)),
+    });
+    let io = reader.io();
     // SAFETY: a filled struct.
     let handle = unsafe { st_open_io(&raw const io, ptr::null(), ptr::null_mut()) };
     let own = Checkpoint::open_memory(file.leak(), &OpenOptions::default()).unwrap();

@@ -27,6 +27,12 @@ pub(crate) enum Manner {
     Claims(usize),
 }
 
+/// A status, an errno and a text.
+pub(crate) type Refusal = (st_status, i32, &'static CStr);
+
+/// What is done within a read of these bytes, and how many of them it gives.
+pub(crate) type Within = Arc<dyn Fn(u64, usize) -> Result<usize, Refusal> + Send + Sync>;
+
 /// What happened to one reader or resolver.
 #[derive(Default)]
 pub(crate) struct Counts {
@@ -53,6 +59,7 @@ pub(crate) struct Reader {
     pub(crate) bytes: Arc<Vec<u8>>,
     pub(crate) manner: Manner,
     pub(crate) delay: Duration,
+    pub(crate) within: Option<Within>,
     pub(crate) preferred_read: usize,
     pub(crate) max_parallel: usize,
     pub(crate) counts: Arc<Counts>,
@@ -65,6 +72,11 @@ impl Reader {
 
     pub(crate) fn manner(self, manner: Manner) -> Self {
         Self { manner, ..self }
+    }
+
+    /// The same with something done within each read.
+    pub(crate) fn within(self, within: impl Fn(u64, usize) -> Result<usize, Refusal> + Send + Sync + 'static) -> Self {
+        Self { within: Some(Arc::new(within)), ..self }
     }
 
     /// An st_io whose release frees what this allocates.
@@ -80,12 +92,13 @@ impl Reader {
         }
     }
 
-    fn read(&self, offset: u64, len: usize) -> Result<&[u8], (st_status, i32, &'static CStr)> {
+    fn read(&self, offset: u64, len: usize) -> Result<&[u8], Refusal> {
         let number = self.counts.reads.fetch_add(1, SeqCst);
         self.counts.requests.lock().unwrap().push((offset, len));
         let under_way = self.counts.under_way.fetch_add(1, SeqCst) + 1;
         self.counts.most_under_way.fetch_max(under_way, SeqCst);
         std::thread::sleep(self.delay);
+        let given = self.within.as_ref().map(|within| within(offset, len));
         self.counts.under_way.fetch_sub(1, SeqCst);
         if let Manner::Fails(from, status, errno, text) = self.manner {
             if number >= from {
@@ -93,7 +106,7 @@ impl Reader {
             }
         }
         assert!(len > 0, "nothing is asked for");
-        let all = &self.bytes[offset as usize..][..len];
+        let all = &self.bytes[offset as usize..][..given.unwrap_or(Ok(len))?];
         match self.manner {
             Manner::Short(most) => Ok(&all[..len.min(most)]),
             _ => Ok(all),

@@ -3,14 +3,14 @@
 //! no threads, no memory, no second descriptor. Errors say what and where, and
 //! nothing is left behind.
 
-use std::ffi::c_void;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::callbacks::{say, Manner, Reader};
-use crate::support::handle::{c_path, init_io, init_options, open_io, open_map, open_read};
+use crate::support::callbacks::{Manner, Reader, Refusal};
+use crate::support::handle::{c_path, init_options, open_io, open_map, open_read};
 use crate::support::load::{init_load, item_into, load, plan, Progress};
 use crate::support::{self, child, file, file_of, pattern};
 use crate::system::*;
@@ -342,7 +342,6 @@ fn what_read_at_says_is_passed_on() {
 
 /// Fails in the second tensor as soon as the first is being read; reads of that take until then.
 struct Uneven {
-    bytes: Vec<u8>,
     second: u64,
     failed: AtomicBool,
     /// Whether the load has begun.
@@ -353,46 +352,32 @@ struct Uneven {
     reads: AtomicUsize,
 }
 
-unsafe extern "C" fn uneven(
-    user_data: *mut c_void,
-    offset: u64,
-    dst: *mut c_void,
-    len: usize,
-    done: *mut usize,
-    error: *mut st_error,
-) -> st_status {
-    // SAFETY: set below, and as the header says.
-    unsafe {
-        let this = &*user_data.cast::<Uneven>();
-        if offset >= this.second {
-            // Earlier, and the first would not be read at all.
+impl Uneven {
+    fn read(&self, offset: u64, len: usize) -> Result<usize, Refusal> {
+        let until = |over: &dyn Fn() -> bool| {
             let start = Instant::now();
-            while this.reads.load(SeqCst) == 0 && start.elapsed() < Duration::from_secs(5) {
+            while !over() && start.elapsed() < Duration::from_secs(5) {
                 thread::yield_now();
             }
-            this.failed.store(true, SeqCst);
-            say(error, c"the second half is gone");
-            return ST_ERROR_IO;
+        };
+        if offset >= self.second {
+            // Earlier, and the first would not be read at all.
+            until(&|| self.reads.load(SeqCst) != 0);
+            self.failed.store(true, SeqCst);
+            return Err((ST_ERROR_IO, 0, c"the second half is gone"));
         }
         // Opening reads more than the header.
-        if this.armed.load(SeqCst) {
-            this.reads.fetch_add(1, SeqCst);
-            let start = Instant::now();
-            while !this.failed.load(SeqCst) && start.elapsed() < Duration::from_secs(5) {
-                thread::yield_now();
-            }
-            if this.both {
-                say(error, c"the first half is gone");
-                return ST_ERROR_IO;
+        if self.armed.load(SeqCst) {
+            self.reads.fetch_add(1, SeqCst);
+            until(&|| self.failed.load(SeqCst));
+            if self.both {
+                return Err((ST_ERROR_IO, 0, c"the first half is gone"));
             }
             thread::sleep(Duration::from_millis(20));
         }
         // Short, so that a request takes several reads.
-        let len = len.min(1000);
-        dst.cast::<u8>().copy_from_nonoverlapping(this.bytes[offset as usize..][..len].as_ptr(), len);
-        done.write(len);
+        Ok(len.min(1000))
     }
-    ST_OK
 }
 
 const EACH: usize = 48 << 10;
@@ -412,17 +397,15 @@ fn load_unevenly(both: bool) -> Vec<(String, usize)> {
     );
     let second = (bytes.len() - EACH) as u64;
     let (failed, armed, reads) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
-    let reader = Uneven { bytes, second, failed, armed, both, reads };
-    let io = st_io {
-        size: reader.bytes.len() as u64,
-        read_at: Some(uneven),
-        user_data: (&raw const reader).cast_mut().cast(),
-        // One request for each tensor: with more it would be of both.
-        preferred_read: EACH,
-        ..init_io()
-    };
-    let from = open_io(&io, &init_options()).unwrap();
-    reader.armed.store(true, SeqCst);
+    let uneven = Arc::new(Uneven { second, failed, armed, both, reads });
+    // One request for each tensor: with more it would be of both.
+    let reader = Reader { preferred_read: EACH, ..Reader::new(bytes) };
+    let reader = reader.within({
+        let uneven = Arc::clone(&uneven);
+        move |offset, len| uneven.read(offset, len)
+    });
+    let from = open_io(&reader.io(), &init_options()).unwrap();
+    uneven.armed.store(true, SeqCst);
     let mut memory = vec![0; EACH * 8];
     let (one, other) = memory.split_at_mut(EACH * 4);
     let mut items = [item_into(&from.tensors()[1], one), item_into(&from.tensors()[2], other)];
@@ -430,11 +413,11 @@ fn load_unevenly(both: bool) -> Vec<(String, usize)> {
     // Room to convert two requests at once.
     let options = st_load_options { threads: 2, staging_bytes: 131_072, ..init_load() };
     let each = (0..3).map(|_| {
-        reader.failed.store(false, SeqCst);
-        reader.reads.store(0, SeqCst);
+        uneven.failed.store(false, SeqCst);
+        uneven.reads.store(0, SeqCst);
         let failure = leaves_nothing(|| load(&from, &items, &options)).unwrap_err();
         assert_eq!(failure.status(), "ST_ERROR_IO", "{}", failure.message);
-        (failure.message, reader.reads.load(SeqCst))
+        (failure.message, uneven.reads.load(SeqCst))
     });
     each.collect()
 }

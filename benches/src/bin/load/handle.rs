@@ -6,7 +6,9 @@ use std::path::Path;
 use std::ptr::{null, null_mut};
 
 use safetensors::ffi::{st_arrange, st_load, st_load_item, st_load_options};
-use safetensors::ffi::{st_checkpoint, st_free, st_io, st_open_io, st_open_options, st_open_with, st_tensors};
+use safetensors::ffi::{
+    st_checkpoint, st_free, st_io, st_open_io, st_open_options, st_open_with, st_resolver, st_tensors,
+};
 use safetensors::record::st_tensor;
 
 pub(crate) struct Handle(pub(crate) *mut st_checkpoint);
@@ -73,6 +75,18 @@ pub(crate) fn arrange(items: &mut [st_load_item], to: &mut [u8], alignment: usiz
     // SAFETY: as the header says.
     let status = unsafe { st_arrange(items.as_mut_ptr(), items.len(), base, size, alignment, null_mut(), null_mut()) };
     assert_eq!(status, 0);
+}
+
+/// ST_IO_INIT.
+pub(crate) fn init_io() -> st_io {
+    // SAFETY: null is a value of every field.
+    let zero: st_io = unsafe { std::mem::zeroed() };
+    st_io { struct_size: size_of::<st_io>(), ..zero }
+}
+
+/// ST_RESOLVER_INIT.
+pub(crate) fn init_resolver() -> st_resolver {
+    st_resolver { struct_size: size_of::<st_resolver>(), open: None, release: None, user_data: null_mut() }
 }
 
 pub(crate) fn options(threads: u32, io: i32) -> st_load_options {

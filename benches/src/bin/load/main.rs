@@ -8,6 +8,9 @@
 //! dropped from the page cache and read once before anything is timed: a file
 //! that is cached from having been written is slower to map.
 
+#[path = "../../../../tests/support/callbacks.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod callbacks;
 mod files;
 mod handle;
 mod many;
