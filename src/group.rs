@@ -35,7 +35,7 @@ pub struct st_recipe {
     pub scale_type: u32,
     /// What a scale is for: an ST_SCALES_ constant.
     pub scale_layout: u32,
-    /// What is taken from a code, or added: an ST_ZERO_ constant.
+    /// What is subtracted from a code, or added: an ST_ZERO_ constant.
     pub zero: u32,
     /// What comes last: an ST_GLOBAL_ constant.
     pub global: u32,
@@ -74,7 +74,8 @@ pub struct st_group {
     pub shape: *const i64,
     /// For each dimension the elements that share one scale.
     pub block: *const i64,
-    /// For each dimension what ranges are multiples of, unless they end with it.
+    /// For each dimension the step: ranges begin and end at its multiples, or
+    /// where the dimension ends.
     pub step: *const i64,
     /// Its tensors, codes first.
     pub members: *const st_member,

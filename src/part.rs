@@ -16,7 +16,7 @@ pub struct st_interval {
     pub start: i64,
     /// The stored index after the last.
     pub stop: i64,
-    /// Indices after those whose elements are zero.
+    /// How many indices of zeros follow.
     pub zeros: i64,
     /// Of block scales, how many logical elements of the first block belong to
     /// what lies before this piece; 0 elsewhere. Loading does not look at it.
@@ -42,11 +42,11 @@ pub struct st_part {
     pub shape: *const i64,
     /// For each dimension its pieces in their local order; NULL: all of it.
     pub intervals: *const *const st_interval,
-    /// For each dimension how many pieces; 0 too where intervals has NULL.
+    /// For each dimension how many pieces; 0 where intervals has NULL.
     pub interval_counts: *const usize,
     /// Bytes of the local result as stored.
     pub size: u64,
-    /// Bytes that are read for it: those that are not zeros of a padding.
+    /// Bytes that are read for it: all but the zeros of padding.
     pub read_size: u64,
     /// Zero; ignored when given to the library.
     pub reserved: [u64; 4],

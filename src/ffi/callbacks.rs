@@ -35,9 +35,9 @@ pub struct st_io {
             error: *mut st_error,
         ) -> st_status,
     >,
-    /// Called just once when the library is done with user_data: with the last
-    /// st_free, or before a failed open returns. NULL: nothing to release. (Not
-    /// called where struct_size itself is not valid.)
+    /// Called exactly once, when the library is done with user_data: with the
+    /// last st_free, or before a failed open returns. NULL: nothing to release.
+    /// (Not called where struct_size itself is not valid.)
     pub release: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
     /// Yours; passed to both functions.
     pub user_data: *mut c_void,
@@ -73,7 +73,8 @@ pub struct st_resolver {
             error: *mut st_error,
         ) -> st_status,
     >,
-    /// Called just once, before st_open_resolved returns. NULL: nothing to release.
+    /// Called exactly once, before st_open_resolved returns. NULL: nothing to
+    /// release.
     pub release: Option<unsafe extern "C" fn(user_data: *mut c_void)>,
     /// Yours; passed to both functions.
     pub user_data: *mut c_void,
@@ -84,9 +85,9 @@ unsafe impl CallerStruct for st_resolver {
     const NAME: &'static str = "st_resolver";
 }
 
-/// Takes results in pieces, instead of plain destinations: the library fills
-/// the caller's buffers in turn, and the caller copies each to where it belongs,
-/// a device say, while the next is being filled. Begin with ST_SINK_INIT.
+/// Takes results in pieces, instead of plain destinations: the library fills the
+/// caller's buffers in turn, and the caller copies each to where it belongs (a
+/// device, say) while the next is being filled. Begin with ST_SINK_INIT.
 ///
 /// All functions are called on the thread that called st_load, never two at once.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
@@ -99,8 +100,8 @@ pub struct st_sink {
     /// one another. Borrowed for the call. Results come in pieces as large as
     /// the smallest of them.
     pub buffers: *const st_buffer,
-    /// One is enough; with more than there are threads, reading never waits for
-    /// the copies, if they are as fast.
+    /// One is enough; with more of them than threads, reading never waits for the
+    /// copies, as long as those are as fast.
     pub buffer_count: usize,
     /// buffers[buffer] holds size bytes of the dense result of items[item], from
     /// its byte item_offset on. May start a copy and return. Returns ST_OK, or a
@@ -117,14 +118,14 @@ pub struct st_sink {
         ) -> st_status,
     >,
     /// Returns when the copy out of buffers[buffer] is over: called once for each
-    /// chunk or pieces, before the buffer is filled again or st_load returns, also when the
-    /// load failed. Another status than ST_OK ends the load. NULL: chunk, or
-    /// pieces, is done with the buffer when it returns.
+    /// chunk or pieces, before the buffer is filled again or st_load returns,
+    /// even if the load failed. A status other than ST_OK ends the load. NULL:
+    /// chunk, or pieces, is done with the buffer when it returns.
     pub wait: Option<unsafe extern "C" fn(user_data: *mut c_void, buffer: usize, error: *mut st_error) -> st_status>,
     /// Yours; passed to these functions.
     pub user_data: *mut c_void,
-    /// Instead of chunk, for many items in a buffer: results are laid one after
-    /// the other into buffers[buffer] until it is full or the work is at its end,
+    /// Instead of chunk, for many items in a buffer: results are written one
+    /// after the other into buffers[buffer] until it is full or no work is left,
     /// and it then holds count pieces. Called and returns as chunk. Since 0.2.
     pub pieces: Option<
         unsafe extern "C" fn(
@@ -157,12 +158,12 @@ pub struct st_transform {
     pub unit: u64,
     /// Bytes that a unit becomes; 0: none, and the item's result is empty.
     pub unit_size: u64,
-    /// Turns count elements, from number element of the dense result on, into
-    /// count / unit * unit_size bytes at dst. item is the item's number. src is
-    /// dense, aligned to 64 bytes, and of the item's dtype; count is a multiple of
-    /// unit. Called on several threads at once, in any order, and never for the
-    /// same elements twice. Returns ST_OK, or a status that ends the load; what it
-    /// wrote to error is passed on. Required.
+    /// Turns count elements of the dense result, the first of which has the
+    /// number element, into count / unit * unit_size bytes at dst. item is the
+    /// item's number. src is dense, aligned to 64 bytes, and of the item's dtype;
+    /// count is a multiple of unit. Called on several threads at once, in any
+    /// order, and never for the same elements twice. Returns ST_OK, or a status
+    /// that ends the load; what it wrote to error is passed on. Required.
     pub run: Option<
         unsafe extern "C" fn(
             user_data: *mut c_void,

@@ -4,7 +4,7 @@
 /// An element type, one of ST_DTYPE_*. The numbers never change.
 pub type st_dtype = i32;
 
-/// As the file has it; where a dtype may be chosen.
+/// Where a dtype may be chosen: the one that the file has.
 pub const ST_DTYPE_AS_STORED: st_dtype = 0;
 /// One byte, 0 or 1.
 pub const ST_DTYPE_BOOL: st_dtype = 1;

@@ -22,16 +22,17 @@ pub const ST_ORDER_GIVEN: i32 = 1;
 
 /// st_save_options.sync: files and their names are on the disk when the call returns.
 pub const ST_SYNC_FULL: i32 = 0;
-/// The system writes them when it likes: a power failure may lose them.
+/// The system writes them in its own time: a power failure may lose them.
 pub const ST_SYNC_NONE: i32 = 1;
 
 /// st_save_options.overwrite: a file that exists is replaced, in one step.
 pub const ST_OVERWRITE_REPLACE: i32 = 0;
 /// A file that exists stays: ST_ERROR_IO with EEXIST.
 pub const ST_OVERWRITE_REFUSE: i32 = 1;
-/// Straight into the name, front to back: for mounts that cannot rename, for a
-/// file that is mounted by itself, and for one that may be written in a folder
-/// that may not. What is there is emptied first; a crash leaves a part. Since 0.2.
+/// Writes straight into the file of that name, front to back: for mounts that
+/// cannot rename, for a file that is mounted by itself, and for a writable file
+/// in a folder that is not. A file that exists is emptied first; a crash leaves a
+/// part of it. Since 0.2.
 pub const ST_OVERWRITE_DIRECT: i32 = 2;
 
 /// How to write. Begin with ST_SAVE_OPTIONS_INIT; zero in any field is the default.
@@ -44,9 +45,10 @@ pub struct st_save_options {
     /// ST_ORDER_REFERENCE or ST_ORDER_GIVEN: how tensors follow one another.
     pub order: i32,
     /// The data section begins at a multiple of this many bytes (spaces in the
-    /// header see to it): a power of two from 8 to 2097152; 0: 8. With 64, and
-    /// tensors whose sizes are multiples of 64, each begins at one in the file as it
-    /// does in an engine's memory: the system's copy is up to 1.4 times as fast then.
+    /// header make up the difference): a power of two from 8 to 2097152; 0: 8.
+    /// With 64, tensors whose sizes are multiples of 64 begin at such addresses
+    /// in the file as they do in an engine's memory: the system then copies up to
+    /// 1.4 times as fast.
     pub alignment: u32,
     /// Most bytes of tensors in one file; 0: one file. What takes more becomes
     /// shards and an index; one tensor larger than this is a shard by itself.

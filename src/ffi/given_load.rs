@@ -52,9 +52,10 @@ pub struct st_load_item {
     /// Bytes at dst; more than needed is fine.
     pub dst_size: usize,
     /// For each of the tensor's dimensions the bytes from one element of the
-    /// result to the next, in any order of sizes (a transposed result, say), and
-    /// leaving room for what lies inside. Elements of less than a byte are packed
-    /// in the last dimension, whose stride is 0. Borrowed for the call; NULL: dense.
+    /// result to the next. They may be in any order of sizes (a transposed
+    /// result, say), and each leaves room for the dimensions inside. Elements of
+    /// less than a byte are packed in the last dimension, whose stride is 0.
+    /// Borrowed for the call; NULL: dense.
     pub dst_strides: *const i64,
     /// Yours; not looked at.
     pub user_data: *mut c_void,
@@ -85,8 +86,8 @@ pub struct st_load_options {
     /// Most bytes of memory that the load takes for staging, 65536 or more; less
     /// memory means fewer threads. 0: 16 MiB.
     pub staging_bytes: u64,
-    /// Not 0: drop what was read through the page cache from it, so that a load does not
-    /// displace what other programs have there.
+    /// Not 0: drop from the page cache what the load has read through it, so that
+    /// it does not displace what other programs have there.
     pub drop_cache: u32,
     /// Zero.
     pub reserved0: u32,
@@ -98,18 +99,18 @@ pub struct st_load_options {
     pub user_data: *mut c_void,
     /// Takes the results in pieces; NULL: they go to the items' destinations.
     pub sink: *const st_sink,
-    /// items[item]'s result is whole: called once for each item of a load that
-    /// succeeds, for those without bytes too, on the thread that called st_load,
-    /// and never with a sink. NULL: none. Since 0.2.
+    /// Called when the result of items[item] is whole: once for each item of a
+    /// load that succeeds, items without bytes too, on the thread that called
+    /// st_load, and never with a sink. NULL: none. Since 0.2.
     pub item_done: Option<unsafe extern "C" fn(user_data: *mut c_void, item: usize)>,
-    /// Any thread may set it to another value than 0, which ends the load with
+    /// Any thread may set it to a value other than 0, which ends the load with
     /// ST_ERROR_CANCELLED: no further read is begun. Borrowed for the call; NULL:
     /// none. Since 0.2.
     pub cancel: *const i32,
     /// Widest gap between pieces, in bytes, that is read over instead of reading
-    /// twice: more for disks and mounts where a seek costs more. 0: 64 KiB for an
-    /// st_io; for files what takes as long as a system call does on this machine,
-    /// which is measured once (1 to 32 KiB). Since 0.2.
+    /// twice: set more for disks and mounts where a seek costs more. 0: 64 KiB
+    /// for an st_io; for files, as many bytes as are read in the time of a system
+    /// call on this machine, which is measured once (1 to 32 KiB). Since 0.2.
     pub max_gap: u64,
 }
 

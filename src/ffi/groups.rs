@@ -30,7 +30,7 @@ pub const ST_GROUP_HIGH_NIBBLE_FIRST: u32 = 16;
 pub const ST_GROUP_FLAT: u32 = 32;
 /// Words of 32 bits have unused bits.
 pub const ST_GROUP_PADDED_WORDS: u32 = 64;
-/// Several readings fit, and nothing says which.
+/// Several readings fit, and nothing says which is meant.
 pub const ST_GROUP_AMBIGUOUS: u32 = 128;
 
 /// st_recipe.code: an unsigned integer.
@@ -91,7 +91,7 @@ pub const ST_SCALES_SWIZZLED: u32 = 6;
 /// One for a run of elements in C order.
 pub const ST_SCALES_FLAT: u32 = 7;
 
-/// st_recipe.zero: nothing is taken from a code.
+/// st_recipe.zero: nothing is subtracted from a code.
 pub const ST_ZERO_NONE: u32 = 0;
 /// 2^(bits - 1).
 pub const ST_ZERO_MIDDLE: u32 = 1;
@@ -109,7 +109,7 @@ pub const ST_ZERO_COLUMNS_LESS_ONE: u32 = 6;
 pub const ST_ZERO_AWQ_COLUMNS: u32 = 7;
 /// A stream along G of what is stored [out, G].
 pub const ST_ZERO_GROUPS: u32 = 8;
-/// Nothing is taken; the member "offsets" is added to code times scale.
+/// Nothing is subtracted; the member "offsets" is added to code times scale.
 pub const ST_ZERO_OFFSET: u32 = 9;
 
 /// st_recipe.global: no last factor.
@@ -126,7 +126,8 @@ pub const ST_ORDER_OF_GROUPS_SEQUENTIAL: u32 = 0;
 /// The member "order" says each column's group.
 pub const ST_ORDER_OF_GROUPS_INDEX: u32 = 1;
 
-/// What you know of a module and the files leave open. A record that you fill.
+/// What you know about a module that the files leave open. A record that you
+/// fill.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_group_override {
@@ -155,7 +156,8 @@ pub struct st_groups_options {
     pub config: st_text,
     /// Not 0: no configuration counts, only what shapes and markers say.
     pub ignore_config: i32,
-    /// In place of what the configuration says of these modules. Borrowed for the call.
+    /// Counts instead of what the configuration says about these modules.
+    /// Borrowed for the call.
     pub overrides: *const st_group_override,
     /// How many overrides.
     pub override_count: usize,
@@ -169,9 +171,9 @@ unsafe impl CallerStruct for st_groups_options {
 /// Finds the groups of a checkpoint: weights that are stored as codes, scales
 /// and zero points, in the layouts that docs/groups.md lists.
 ///
-/// A group that is broken, or of which nothing says how it is meant, is listed
-/// with its problem, and never decoded. Of the data only small members and
-/// indices are read, and zero points where nothing else tells two layouts apart.
+/// A group that is broken, or that can be read in several ways, is listed with
+/// its problem and never decoded. Of the data only small members and indices are
+/// read, and zero points where nothing else tells two layouts apart.
 ///
 /// checkpoint: stays open until st_groups_free, whoever calls st_free.
 /// options: borrowed for the call; NULL: all defaults.
@@ -245,7 +247,7 @@ unsafe fn overrides(given: &st_groups_options) -> Result<Vec<Override>> {
 /// count: receives how many; may be NULL.
 ///
 /// Returns an array owned by the groups, valid until st_groups_free; NULL (and
-/// count 0) for NULL alone. Since 0.2.
+/// count 0) only for NULL. Since 0.2.
 #[no_mangle]
 pub unsafe extern "C" fn st_groups_list(groups: *const st_groups, count: *mut usize) -> *const st_group {
     // SAFETY: arguments are as the header's rules say.
@@ -275,7 +277,7 @@ pub unsafe extern "C" fn st_find_group(groups: *const st_groups, name: *const c_
 /// count: receives how many; may be NULL.
 ///
 /// Returns an array owned by the groups, valid until st_groups_free, of records
-/// owned by the checkpoint; NULL (and count 0) for NULL alone. Since 0.2.
+/// owned by the checkpoint; NULL (and count 0) only for NULL. Since 0.2.
 #[no_mangle]
 pub unsafe extern "C" fn st_groups_plain(groups: *const st_groups, count: *mut usize) -> *const *const st_tensor {
     // SAFETY: arguments are as the header's rules say.

@@ -15,12 +15,12 @@ use crate::record::st_tensor;
 pub struct st_plan {
     /// Bytes of all results: the total that progress receives.
     pub bytes: u64,
-    /// Bytes that will be read from the files. (Past the page cache, up to two
-    /// blocks of 4 KiB come on top of each read.)
+    /// Bytes that will be read from the files. (Reads that bypass the page cache
+    /// take up to two blocks of 4 KiB more each.)
     pub read_bytes: u64,
     /// Of those, bytes that belong to no item: gaps of at most max_gap bytes
-    /// between pieces that are fetched together. (Too few are
-    /// counted where items pick the same bytes.)
+    /// between pieces that are fetched together. (The count is too low where
+    /// items pick the same bytes.)
     pub over_read_bytes: u64,
     /// Reads through the page cache, where none comes back short.
     pub requests: u64,

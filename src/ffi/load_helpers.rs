@@ -42,12 +42,12 @@ pub unsafe extern "C" fn st_load_size(item: *const st_load_item, size: *mut u64,
 /// dst and dst_size of each.
 ///
 /// items: item_count of them; only dst and dst_size are written, and on success
-/// only. base: the block, of base_size bytes; NULL: nothing is placed, and total says how
-/// much it takes from an address on that is a multiple of the alignment (of 64,
-/// for 0). alignment: a power of two, which each address is a multiple of; 0:
-/// each address equals the place in the file modulo 64, which the kernel copies
-/// fastest. total: receives the end of the last result, in bytes from base; may
-/// be NULL.
+/// only. base: the block, of base_size bytes; NULL: nothing is placed, and total
+/// receives the bytes that a block needs whose address is a multiple of the
+/// alignment (of 64 where that is 0). alignment: a power of two of which each
+/// address is a multiple; 0: each address equals the place in the file modulo 64,
+/// which the kernel copies fastest. total: receives the end of the last result,
+/// in bytes from base; may be NULL.
 ///
 /// Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE where the
 /// results do not fit into base_size, or what st_load says of such items. Since 0.2.
@@ -109,15 +109,15 @@ pub unsafe extern "C" fn st_arrange(
 /// Whether elements of one dtype can be converted to another, by st_convert and
 /// on the way of a load. Every dtype but ST_DTYPE_UNKNOWN to itself can.
 ///
-/// Returns 1 or 0; 0 too for numbers that are no dtypes. Since 0.2.
+/// Returns 1 or 0; 0 for numbers that are not dtypes. Since 0.2.
 #[no_mangle]
 pub extern "C" fn st_can_convert(from: st_dtype, to: st_dtype) -> i32 {
     let both = Dtype::from_number(from).zip(Dtype::from_number(to));
     i32::from(both.is_some_and(|(from, to)| convert::supported(from, to)))
 }
 
-/// Finds a tensor that has to be of a dtype and a shape, and says what differs.
-/// No I/O.
+/// Finds a tensor that must have a dtype and a shape, and says what differs if it
+/// has not. No I/O.
 ///
 /// name: NUL-terminated UTF-8, borrowed for the call. dtype: ST_DTYPE_AS_STORED
 /// accepts any. shape: rank sizes, borrowed for the call; -1 accepts any size. rank:

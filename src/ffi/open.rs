@@ -33,17 +33,18 @@ pub unsafe extern "C" fn st_open(path: *const c_char, error: *mut st_error) -> *
 /// An index is a file *.safetensors.index.json, *.safetensors.index.VARIANT.json
 /// or *.safetensors.VARIANT.index.json, or another .json file with a weight_map.
 ///
-/// In a folder only files of the variant in options count, and no names that begin
-/// with a dot: model's index, else the only index; else the only file,
-/// model.safetensors, or the only series (NAME-00001-of-00003.safetensors ...) if
-/// none of its numbers is missing (ST_ERROR_SHARD). Nothing is merged on a guess:
-/// several indexes, several models, or other variants alone are ST_ERROR_INDEX,
-/// which names them; a variant that is not there is ST_ERROR_NOT_FOUND, which names
-/// those that are. A hub's cache (models--OWNER--NAME) is the snapshot that its
-/// refs/main names. A folder without any of these is ST_ERROR_IO with ENOENT, and
-/// the message says what it holds instead.
+/// In a folder only files of the variant in options count, and none whose name
+/// begins with a dot. The folder is model's index, else the only index; else the
+/// only file, model.safetensors, or the only series
+/// (NAME-00001-of-00003.safetensors ...) if none of its numbers is missing
+/// (ST_ERROR_SHARD). Nothing is merged on a guess: several indexes, several
+/// models, or other variants alone are ST_ERROR_INDEX, which names them; a
+/// variant that is not there is ST_ERROR_NOT_FOUND, which names those that are. A
+/// hub's cache (models--OWNER--NAME) is the snapshot that its refs/main names. A
+/// folder without any of these is ST_ERROR_IO with ENOENT, and the message says
+/// what it holds instead.
 ///
-/// A set that is replaced meanwhile is opened as the old or the new one, or fails
+/// A set that is being replaced is opened as the old or the new one, or fails
 /// with ST_ERROR_IO or ST_ERROR_SHARD: never as a mixture.
 ///
 /// path: NUL-terminated, in the system's bytes, borrowed for the call.
@@ -107,8 +108,8 @@ pub unsafe extern "C" fn st_open_files(
 /// file's end. A part that is not all in the file is ST_ERROR_INVALID_ARGUMENT.
 /// options: borrowed for the call; NULL: all defaults.
 ///
-/// Returns and errors as st_open_with. Offsets and sizes in its records count from
-/// the part's start, and its shard's path is NULL: who does I/O of their own adds
+/// Returns and errors as st_open_with. Offsets and sizes in its records count
+/// from the part's start, and its shard's path is NULL: for I/O of your own, add
 /// offset. Since 0.2.
 #[no_mangle]
 pub unsafe extern "C" fn st_open_fd(
@@ -177,9 +178,9 @@ pub unsafe extern "C" fn st_open_io(
     }
 }
 
-/// Opens a file, or an index with its shards, through your own resolver. What is an
-/// index st_open_with says, and a name that ends in .index.json is one too. Shards'
-/// headers are read concurrently.
+/// Opens a file, or an index with its shards, through your own resolver. An index
+/// is what st_open_with says, or a name that ends in .index.json. Shards' headers
+/// are read concurrently.
 ///
 /// resolver: borrowed for the call. name: NUL-terminated, borrowed for the
 /// call. options: borrowed for the call; NULL: all defaults.

@@ -56,12 +56,13 @@ pub struct st_open_options {
     pub max_rank: u64,
     /// Longest name of a tensor in bytes; 0: as long as fits.
     pub max_name_length: u64,
-    /// Of a folder, the files of this variant: "fp16" for model.fp16.safetensors.
-    /// NUL-terminated, borrowed for the call. NULL or empty: the files of none.
-    /// Of no effect where the path is a file's. Since 0.2.
+    /// In a folder, only files of this variant count: "fp16" for
+    /// model.fp16.safetensors. NUL-terminated, borrowed for the call. NULL or
+    /// empty: files without a variant. No effect where the path is a file's.
+    /// Since 0.2.
     pub variant: *const c_char,
-    /// Most bytes of headers and index of all files together, and
-    /// ST_ERROR_HEADER_TOO_LARGE beyond; 0: 1,000,000,000. Since 0.2.
+    /// Most bytes of the headers and the index of all files together, beyond
+    /// which opening is ST_ERROR_HEADER_TOO_LARGE; 0: 1,000,000,000. Since 0.2.
     pub max_set_bytes: u64,
 }
 

@@ -56,27 +56,28 @@ pub struct st_text {
     pub size: usize,
 }
 
-/// How a checkpoint is dealt to ranks. Begin with ST_RANK_PLAN_OPTIONS_INIT;
+/// How a checkpoint is divided among ranks. Begin with ST_RANK_PLAN_OPTIONS_INIT;
 /// zero in any field is the default.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct st_rank_plan_options {
     /// sizeof(st_rank_plan_options), as set by ST_RANK_PLAN_OPTIONS_INIT.
     pub struct_size: usize,
-    /// Plans, in order: what an earlier one says of a tensor holds. Borrowed for the call.
+    /// Plans, in order: where several have a rule for a tensor, the first one
+    /// counts. Borrowed for the call.
     pub plans: *const st_text,
-    /// Plans; 0: the built-in one for the model_type of config.
+    /// How many plans; 0: the built-in one for the model_type of config.
     pub plan_count: usize,
     /// The text of the model's config.json, whose numbers plans use. Borrowed for
     /// the call. data NULL: config.json beside the checkpoint, if there is one.
     pub config: st_text,
-    /// Numbers that come before those of config. Borrowed for the call.
+    /// Numbers that take precedence over those of config. Borrowed for the call.
     pub symbols: *const st_symbol,
     /// How many symbols.
     pub symbol_count: usize,
-    /// The plan then speaks of logical tensors: groups, and what belongs to no
-    /// group that can be decoded. Keep them until st_rank_plan_free. NULL: of the
-    /// tensors in the files.
+    /// The plan is then about logical tensors: groups, and the tensors of no
+    /// group that can be decoded. Keep the groups until st_rank_plan_free. NULL:
+    /// it is about the tensors in the files.
     pub groups: *const st_groups,
     /// Not 0: on every axis that a rule is on, each tensor must be matched by a rule.
     pub strict: i32,

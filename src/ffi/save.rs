@@ -24,11 +24,11 @@ pub struct st_metadata_options {
     pub struct_size: usize,
     /// Not 0: where the file system can't share blocks, overwrite the header
     /// where it is. A crash of the system or a power failure in that moment can
-    /// leave old and new text mixed, and then no tensor in the file can be
-    /// found again, though their bytes are whole: have a copy of the header. The
-    /// end of the process can do the same where the file system has no writes
-    /// past its cache (ext4, xfs, btrfs and f2fs have) and the header more than
-    /// 4,096 bytes.
+    /// leave old and new text mixed, and then no tensor in the file can be found
+    /// again, though their bytes are whole: keep a copy of the header. A process
+    /// that is killed can do the same where the file system has no direct writes
+    /// (ext4, xfs, btrfs and f2fs have them) and the header has more than 4,096
+    /// bytes.
     pub in_place: i32,
     /// ST_SYNC_FULL or ST_SYNC_NONE.
     pub sync: i32,
@@ -76,7 +76,7 @@ unsafe impl CallerStruct for st_output {
 pub struct st_writer(Writer);
 
 /// Writes tensors to a file: byte for byte what the reference implementation
-/// writes for the same tensors and metadata, with metadata by key.
+/// writes for the same tensors and metadata, with metadata ordered by key.
 ///
 /// path: NUL-terminated, in the system's bytes, borrowed for the call. With
 /// max_shard_size it ends in NAME.safetensors; where one file is not enough,
@@ -90,8 +90,8 @@ pub struct st_writer(Writer);
 /// used, and with options->source also shard and offset.
 /// metadata: metadata_count entries, borrowed for the call; a key_len or
 /// value_len of 0 means up to the NUL; NULL: no metadata, which differs from
-/// metadata without entries. It is written as given, into every shard; the
-/// index has total_size alone. options: borrowed for the call; NULL: all defaults.
+/// metadata without entries. It is written as given, into every shard; the index
+/// gets only total_size. options: borrowed for the call; NULL: all defaults.
 ///
 /// What could not be read back is refused before anything is written:
 /// ST_ERROR_DUPLICATE_KEY (names, metadata keys), ST_ERROR_SHAPE,
@@ -170,8 +170,8 @@ pub unsafe extern "C" fn st_serialize(
 /// back: for a socket, an upload or a pipe. Nothing but the header is held in
 /// memory; sources are read as they are needed.
 ///
-/// output: whose write takes the bytes, in pieces of up to 32 MiB; borrowed for
-/// the call. tensors, metadata, options: as for st_serialize.
+/// output: its write takes the bytes, in pieces of up to 32 MiB; borrowed for the
+/// call. tensors, metadata, options: as for st_serialize.
 ///
 /// Returns as st_serialize, or what write returned. After an error some bytes
 /// may have been handed over. Since 0.2.
@@ -298,12 +298,12 @@ pub unsafe extern "C" fn st_writer_free(writer: *mut st_writer) {
 
 /// Replaces all metadata of a file without rewriting its tensors.
 ///
-/// On file systems that share blocks (xfs, btrfs, bcachefs) a new file takes
-/// over the old one's data at no cost and replaces it, as safely as st_save
-/// does, and the room in the header does not matter. Elsewhere the header can only
-/// be overwritten where it is, with one write, if it fits (st_save_options has
-/// header_reserve for that) and options->in_place allows it: read there what a
-/// crash in that moment can cost.
+/// On file systems that share blocks (xfs, btrfs, bcachefs) a new file takes over
+/// the old one's data at no cost and replaces it, as safely as st_save does, and
+/// the room in the header does not matter. Elsewhere the header can only be
+/// overwritten where it is, with one write, if it fits
+/// (st_save_options.header_reserve leaves room) and options->in_place allows it,
+/// which says what a crash in that moment can cost.
 ///
 /// path: one .safetensors file, NUL-terminated, borrowed for the call; or (since
 /// 0.2) an index: then all of its shards, one after another, once it is known

@@ -22,7 +22,7 @@ pub const ST_ERROR_NOT_FOUND: st_status = 4;
 pub const ST_ERROR_BUFFER_SIZE: st_status = 5;
 /// A callback asked to stop.
 pub const ST_ERROR_CANCELLED: st_status = 6;
-/// This version, or this combination of arguments, does not support it.
+/// Not supported by this version, or not with these arguments.
 pub const ST_ERROR_UNSUPPORTED: st_status = 7;
 /// A bug in the library: please report it.
 pub const ST_ERROR_INTERNAL: st_status = 8;

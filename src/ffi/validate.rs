@@ -28,7 +28,7 @@ pub const ST_FATAL_TOLERANT: u32 = 2;
 pub struct st_problem {
     /// The rule, as st_open's status.
     pub code: st_status,
-    /// Any of ST_FATAL_*, or'ed; 0: it keeps nobody from opening (since 0.2).
+    /// Any of ST_FATAL_*, or'ed; 0: the file opens all the same (since 0.2).
     pub fatal: u32,
     /// The byte in the file where it shows: the place in the header's text, the
     /// start of the tensor's entry there, or where bytes are missing or too many.
@@ -54,9 +54,9 @@ pub struct st_problem {
 ///
 /// path, options: as for st_open_with, and what they mean is the same; access
 /// and prefetch have no effect, and tolerate affects the result alone.
-/// report: called for one problem after the other, on the calling thread, file
-/// by file and within a file in the order in which st_open checks the rules.
-/// A result other than 0 ends the call. user_data: passed to report.
+/// report: called for each problem, on the calling thread, file by file and
+/// within a file in the order in which st_open checks the rules. A result other
+/// than 0 ends the call. user_data: passed to report.
 ///
 /// Also reported, as not fatal: tensors that are in a shard and not in its index, an
 /// index without entries beside files, a total_size that is wrong, and files that a
@@ -64,8 +64,8 @@ pub struct st_problem {
 /// are broken or can be read in several ways, their scales and zero points without codes,
 /// and a config.json beside them that can't be read.
 ///
-/// A fault can hide those after it: a header is not read past text that is not JSON, and
-/// where offsets are unreadable, holes are not reported.
+/// A fault can hide others after it: a header is not read past text that is not
+/// JSON, and where offsets are unreadable, holes are not reported.
 ///
 /// Returns what st_open_with with these options would say: ST_OK if there is
 /// nothing that it refuses the file for, else the code and message of the first

@@ -180,7 +180,7 @@
 // st_save_options.sync: files and their names are on the disk when the call returns.
 #define ST_SYNC_FULL 0
 
-// The system writes them when it likes: a power failure may lose them.
+// The system writes them in its own time: a power failure may lose them.
 #define ST_SYNC_NONE 1
 
 // st_save_options.overwrite: a file that exists is replaced, in one step.
@@ -189,9 +189,10 @@
 // A file that exists stays: ST_ERROR_IO with EEXIST.
 #define ST_OVERWRITE_REFUSE 1
 
-// Straight into the name, front to back: for mounts that cannot rename, for a
-// file that is mounted by itself, and for one that may be written in a folder
-// that may not. What is there is emptied first; a crash leaves a part. Since 0.2.
+// Writes straight into the file of that name, front to back: for mounts that
+// cannot rename, for a file that is mounted by itself, and for a writable file
+// in a folder that is not. A file that exists is emptied first; a crash leaves a
+// part of it. Since 0.2.
 #define ST_OVERWRITE_DIRECT 2
 
 // st_problem.fatal: st_open refuses the file for it.
@@ -243,12 +244,13 @@ typedef struct st_open_options {
     uint64_t max_rank;
     // Longest name of a tensor in bytes; 0: as long as fits.
     uint64_t max_name_length;
-    // Of a folder, the files of this variant: "fp16" for model.fp16.safetensors.
-    // NUL-terminated, borrowed for the call. NULL or empty: the files of none.
-    // Of no effect where the path is a file's. Since 0.2.
+    // In a folder, only files of this variant count: "fp16" for
+    // model.fp16.safetensors. NUL-terminated, borrowed for the call. NULL or
+    // empty: files without a variant. No effect where the path is a file's.
+    // Since 0.2.
     const char *variant;
-    // Most bytes of headers and index of all files together, and
-    // ST_ERROR_HEADER_TOO_LARGE beyond; 0: 1,000,000,000. Since 0.2.
+    // Most bytes of the headers and the index of all files together, beyond
+    // which opening is ST_ERROR_HEADER_TOO_LARGE; 0: 1,000,000,000. Since 0.2.
     uint64_t max_set_bytes;
 } st_open_options;
 
@@ -269,9 +271,9 @@ typedef struct st_io {
                          size_t len,
                          size_t *done,
                          struct st_error *error);
-    // Called just once when the library is done with user_data: with the last
-    // st_free, or before a failed open returns. NULL: nothing to release. (Not
-    // called where struct_size itself is not valid.)
+    // Called exactly once, when the library is done with user_data: with the
+    // last st_free, or before a failed open returns. NULL: nothing to release.
+    // (Not called where struct_size itself is not valid.)
     void (*release)(void *user_data);
     // Yours; passed to both functions.
     void *user_data;
@@ -292,7 +294,8 @@ typedef struct st_resolver {
     // a status other than ST_OK means *out holds nothing to release. Called
     // from the thread that opens, one name after another. Required.
     st_status (*open)(void *user_data, const char *name, struct st_io *out, struct st_error *error);
-    // Called just once, before st_open_resolved returns. NULL: nothing to release.
+    // Called exactly once, before st_open_resolved returns. NULL: nothing to
+    // release.
     void (*release)(void *user_data);
     // Yours; passed to both functions.
     void *user_data;
@@ -400,12 +403,12 @@ typedef struct st_transform {
     uint64_t unit;
     // Bytes that a unit becomes; 0: none, and the item's result is empty.
     uint64_t unit_size;
-    // Turns count elements, from number element of the dense result on, into
-    // count / unit * unit_size bytes at dst. item is the item's number. src is
-    // dense, aligned to 64 bytes, and of the item's dtype; count is a multiple of
-    // unit. Called on several threads at once, in any order, and never for the
-    // same elements twice. Returns ST_OK, or a status that ends the load; what it
-    // wrote to error is passed on. Required.
+    // Turns count elements of the dense result, the first of which has the
+    // number element, into count / unit * unit_size bytes at dst. item is the
+    // item's number. src is dense, aligned to 64 bytes, and of the item's dtype;
+    // count is a multiple of unit. Called on several threads at once, in any
+    // order, and never for the same elements twice. Returns ST_OK, or a status
+    // that ends the load; what it wrote to error is passed on. Required.
     st_status (*run)(void *user_data,
                      size_t item,
                      uint64_t element,
@@ -436,9 +439,10 @@ typedef struct st_load_item {
     // Bytes at dst; more than needed is fine.
     size_t dst_size;
     // For each of the tensor's dimensions the bytes from one element of the
-    // result to the next, in any order of sizes (a transposed result, say), and
-    // leaving room for what lies inside. Elements of less than a byte are packed
-    // in the last dimension, whose stride is 0. Borrowed for the call; NULL: dense.
+    // result to the next. They may be in any order of sizes (a transposed
+    // result, say), and each leaves room for the dimensions inside. Elements of
+    // less than a byte are packed in the last dimension, whose stride is 0.
+    // Borrowed for the call; NULL: dense.
     const int64_t *dst_strides;
     // Yours; not looked at.
     void *user_data;
@@ -477,9 +481,9 @@ typedef struct st_piece {
     uint64_t reserved[2];
 } st_piece;
 
-// Takes results in pieces, instead of plain destinations: the library fills
-// the caller's buffers in turn, and the caller copies each to where it belongs,
-// a device say, while the next is being filled. Begin with ST_SINK_INIT.
+// Takes results in pieces, instead of plain destinations: the library fills the
+// caller's buffers in turn, and the caller copies each to where it belongs (a
+// device, say) while the next is being filled. Begin with ST_SINK_INIT.
 //
 // All functions are called on the thread that called st_load, never two at once.
 typedef struct st_sink {
@@ -489,8 +493,8 @@ typedef struct st_sink {
     // one another. Borrowed for the call. Results come in pieces as large as
     // the smallest of them.
     const struct st_buffer *buffers;
-    // One is enough; with more than there are threads, reading never waits for
-    // the copies, if they are as fast.
+    // One is enough; with more of them than threads, reading never waits for the
+    // copies, as long as those are as fast.
     size_t buffer_count;
     // buffers[buffer] holds size bytes of the dense result of items[item], from
     // its byte item_offset on. May start a copy and return. Returns ST_OK, or a
@@ -503,14 +507,14 @@ typedef struct st_sink {
                        size_t size,
                        struct st_error *error);
     // Returns when the copy out of buffers[buffer] is over: called once for each
-    // chunk or pieces, before the buffer is filled again or st_load returns, also when the
-    // load failed. Another status than ST_OK ends the load. NULL: chunk, or
-    // pieces, is done with the buffer when it returns.
+    // chunk or pieces, before the buffer is filled again or st_load returns,
+    // even if the load failed. A status other than ST_OK ends the load. NULL:
+    // chunk, or pieces, is done with the buffer when it returns.
     st_status (*wait)(void *user_data, size_t buffer, struct st_error *error);
     // Yours; passed to these functions.
     void *user_data;
-    // Instead of chunk, for many items in a buffer: results are laid one after
-    // the other into buffers[buffer] until it is full or the work is at its end,
+    // Instead of chunk, for many items in a buffer: results are written one
+    // after the other into buffers[buffer] until it is full or no work is left,
     // and it then holds count pieces. Called and returns as chunk. Since 0.2.
     st_status (*pieces)(void *user_data,
                         size_t buffer,
@@ -530,8 +534,8 @@ typedef struct st_load_options {
     // Most bytes of memory that the load takes for staging, 65536 or more; less
     // memory means fewer threads. 0: 16 MiB.
     uint64_t staging_bytes;
-    // Not 0: drop what was read through the page cache from it, so that a load does not
-    // displace what other programs have there.
+    // Not 0: drop from the page cache what the load has read through it, so that
+    // it does not displace what other programs have there.
     uint32_t drop_cache;
     // Zero.
     uint32_t reserved0;
@@ -543,18 +547,18 @@ typedef struct st_load_options {
     void *user_data;
     // Takes the results in pieces; NULL: they go to the items' destinations.
     const struct st_sink *sink;
-    // items[item]'s result is whole: called once for each item of a load that
-    // succeeds, for those without bytes too, on the thread that called st_load,
-    // and never with a sink. NULL: none. Since 0.2.
+    // Called when the result of items[item] is whole: once for each item of a
+    // load that succeeds, items without bytes too, on the thread that called
+    // st_load, and never with a sink. NULL: none. Since 0.2.
     void (*item_done)(void *user_data, size_t item);
-    // Any thread may set it to another value than 0, which ends the load with
+    // Any thread may set it to a value other than 0, which ends the load with
     // ST_ERROR_CANCELLED: no further read is begun. Borrowed for the call; NULL:
     // none. Since 0.2.
     const int32_t *cancel;
     // Widest gap between pieces, in bytes, that is read over instead of reading
-    // twice: more for disks and mounts where a seek costs more. 0: 64 KiB for an
-    // st_io; for files what takes as long as a system call does on this machine,
-    // which is measured once (1 to 32 KiB). Since 0.2.
+    // twice: set more for disks and mounts where a seek costs more. 0: 64 KiB
+    // for an st_io; for files, as many bytes as are read in the time of a system
+    // call on this machine, which is measured once (1 to 32 KiB). Since 0.2.
     uint64_t max_gap;
 } st_load_options;
 
@@ -562,12 +566,12 @@ typedef struct st_load_options {
 typedef struct st_plan {
     // Bytes of all results: the total that progress receives.
     uint64_t bytes;
-    // Bytes that will be read from the files. (Past the page cache, up to two
-    // blocks of 4 KiB come on top of each read.)
+    // Bytes that will be read from the files. (Reads that bypass the page cache
+    // take up to two blocks of 4 KiB more each.)
     uint64_t read_bytes;
     // Of those, bytes that belong to no item: gaps of at most max_gap bytes
-    // between pieces that are fetched together. (Too few are
-    // counted where items pick the same bytes.)
+    // between pieces that are fetched together. (The count is too low where
+    // items pick the same bytes.)
     uint64_t over_read_bytes;
     // Reads through the page cache, where none comes back short.
     uint64_t requests;
@@ -591,9 +595,10 @@ typedef struct st_save_options {
     // ST_ORDER_REFERENCE or ST_ORDER_GIVEN: how tensors follow one another.
     int32_t order;
     // The data section begins at a multiple of this many bytes (spaces in the
-    // header see to it): a power of two from 8 to 2097152; 0: 8. With 64, and
-    // tensors whose sizes are multiples of 64, each begins at one in the file as it
-    // does in an engine's memory: the system's copy is up to 1.4 times as fast then.
+    // header make up the difference): a power of two from 8 to 2097152; 0: 8.
+    // With 64, tensors whose sizes are multiples of 64 begin at such addresses
+    // in the file as they do in an engine's memory: the system then copies up to
+    // 1.4 times as fast.
     uint32_t alignment;
     // Most bytes of tensors in one file; 0: one file. What takes more becomes
     // shards and an index; one tensor larger than this is a shard by itself.
@@ -644,11 +649,11 @@ typedef struct st_metadata_options {
     size_t struct_size;
     // Not 0: where the file system can't share blocks, overwrite the header
     // where it is. A crash of the system or a power failure in that moment can
-    // leave old and new text mixed, and then no tensor in the file can be
-    // found again, though their bytes are whole: have a copy of the header. The
-    // end of the process can do the same where the file system has no writes
-    // past its cache (ext4, xfs, btrfs and f2fs have) and the header more than
-    // 4,096 bytes.
+    // leave old and new text mixed, and then no tensor in the file can be found
+    // again, though their bytes are whole: keep a copy of the header. A process
+    // that is killed can do the same where the file system has no direct writes
+    // (ext4, xfs, btrfs and f2fs have them) and the header has more than 4,096
+    // bytes.
     int32_t in_place;
     // ST_SYNC_FULL or ST_SYNC_NONE.
     int32_t sync;
@@ -665,7 +670,7 @@ typedef struct st_metadata_options {
 typedef struct st_problem {
     // The rule, as st_open's status.
     st_status code;
-    // Any of ST_FATAL_*, or'ed; 0: it keeps nobody from opening (since 0.2).
+    // Any of ST_FATAL_*, or'ed; 0: the file opens all the same (since 0.2).
     uint32_t fatal;
     // The byte in the file where it shows: the place in the header's text, the
     // start of the tensor's entry there, or where bytes are missing or too many.
@@ -706,7 +711,7 @@ typedef struct st_problem {
 // A callback asked to stop.
 #define ST_ERROR_CANCELLED 6
 
-// This version, or this combination of arguments, does not support it.
+// Not supported by this version, or not with these arguments.
 #define ST_ERROR_UNSUPPORTED 7
 
 // A bug in the library: please report it.
@@ -769,7 +774,7 @@ typedef struct st_problem {
 // A config.json can't be read.
 #define ST_ERROR_CONFIG 27
 
-// As the file has it; where a dtype may be chosen.
+// Where a dtype may be chosen: the one that the file has.
 #define ST_DTYPE_AS_STORED 0
 
 // One byte, 0 or 1.
@@ -865,17 +870,18 @@ ST_API struct st_checkpoint *st_open(const char *path, struct st_error *error);
 // An index is a file *.safetensors.index.json, *.safetensors.index.VARIANT.json
 // or *.safetensors.VARIANT.index.json, or another .json file with a weight_map.
 //
-// In a folder only files of the variant in options count, and no names that begin
-// with a dot: model's index, else the only index; else the only file,
-// model.safetensors, or the only series (NAME-00001-of-00003.safetensors ...) if
-// none of its numbers is missing (ST_ERROR_SHARD). Nothing is merged on a guess:
-// several indexes, several models, or other variants alone are ST_ERROR_INDEX,
-// which names them; a variant that is not there is ST_ERROR_NOT_FOUND, which names
-// those that are. A hub's cache (models--OWNER--NAME) is the snapshot that its
-// refs/main names. A folder without any of these is ST_ERROR_IO with ENOENT, and
-// the message says what it holds instead.
+// In a folder only files of the variant in options count, and none whose name
+// begins with a dot. The folder is model's index, else the only index; else the
+// only file, model.safetensors, or the only series
+// (NAME-00001-of-00003.safetensors ...) if none of its numbers is missing
+// (ST_ERROR_SHARD). Nothing is merged on a guess: several indexes, several
+// models, or other variants alone are ST_ERROR_INDEX, which names them; a
+// variant that is not there is ST_ERROR_NOT_FOUND, which names those that are. A
+// hub's cache (models--OWNER--NAME) is the snapshot that its refs/main names. A
+// folder without any of these is ST_ERROR_IO with ENOENT, and the message says
+// what it holds instead.
 //
-// A set that is replaced meanwhile is opened as the old or the new one, or fails
+// A set that is being replaced is opened as the old or the new one, or fails
 // with ST_ERROR_IO or ST_ERROR_SHARD: never as a mixture.
 //
 // path: NUL-terminated, in the system's bytes, borrowed for the call.
@@ -916,8 +922,8 @@ struct st_checkpoint *st_open_files(const char *const *paths,
 // file's end. A part that is not all in the file is ST_ERROR_INVALID_ARGUMENT.
 // options: borrowed for the call; NULL: all defaults.
 //
-// Returns and errors as st_open_with. Offsets and sizes in its records count from
-// the part's start, and its shard's path is NULL: who does I/O of their own adds
+// Returns and errors as st_open_with. Offsets and sizes in its records count
+// from the part's start, and its shard's path is NULL: for I/O of your own, add
 // offset. Since 0.2.
 ST_API
 struct st_checkpoint *st_open_fd(int32_t fd,
@@ -949,9 +955,9 @@ struct st_checkpoint *st_open_io(const struct st_io *io,
                                  const struct st_open_options *options,
                                  struct st_error *error);
 
-// Opens a file, or an index with its shards, through your own resolver. What is an
-// index st_open_with says, and a name that ends in .index.json is one too. Shards'
-// headers are read concurrently.
+// Opens a file, or an index with its shards, through your own resolver. An index
+// is what st_open_with says, or a name that ends in .index.json. Shards' headers
+// are read concurrently.
 //
 // resolver: borrowed for the call. name: NUL-terminated, borrowed for the
 // call. options: borrowed for the call; NULL: all defaults.
@@ -1246,12 +1252,12 @@ st_status st_load_size(const struct st_load_item *item,
 // dst and dst_size of each.
 //
 // items: item_count of them; only dst and dst_size are written, and on success
-// only. base: the block, of base_size bytes; NULL: nothing is placed, and total says how
-// much it takes from an address on that is a multiple of the alignment (of 64,
-// for 0). alignment: a power of two, which each address is a multiple of; 0:
-// each address equals the place in the file modulo 64, which the kernel copies
-// fastest. total: receives the end of the last result, in bytes from base; may
-// be NULL.
+// only. base: the block, of base_size bytes; NULL: nothing is placed, and total
+// receives the bytes that a block needs whose address is a multiple of the
+// alignment (of 64 where that is 0). alignment: a power of two of which each
+// address is a multiple; 0: each address equals the place in the file modulo 64,
+// which the kernel copies fastest. total: receives the end of the last result,
+// in bytes from base; may be NULL.
 //
 // Returns ST_OK, ST_ERROR_INVALID_ARGUMENT, ST_ERROR_BUFFER_SIZE where the
 // results do not fit into base_size, or what st_load says of such items. Since 0.2.
@@ -1267,11 +1273,11 @@ st_status st_arrange(struct st_load_item *items,
 // Whether elements of one dtype can be converted to another, by st_convert and
 // on the way of a load. Every dtype but ST_DTYPE_UNKNOWN to itself can.
 //
-// Returns 1 or 0; 0 too for numbers that are no dtypes. Since 0.2.
+// Returns 1 or 0; 0 for numbers that are not dtypes. Since 0.2.
 ST_API int32_t st_can_convert(st_dtype from, st_dtype to);
 
-// Finds a tensor that has to be of a dtype and a shape, and says what differs.
-// No I/O.
+// Finds a tensor that must have a dtype and a shape, and says what differs if it
+// has not. No I/O.
 //
 // name: NUL-terminated UTF-8, borrowed for the call. dtype: ST_DTYPE_AS_STORED
 // accepts any. shape: rank sizes, borrowed for the call; -1 accepts any size. rank:
@@ -1350,8 +1356,8 @@ st_status st_convert(st_dtype from,
  * ST_ERROR_IO or ST_ERROR_SHARD. Where older shards are in the way of new ones they get second
  * names (.NAME.RANDOM-NUMBER.safetensors-old) and an index that leads to those, until the new
  * index is in place; where the file system has no hard links they are copied. On local file
- * systems, saves to one path take turns in this: one waits up to 30 s for another, and asks
- * progress meanwhile.
+ * systems, saves to one path take turns: one waits up to 30 s for another, and calls progress
+ * meanwhile.
  *
  *     const int64_t shape[] = {2, 3};
  *     const float data[6] = {1, 2, 3, 4, 5, 6};
@@ -1365,7 +1371,7 @@ st_status st_convert(st_dtype from,
  */
 
 // Writes tensors to a file: byte for byte what the reference implementation
-// writes for the same tensors and metadata, with metadata by key.
+// writes for the same tensors and metadata, with metadata ordered by key.
 //
 // path: NUL-terminated, in the system's bytes, borrowed for the call. With
 // max_shard_size it ends in NAME.safetensors; where one file is not enough,
@@ -1379,8 +1385,8 @@ st_status st_convert(st_dtype from,
 // used, and with options->source also shard and offset.
 // metadata: metadata_count entries, borrowed for the call; a key_len or
 // value_len of 0 means up to the NUL; NULL: no metadata, which differs from
-// metadata without entries. It is written as given, into every shard; the
-// index has total_size alone. options: borrowed for the call; NULL: all defaults.
+// metadata without entries. It is written as given, into every shard; the index
+// gets only total_size. options: borrowed for the call; NULL: all defaults.
 //
 // What could not be read back is refused before anything is written:
 // ST_ERROR_DUPLICATE_KEY (names, metadata keys), ST_ERROR_SHAPE,
@@ -1424,8 +1430,8 @@ st_status st_serialize(const struct st_tensor *tensors,
 // back: for a socket, an upload or a pipe. Nothing but the header is held in
 // memory; sources are read as they are needed.
 //
-// output: whose write takes the bytes, in pieces of up to 32 MiB; borrowed for
-// the call. tensors, metadata, options: as for st_serialize.
+// output: its write takes the bytes, in pieces of up to 32 MiB; borrowed for the
+// call. tensors, metadata, options: as for st_serialize.
 //
 // Returns as st_serialize, or what write returned. After an error some bytes
 // may have been handed over. Since 0.2.
@@ -1491,12 +1497,12 @@ ST_API void st_writer_free(struct st_writer *writer);
 
 // Replaces all metadata of a file without rewriting its tensors.
 //
-// On file systems that share blocks (xfs, btrfs, bcachefs) a new file takes
-// over the old one's data at no cost and replaces it, as safely as st_save
-// does, and the room in the header does not matter. Elsewhere the header can only
-// be overwritten where it is, with one write, if it fits (st_save_options has
-// header_reserve for that) and options->in_place allows it: read there what a
-// crash in that moment can cost.
+// On file systems that share blocks (xfs, btrfs, bcachefs) a new file takes over
+// the old one's data at no cost and replaces it, as safely as st_save does, and
+// the room in the header does not matter. Elsewhere the header can only be
+// overwritten where it is, with one write, if it fits
+// (st_save_options.header_reserve leaves room) and options->in_place allows it,
+// which says what a crash in that moment can cost.
 //
 // path: one .safetensors file, NUL-terminated, borrowed for the call; or (since
 // 0.2) an index: then all of its shards, one after another, once it is known
@@ -1530,7 +1536,7 @@ ST_API void st_buffer_free(struct st_buffer *buffer);
 
 /* -------------------------------------------------------------- Validate
  *
- * Everything that is wrong with a file, where opening reports the first.
+ * Everything that is wrong with a file, where opening stops at the first fault.
  */
 
 // Reports everything that is wrong with a file, an index and its shards, or a
@@ -1539,9 +1545,9 @@ ST_API void st_buffer_free(struct st_buffer *buffer);
 //
 // path, options: as for st_open_with, and what they mean is the same; access
 // and prefetch have no effect, and tolerate affects the result alone.
-// report: called for one problem after the other, on the calling thread, file
-// by file and within a file in the order in which st_open checks the rules.
-// A result other than 0 ends the call. user_data: passed to report.
+// report: called for each problem, on the calling thread, file by file and
+// within a file in the order in which st_open checks the rules. A result other
+// than 0 ends the call. user_data: passed to report.
 //
 // Also reported, as not fatal: tensors that are in a shard and not in its index, an
 // index without entries beside files, a total_size that is wrong, and files that a
@@ -1549,8 +1555,8 @@ ST_API void st_buffer_free(struct st_buffer *buffer);
 // are broken or can be read in several ways, their scales and zero points without codes,
 // and a config.json beside them that can't be read.
 //
-// A fault can hide those after it: a header is not read past text that is not JSON, and
-// where offsets are unreadable, holes are not reported.
+// A fault can hide others after it: a header is not read past text that is not
+// JSON, and where offsets are unreadable, holes are not reported.
 //
 // Returns what st_open_with with these options would say: ST_OK if there is
 // nothing that it refuses the file for, else the code and message of the first

@@ -62,7 +62,7 @@
 // Words of 32 bits have unused bits.
 #define ST_GROUP_PADDED_WORDS 64
 
-// Several readings fit, and nothing says which.
+// Several readings fit, and nothing says which is meant.
 #define ST_GROUP_AMBIGUOUS 128
 
 // st_recipe.code: an unsigned integer.
@@ -146,7 +146,7 @@
 // One for a run of elements in C order.
 #define ST_SCALES_FLAT 7
 
-// st_recipe.zero: nothing is taken from a code.
+// st_recipe.zero: nothing is subtracted from a code.
 #define ST_ZERO_NONE 0
 
 // 2^(bits - 1).
@@ -173,7 +173,7 @@
 // A stream along G of what is stored [out, G].
 #define ST_ZERO_GROUPS 8
 
-// Nothing is taken; the member "offsets" is added to code times scale.
+// Nothing is subtracted; the member "offsets" is added to code times scale.
 #define ST_ZERO_OFFSET 9
 
 // st_recipe.global: no last factor.
@@ -219,25 +219,26 @@ typedef struct st_symbol {
     uint64_t reserved[2];
 } st_symbol;
 
-// How a checkpoint is dealt to ranks. Begin with ST_RANK_PLAN_OPTIONS_INIT;
+// How a checkpoint is divided among ranks. Begin with ST_RANK_PLAN_OPTIONS_INIT;
 // zero in any field is the default.
 typedef struct st_rank_plan_options {
     // sizeof(st_rank_plan_options), as set by ST_RANK_PLAN_OPTIONS_INIT.
     size_t struct_size;
-    // Plans, in order: what an earlier one says of a tensor holds. Borrowed for the call.
+    // Plans, in order: where several have a rule for a tensor, the first one
+    // counts. Borrowed for the call.
     const struct st_text *plans;
-    // Plans; 0: the built-in one for the model_type of config.
+    // How many plans; 0: the built-in one for the model_type of config.
     size_t plan_count;
     // The text of the model's config.json, whose numbers plans use. Borrowed for
     // the call. data NULL: config.json beside the checkpoint, if there is one.
     struct st_text config;
-    // Numbers that come before those of config. Borrowed for the call.
+    // Numbers that take precedence over those of config. Borrowed for the call.
     const struct st_symbol *symbols;
     // How many symbols.
     size_t symbol_count;
-    // The plan then speaks of logical tensors: groups, and what belongs to no
-    // group that can be decoded. Keep them until st_rank_plan_free. NULL: of the
-    // tensors in the files.
+    // The plan is then about logical tensors: groups, and the tensors of no
+    // group that can be decoded. Keep the groups until st_rank_plan_free. NULL:
+    // it is about the tensors in the files.
     const struct st_groups *groups;
     // Not 0: on every axis that a rule is on, each tensor must be matched by a rule.
     int32_t strict;
@@ -266,7 +267,7 @@ typedef struct st_recipe {
     uint32_t scale_type;
     // What a scale is for: an ST_SCALES_ constant.
     uint32_t scale_layout;
-    // What is taken from a code, or added: an ST_ZERO_ constant.
+    // What is subtracted from a code, or added: an ST_ZERO_ constant.
     uint32_t zero;
     // What comes last: an ST_GLOBAL_ constant.
     uint32_t global;
@@ -302,7 +303,8 @@ typedef struct st_group {
     const int64_t *shape;
     // For each dimension the elements that share one scale.
     const int64_t *block;
-    // For each dimension what ranges are multiples of, unless they end with it.
+    // For each dimension the step: ranges begin and end at its multiples, or
+    // where the dimension ends.
     const int64_t *step;
     // Its tensors, codes first.
     const struct st_member *members;
@@ -325,7 +327,7 @@ typedef struct st_interval {
     int64_t start;
     // The stored index after the last.
     int64_t stop;
-    // Indices after those whose elements are zero.
+    // How many indices of zeros follow.
     int64_t zeros;
     // Of block scales, how many logical elements of the first block belong to
     // what lies before this piece; 0 elsewhere. Loading does not look at it.
@@ -345,11 +347,11 @@ typedef struct st_part {
     const int64_t *shape;
     // For each dimension its pieces in their local order; NULL: all of it.
     const struct st_interval *const *intervals;
-    // For each dimension how many pieces; 0 too where intervals has NULL.
+    // For each dimension how many pieces; 0 where intervals has NULL.
     const size_t *interval_counts;
     // Bytes of the local result as stored.
     uint64_t size;
-    // Bytes that are read for it: those that are not zeros of a padding.
+    // Bytes that are read for it: all but the zeros of padding.
     uint64_t read_size;
     // Zero; ignored when given to the library.
     uint64_t reserved[4];
@@ -367,7 +369,8 @@ typedef struct st_axis {
     uint64_t reserved[2];
 } st_axis;
 
-// What you know of a module and the files leave open. A record that you fill.
+// What you know about a module that the files leave open. A record that you
+// fill.
 typedef struct st_group_override {
     // NUL-terminated: a module's name, or the beginning of names up to a dot; "": all.
     // The longest that fits counts.
@@ -392,7 +395,8 @@ typedef struct st_groups_options {
     struct st_text config;
     // Not 0: no configuration counts, only what shapes and markers say.
     int32_t ignore_config;
-    // In place of what the configuration says of these modules. Borrowed for the call.
+    // Counts instead of what the configuration says about these modules.
+    // Borrowed for the call.
     const struct st_group_override *overrides;
     // How many overrides.
     size_t override_count;
@@ -467,9 +471,9 @@ ST_API const char *st_rank_plan_builtin(const char *model_type, size_t *length);
 // Finds the groups of a checkpoint: weights that are stored as codes, scales
 // and zero points, in the layouts that docs/groups.md lists.
 //
-// A group that is broken, or of which nothing says how it is meant, is listed
-// with its problem, and never decoded. Of the data only small members and
-// indices are read, and zero points where nothing else tells two layouts apart.
+// A group that is broken, or that can be read in several ways, is listed with
+// its problem and never decoded. Of the data only small members and indices are
+// read, and zero points where nothing else tells two layouts apart.
 //
 // checkpoint: stays open until st_groups_free, whoever calls st_free.
 // options: borrowed for the call; NULL: all defaults.
@@ -487,7 +491,7 @@ struct st_groups *st_groups_open(const st_checkpoint *checkpoint,
 // count: receives how many; may be NULL.
 //
 // Returns an array owned by the groups, valid until st_groups_free; NULL (and
-// count 0) for NULL alone. Since 0.2.
+// count 0) only for NULL. Since 0.2.
 ST_API const struct st_group *st_groups_list(const struct st_groups *groups, size_t *count);
 
 // The group of a logical name.
@@ -503,7 +507,7 @@ ST_API const struct st_group *st_find_group(const struct st_groups *groups, cons
 // count: receives how many; may be NULL.
 //
 // Returns an array owned by the groups, valid until st_groups_free, of records
-// owned by the checkpoint; NULL (and count 0) for NULL alone. Since 0.2.
+// owned by the checkpoint; NULL (and count 0) only for NULL. Since 0.2.
 ST_API const st_tensor *const *st_groups_plain(const struct st_groups *groups, size_t *count);
 
 // Which box of each member a slice of a group needs, as parts for st_load: for
