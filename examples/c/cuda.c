@@ -2,14 +2,15 @@
 //
 // cuda: loads a model into the memory of an NVIDIA GPU.
 //
-//     cuda MODEL [--decode] [--to DTYPE] [--threads N] [--buffers N] [--buffer-mb N]
-//          [--rounds N] [--check]
+//     cuda MODEL [--decode] [--to DTYPE] [--mapped] [--threads N] [--buffers N]
+//          [--buffer-mb N] [--rounds N] [--check]
 //
 // MODEL is a .safetensors file, a .safetensors.index.json, or a folder that
 // holds either. The library fills page-locked buffers, many tensors in one, and
 // while the GPU's copy engine takes them over, it fills the next. With --decode
 // quantised groups arrive decoded to BF16, with --to tensors that can be converted
-// arrive as DTYPE (F32, F16 or BF16). --rounds loads N times and shows the median
+// arrive as DTYPE (F32, F16 or BF16). --mapped copies out of the mapping, which is
+// fastest where the files are in the page cache already. --rounds loads N times and shows the median
 // beside the same number of bytes copied from page-locked memory, which nothing
 // can outdo. --check copies everything back and compares it with a load into
 // plain memory.
@@ -178,7 +179,7 @@ static void close_gpu(gpu *it) {
 typedef struct {
     const char *model;
     st_dtype to;
-    bool decode, check;
+    bool decode, mapped, check;
     size_t threads, buffers, buffer_size, rounds;
 } wish;
 
@@ -274,6 +275,7 @@ static bool load(const st_checkpoint *model, st_load_item *items, size_t count, 
     st_load_options options = ST_LOAD_OPTIONS_INIT;
     options.sink = &sink;
     options.threads = (uint32_t)wanted->threads;
+    options.io = wanted->mapped ? ST_IO_MAPPED : ST_IO_AUTO;
     options.staging_bytes = 64 << 20;
     options.cancel = (const int32_t *)&stop;
     // The library says how much memory that takes, and where each result goes; with a
@@ -352,6 +354,8 @@ static bool read_wish(int argc, char **argv, wish *wanted) {
         const char *flag = argv[i];
         if (strcmp(flag, "--decode") == 0)
             wanted->decode = true;
+        else if (strcmp(flag, "--mapped") == 0)
+            wanted->mapped = true;
         else if (strcmp(flag, "--check") == 0)
             wanted->check = true;
         else if (strcmp(flag, "--to") == 0 && i + 1 < argc)
@@ -377,10 +381,10 @@ static bool read_wish(int argc, char **argv, wish *wanted) {
 }
 
 int main(int argc, char **argv) {
-    wish wanted = {.to = ST_DTYPE_AS_STORED, .buffers = 8, .buffer_size = 8 << 20, .rounds = 1};
+    wish wanted = {.to = ST_DTYPE_AS_STORED, .buffers = 24, .buffer_size = 8 << 20, .rounds = 1};
     if (!read_wish(argc, argv, &wanted)) {
-        fputs("usage: cuda MODEL [--decode] [--to F32 | F16 | BF16] [--threads N] [--buffers N] [--buffer-mb N]\n"
-              "            [--rounds N] [--check]\n",
+        fputs("usage: cuda MODEL [--decode] [--to F32 | F16 | BF16] [--mapped] [--threads N] [--buffers N]\n"
+              "            [--buffer-mb N] [--rounds N] [--check]\n",
               stderr);
         return 2;
     }

@@ -123,6 +123,20 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
         }
     }
 
+    /// Room for all of that at once, in the sink's buffer at hand or the next; `None` where it
+    /// has to be cut, or changes on its way.
+    pub(super) fn place_whole(&mut self, task: &Task<'a>, at: u64, len: u64) -> Result<Option<Slot<'a>>> {
+        let left = |laying: &Laying| {
+            let size = self.shared.buffer(laying.buffer).len() as u64;
+            size.saturating_sub(laying.used.next_multiple_of(PIECE_ALIGNMENT))
+        };
+        let room = self.laying.as_ref().map_or(self.workspace.budget.chunk, left);
+        if !task.is_plain() || len > room {
+            return Ok(None);
+        }
+        self.place(task, at, len).map(Some)
+    }
+
     /// What was placed is complete: a sink's full buffer goes on to the sink.
     pub(super) fn delivered(&mut self, item: usize, held: &SlotOwner, at: u64, picked: u64) -> Result<()> {
         let task = self.tasks.get(item).ok_or_else(fault)?;

@@ -289,12 +289,18 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             self.delivery.shared.advance(number, len, len);
             return Ok(());
         }
-        let mut converted = None;
-        let result = scratch(&mut converted, count(len)?).and_then(|room| {
-            let stride = count(rect.columns.saturating_mul(u64::from(boxes.to.bits() / 8)))?;
+        let stride = count(boxes.bytes(Rect { rows: 1, ..rect }))?;
+        if let Some(slot) = self.delivery.place_whole(task, at, len)? {
+            self.decode(boxes, rect, &mut RowsInRoom { bytes: slot.out, stride })?;
+            return self.delivery.delivered(number, &slot.held, at, len);
+        }
+        let mut gathered = self.delivery.workspace.gathered.take();
+        let result = scratch(&mut gathered, self.budget.scratch).and_then(|room| {
+            let room = room.get_mut(..count(len)?).ok_or_else(fault)?;
             self.decode(boxes, rect, &mut RowsInRoom { bytes: room, stride })?;
             self.delivery.pieces(number, Incoming::lying(room), at, len)
         });
+        self.delivery.workspace.gathered = gathered;
         result
     }
 

@@ -135,10 +135,50 @@ fn examples(prefix: &Path, out: &Path) {
     assert!(loaded.contains("\nloaded in "), "{loaded}");
     let device = run(Command::new(programs.join("device")).arg(&model).arg("1000"));
     assert_eq!(device, "15 tensors, 3 of them quantised: 672004 bytes on the device\n");
+    onto_a_gpu(&programs.join("cuda"), &model, out);
     loaded_alike(&run(Command::new(programs.join("load_cpp")).arg(&model).arg("--list")), &{
         run(Command::new(programs.join("load_cpp")).arg(&half).args(["--list", "--threads", "3"]))
     });
 }
+
+/// The example for GPUs, on a driver that does each copy as late as it may, and with each
+/// of its calls failing.
+#[cfg(target_os = "linux")]
+fn onto_a_gpu(cuda: &Path, model: &Path, out: &Path) {
+    let driver = root().join("tests/product/cuda_stand_in.c");
+    run(Command::new("cc")
+        .args(["-std=c11", "-O1", "-fPIC", "-shared", "-o"])
+        .arg(out.join("libcuda.so.1"))
+        .arg(driver));
+    let load = |model: &Path, flags: &str, fails: &str| {
+        let mut command = Command::new(cuda);
+        command.arg(model).args(flags.split_whitespace()).arg("--check").env("LD_LIBRARY_PATH", out);
+        let output = command.env("STAND_IN_FAILS", fails).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let quantised = root().join("tests/model/quantised");
+    for (model, flags) in [
+        (model, "--rounds 2"),
+        (model, "--threads 3 --buffers 2 --buffer-mb 1"),
+        (model, "--to BF16 --mapped"),
+        (&quantised.join("fp8-block-sharded"), "--decode --buffers 1 --buffer-mb 1"),
+        (&quantised.join("gptq-4-v1-act"), "--decode --to F32 --threads 2"),
+    ] {
+        let (code, said, errors) = load(model, flags, "");
+        assert!(code == Some(0) && said.contains("every result on the GPU is right\n"), "{flags}: {said}{errors}");
+    }
+    let calls = fs::read_to_string(root().join("examples/c/cuda.c")).unwrap();
+    let calls = calls.split("{\"cu").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let calls = calls.filter(|call| !["GetErrorString", "DevicePrimaryCtxRelease_v2"].contains(call));
+    for call in calls.filter(|call| !call.contains("Free") && !call.contains("Destroy")) {
+        let (code, _, errors) = load(model, "", &format!("cu{call}"));
+        let named = format!("cuda: ST_ERROR_OUT_OF_MEMORY: cu{}: out of memory\n", call.trim_end_matches("_v2"));
+        assert!(code == Some(1) && errors == named, "{call}: {errors}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn onto_a_gpu(_: &Path, _: &Path, _: &Path) {}
 
 /// Loaded as F32, a checkpoint and its half of BF16 hold the same tensors with
 /// like sums, each at a multiple of 64 bytes.
