@@ -182,8 +182,8 @@ impl st_metadata {
 /// What a slice takes from one dimension: the elements start, start + step, ...
 /// before stop. Initialise with ST_RANGE_ALL for all of them.
 ///
-/// Negative bounds count from the end. Nothing is clamped: bounds are within
-/// the dimension and start is not over stop; start equal to stop picks nothing.
+/// Negative bounds count from the end. Nothing is clamped: bounds are within the
+/// dimension and start is not after stop; start equal to stop picks nothing.
 #[cfg_attr(feature = "safer-ffi", safer_ffi::derive_ReprC)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -76,7 +76,7 @@ impl Checkpoint {
     pub(crate) fn require(&self, name: &[u8]) -> Result<(usize, &Tensor)> {
         let index = self.names.find(&self.tensors, name);
         index.and_then(|index| Some((index, self.tensors.get(index)?))).ok_or_else(|| {
-            let mut text = format!("none of the {} has this name", self.tensors.len());
+            let mut text = format!("none of the {} tensors has this name", self.tensors.len());
             if let Some(other) = self.alias(name) {
                 text += &format!("; the metadata says that it is an alias of {}", quoted(other));
             }

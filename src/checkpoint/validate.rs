@@ -244,7 +244,7 @@ impl Inspector<'_> {
     fn pass_on(&mut self, problem: &Problem<'_>) -> Result<()> {
         match (self.report)(problem) {
             true => Ok(()),
-            false => Err(Error::new(ErrorKind::Cancelled, "report returned another number than 0")),
+            false => Err(Error::new(ErrorKind::Cancelled, "report returned a value other than 0")),
         }
     }
 }
@@ -256,7 +256,7 @@ impl Inspector<'_> {
         for (header, path) in headers.own.iter().zip(paths) {
             let Some(header) = header else { continue };
             for tensor in header.tensors.iter().filter(|tensor| index.find(tensor.name()).is_none()) {
-                let text = "is in the shard, and the index does not name it: it is not shown".to_owned();
+                let text = "is in the shard but not in the index, and is left out".to_owned();
                 self.note(path, header.arena.place(tensor), Some(tensor.name()), text)?;
             }
         }

@@ -48,7 +48,7 @@ pub fn convert_to(from: Dtype, src: &[u8], to: Dtype, dst: &mut [u8], far: bool)
     let plan = plan(from, to).ok_or_else(|| unsupported(from, to))?;
     let elements = elements_in(from, src.len())?;
     if Some(dst.len()) != byte_size(to, elements) {
-        let text = format!("{} bytes are not the room of {elements} elements of {}", dst.len(), to.name());
+        let text = format!("{} bytes are not what {elements} elements of {} take", dst.len(), to.name());
         return Err(Error::new(ErrorKind::BufferSize, text));
     }
     match plan {
@@ -96,7 +96,7 @@ pub(crate) fn byte_size(dtype: Dtype, elements: usize) -> Option<usize> {
 
 fn elements_in(dtype: Dtype, bytes: usize) -> Result<usize> {
     let sub_byte = || {
-        let text = format!("{bytes} bytes hold no whole number of elements of {}", dtype.name());
+        let text = format!("{bytes} bytes are not a whole number of elements of {}", dtype.name());
         Error::new(ErrorKind::SizeMismatch, text)
     };
     match dtype {

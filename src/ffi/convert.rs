@@ -80,7 +80,7 @@ fn byte_size(dtype: Dtype, elements: usize) -> Result<usize> {
     }
     convert::byte_size(dtype, elements)
         .filter(|size| *size <= isize::MAX.unsigned_abs())
-        .ok_or_else(|| Error::beyond_memory(&format_args!("elements: the size of {elements} of {}", dtype.name())))
+        .ok_or_else(|| Error::beyond_memory(&format_args!("the size of {elements} elements of {}", dtype.name())))
 }
 
 fn check_apart(src: usize, src_size: usize, dst: usize, dst_size: usize) -> Result<()> {

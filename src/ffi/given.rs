@@ -187,7 +187,7 @@ unsafe fn new_tensor<'a>(
     let dtype = Dtype::from_number(record.dtype)
         .ok_or_else(|| refuse(format!("dtype is {}; expected an ST_DTYPE_ constant", record.dtype)))?;
     if (record.rank != 0 && record.shape.is_null()) || record.rank > most::<i64>() {
-        return Err(refuse(format!("has the rank {} and no shape to it", record.rank)));
+        return Err(refuse(format!("has rank {} and no shape", record.rank)));
     }
     let tensor = NewTensor::with_plain(name, plain, dtype, record.shape())?;
     if record.size() != 0 {
@@ -231,8 +231,7 @@ unsafe fn sources<'a>(given: Option<&st_save_options>) -> Result<(Vec<&'a Checkp
     let several = unsafe { array_at(given.sources, given.source_count, "sources")? };
     let count = several.len().saturating_add(1);
     if count > usize::from(u16::MAX) {
-        let text = format!("st_save_options.source_count is {}; {} are possible", several.len(), u16::MAX - 1);
-        return Err(Error::new(ErrorKind::InvalidArgument, text));
+        return Err(no_such("st_save_options.source_count", several.len(), "at most 65534"));
     }
     let mut all = memory::vec_with_capacity(count, "sources")?;
     for (number, source) in several.iter().enumerate() {

@@ -330,7 +330,7 @@ unsafe fn origin(item: &st_load_item) -> Result<(GivenOrigin<'_>, usize)> {
         let ranges = all_ranges(item.ranges, item.range_count)?;
         if let Some(part) = item.part.as_ref() {
             if !ranges.is_empty() {
-                return refuse("ranges are set beside part");
+                return refuse("ranges can't be set together with part");
             }
             return part_of(part);
         }
@@ -351,7 +351,7 @@ unsafe fn part_of(part: &st_part) -> Result<(GivenOrigin<'_>, usize)> {
     // SAFETY: the caller's promise.
     unsafe {
         if part.tensor.is_null() == part.group.is_null() {
-            return refuse("part: expected one of tensor and group".to_owned());
+            return refuse("part: expected exactly one of tensor and group".to_owned());
         }
         let group = if part.group.is_null() { None } else { Some(assembly(part.group)?) };
         let shape = match &group {
@@ -362,7 +362,7 @@ unsafe fn part_of(part: &st_part) -> Result<(GivenOrigin<'_>, usize)> {
             }
         };
         if part.rank != shape.len() {
-            return refuse(format!("part has the rank {}, and what it is of {}", part.rank, shape.len()));
+            return refuse(format!("part has rank {}, but what it is a part of has rank {}", part.rank, shape.len()));
         }
         let mut lists = memory::vec_with_capacity(part.rank, "interval lists")?;
         let intervals = array_at(part.intervals, part.rank, "part->intervals")?;
@@ -375,7 +375,7 @@ unsafe fn part_of(part: &st_part) -> Result<(GivenOrigin<'_>, usize)> {
         }
         let local = array_at(part.shape, part.rank, "part->shape")?;
         if shape_of_lists(shape, &lists)? != local {
-            return refuse("part: its shape is not what its intervals take".to_owned());
+            return refuse("part: its shape does not match its intervals".to_owned());
         }
         Ok(match group {
             Some(group) => (GivenOrigin::GroupLists(group, lists), part.rank),

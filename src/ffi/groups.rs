@@ -229,7 +229,7 @@ unsafe fn overrides(given: &st_groups_options) -> Result<Vec<Override>> {
             text.to_str().map(str::to_owned).map_err(refuse)
         };
         if u32::try_from(over.group_size).is_err() {
-            let text = format!("overrides[{number}].group_size is {}, and must be below 2^32", over.group_size);
+            let text = format!("overrides[{number}].group_size is {}; expected less than 2^32", over.group_size);
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
         all.push(Override {

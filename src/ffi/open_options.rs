@@ -92,7 +92,11 @@ pub(super) unsafe fn open_options(given: *const st_open_options) -> Result<OpenO
         other => return Err(no_such("st_open_options.prefetch", other, "ST_PREFETCH_NONE, _ADVISE or _POPULATE")),
     };
     if given.tolerate & !(ST_TOLERATE_TRAILING_BYTES | ST_TOLERATE_UNKNOWN_DTYPE) != 0 {
-        return Err(no_such("st_open_options.tolerate", given.tolerate, "any of the ST_TOLERATE_ flags, or'ed"));
+        return Err(no_such(
+            "st_open_options.tolerate",
+            given.tolerate,
+            "ST_TOLERATE_TRAILING_BYTES, _UNKNOWN_DTYPE, both or 0",
+        ));
     }
     if given.reserved0 != 0 {
         return Err(no_such("st_open_options.reserved0", given.reserved0, "0"));

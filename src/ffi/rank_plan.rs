@@ -15,7 +15,9 @@ use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::group::st_group;
 use crate::model::config::{self, unreadable, Json, MAX_CONFIG};
-use crate::model::rank_plan::{builtin, Axis, Inputs, ListedTensor, RankParts, RankPlan, Strictness, TensorList};
+use crate::model::rank_plan::{
+    builtin, families, Axis, Inputs, ListedTensor, RankParts, RankPlan, Strictness, TensorList,
+};
 use crate::part::{st_interval, st_part};
 use crate::record::st_tensor;
 use crate::Checkpoint;
@@ -389,8 +391,11 @@ unsafe fn open(view: &SubjectTensors<'_>, options: Option<&st_rank_plan_options>
     if plans.is_empty() {
         let wanted = config.as_ref().and_then(|config| config.get("model_type")?.text());
         let text = wanted.and_then(|wanted| builtin(wanted.as_bytes())).ok_or_else(|| {
-            let of = wanted.map_or("a config that names none".to_owned(), |wanted| quoted(wanted.as_bytes()));
-            let text = format!("no plan is given, and none is built in for the model_type of {of}");
+            let of = match wanted {
+                None => "a config without a model_type".to_owned(),
+                Some(wanted) => format!("the model_type {}", quoted(wanted.as_bytes())),
+            };
+            let text = format!("no plan is given, and none is built in for {of}; there are plans for {}", families());
             Error::new(ErrorKind::NotFound, text)
         })?;
         plans.push(text.to_bytes());

@@ -168,7 +168,8 @@ fn checked_alignment(given: u64) -> Result<u64> {
         0 => Ok(ALIGNMENT),
         ALIGNMENT..=LARGEST_ALIGNMENT if given.is_power_of_two() => Ok(given),
         _ => {
-            let text = format!("alignment {given} is not a power of two from {ALIGNMENT} to {LARGEST_ALIGNMENT}");
+            let text =
+                format!("alignment is {given}; expected a power of two from {ALIGNMENT} to {LARGEST_ALIGNMENT}, or 0");
             Err(Error::new(ErrorKind::InvalidArgument, text))
         }
     }

@@ -189,9 +189,7 @@ fn refusal(name: &str, dtype: Dtype, shape: &[i64]) -> Error {
     let elements = shape.iter().try_fold(1_u64, |all, dimension| all.checked_mul(dimension.unsigned_abs()));
     let bits = elements.and_then(|elements| elements.checked_mul(u64::from(dtype.bits())));
     let (kind, text) = match bits {
-        _ if name == "__metadata__" => {
-            (ErrorKind::InvalidArgument, "the name is the format's own and can't be a tensor's".into())
-        }
+        _ if name == "__metadata__" => (ErrorKind::InvalidArgument, "the name is reserved by the format".into()),
         _ if dtype == Dtype::Unknown => (ErrorKind::Unsupported, "a tensor of unknown dtype can't be saved".into()),
         _ if shape.iter().any(|dimension| *dimension < 0) => {
             (ErrorKind::Shape, format!("shape {shown:?} has a negative dimension"))

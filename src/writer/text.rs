@@ -92,7 +92,7 @@ impl<'a> HeaderText<'a> {
         let length = start.saturating_sub(LENGTH_BYTES as u64);
         let end = usize::try_from(start).ok().filter(|_| length <= LARGEST_HEADER);
         let Some(end) = end else {
-            let text = format!("the header would have {length} bytes, and readers accept {LARGEST_HEADER}");
+            let text = format!("the header would have {length} bytes, and readers accept at most {LARGEST_HEADER}");
             return Err(Error::new(ErrorKind::HeaderTooLarge, text));
         };
         let mut out = memory::vec_with_capacity(end.saturating_add(more), "header")?;

@@ -248,7 +248,7 @@ impl HeaderParser<'_, '_, '_> {
             let bits = bits.unwrap_or(0);
             match rank {
                 RuleRank::Shape => format!("{what} does not fit into 64 bits"),
-                RuleRank::SubByte => format!("{what} takes {bits} bits, which are no whole bytes"),
+                RuleRank::SubByte => format!("{what} takes {bits} bits, which are not whole bytes"),
                 _ => {
                     let (holds, needs) = (end.wrapping_sub(begin), bits / 8);
                     format!("data_offsets [{begin}, {end}] hold {holds} bytes, but {what} needs {needs}")

@@ -65,8 +65,8 @@ fn pick(size: i64, range: &Range) -> Result<RangePick, String> {
     let start = bound("start", range.start)?;
     let stop = if range.stop == i64::MAX { whole } else { bound("stop", range.stop)? };
     let picked = stop.checked_sub(start).ok_or_else(|| match range.stop {
-        i64::MAX => format!("start {} is over its end", range.start),
-        stop => format!("start {} is over stop {stop}", range.start),
+        i64::MAX => format!("start {} is past the end", range.start),
+        stop => format!("start {} is after stop {stop}", range.start),
     })?;
     Ok(RangePick { size: whole, start, step, count: picked.div_ceil(step) })
 }

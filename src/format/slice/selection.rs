@@ -161,7 +161,7 @@ pub(crate) fn pieces(list: &[Interval], size: u64) -> Result<Vec<IndexRun>, Stri
         let (Some(start), Some(stop), Some(zeros)) =
             (bound(interval.start), bound(interval.stop), bound(interval.zeros))
         else {
-            return Err(format!("interval {number} has a number below 0"));
+            return Err(format!("interval {number} has a negative number"));
         };
         let count = stop.checked_sub(start).filter(|_| stop <= size);
         let count = count.ok_or_else(|| format!("interval {number}, from {start} to {stop}, is out of range"))?;

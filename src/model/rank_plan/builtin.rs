@@ -54,6 +54,12 @@ const PLANS: &[(&str, &CStr)] = &[
     ("vocab-64", plan!("vocab-64")),
 ];
 
+/// The types of models that have one.
+pub(crate) fn families() -> String {
+    let types = PLANS.iter().map(|(name, _)| *name).take_while(|name| *name != "awq");
+    types.collect::<Vec<_>>().join(", ")
+}
+
 /// The plan of this name.
 pub(crate) fn builtin(name: &[u8]) -> Option<&'static CStr> {
     PLANS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, text)| *text)

@@ -31,7 +31,7 @@ mod symbols;
 mod text;
 mod values;
 
-pub(crate) use builtin::builtin;
+pub(crate) use builtin::{builtin, families};
 pub(crate) use job::Axis;
 pub(crate) use listing::{ListedTensor, TensorList};
 pub(crate) use plan::{Inputs, RankParts, RankPlan, Strictness};

@@ -128,7 +128,7 @@ impl Rules {
         let [format, _, strict, symbols, rules, stored] = fields(json, "a plan", &names)?;
         let format = text::unsigned(required(format, "format")?)?;
         if format != 1 {
-            return Err(format!("the format is {format}, and 1 is the only one"));
+            return Err(format!("format is {format}; expected 1"));
         }
         for axis in list(strict, "a list of axes")? {
             self.strict.push(self.reader.axis(axis)?);
@@ -138,7 +138,7 @@ impl Rules {
             for (name, expression) in symbols {
                 let shown = quoted(name.as_bytes());
                 if !super::name::is_symbol(name) {
-                    return Err(format!("{shown} is not a name of a symbol: letters, digits and _, joined by dots"));
+                    return Err(format!("{shown} is not the name of a symbol: letters, digits and _, joined by dots"));
                 }
                 let expression = self.reader.expression(expression);
                 let expression = expression.map_err(|what| format!("the symbol {shown}: {what}"))?;
@@ -200,7 +200,7 @@ impl Rule {
                 Action::On(text::items(ranks, "a list of ranks")?.iter().map(text::signed).collect::<Read<_>>()?)
             }
             (None, None, None, Some(Json::Bool(true))) => Action::Whole,
-            (None, None, None, Some(other)) => return Err(text::not(other, "true, which whole always is")),
+            (None, None, None, Some(other)) => return Err(text::not(other, "true, the only value of whole")),
             _ => return Err("a rule has exactly one of cut, pick, on and whole".to_owned()),
         };
         // The fields from "split" on are those of cuts; "of" and "split" are those of picks.
@@ -244,7 +244,9 @@ fn new_segments(segments: Option<&Json>, given: Dealing<'_>, reader: &mut PlanRe
     }
     let Dealing { unit, heads, pad, split } = given;
     if [unit, heads, pad, split].iter().any(Option::is_some) {
-        return Err("with a list of segments, unit, heads, pad and split are theirs, not the rule's".to_owned());
+        return Err(
+            "with a list of segments, unit, heads, pad and split belong to the segments, not to the rule".to_owned()
+        );
     }
     let mut found = Vec::new();
     for (number, json) in list.iter().enumerate() {
@@ -286,7 +288,7 @@ fn rule_split(json: Option<&Json>) -> Read<Split> {
     match json.map(text::split).transpose()? {
         None => Ok(Split::Even),
         Some(SplitText::Split(split)) => Ok(split),
-        Some(SplitText::Whole) => Err("the split whole is for segments alone; a rule has \"whole\": true".to_owned()),
+        Some(SplitText::Whole) => Err("the split whole is only for segments; a rule has \"whole\": true".to_owned()),
     }
 }
 
@@ -296,7 +298,7 @@ impl StoredEntry {
         let pattern = text::pattern(required(pattern, "match")?)?;
         let logical = text::pattern(required(logical, "as")?)?;
         if pattern.stars() != logical.stars() || pattern.has_rest() != logical.has_rest() {
-            return Err("match and as need as many * and ** as one another".to_owned());
+            return Err("match and as need the same number of * and of **".to_owned());
         }
         let mut shown = Vec::new();
         let mut seen = Numbering::default();
@@ -312,7 +314,7 @@ impl StoredEntry {
                 return Err(format!("dims has the dimension {dim} twice"));
             }
             let (how, by) = match (pack, block) {
-                (Some(_), Some(_)) => return Err("a dimension is shown by pack or by block".to_owned()),
+                (Some(_), Some(_)) => return Err("a dimension is shown by pack or by block, not by both".to_owned()),
                 (None, Some(block)) => (How::Block, Some(block)),
                 (pack, None) => (How::Pack, pack),
             };

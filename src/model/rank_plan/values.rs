@@ -118,7 +118,7 @@ impl<'p> Evaluator<'p> {
                     (Some(Evaluation::Value(Ok(_))), _) => None,
                     (Some(Evaluation::Value(Err(failure))), _) => Some(failure.clone()),
                     (Some(Evaluation::Open), _) => {
-                        let text = format!("the symbol {} stands for itself in a circle", symbols.shown(number));
+                        let text = format!("the symbol {} is defined in a circle", symbols.shown(number));
                         Some(Failure { fault: Fault::Symbol, text })
                     }
                     (_, Meaning::Value(value)) => {

@@ -102,7 +102,8 @@ impl<'p> Deal<'p> {
         let shape = subject.tensor(place).shape;
         let Some(size) = self.shown.size(family.bundle, dim, shape) else {
             let (tensor, rank) = (subject.label(place), shape.len());
-            let text = format!("{tensor}: the dimension {dim} is not there or of no known size (it has {rank})");
+            let text =
+                format!("{tensor}: dimension {dim} does not exist or has no known size (there are {rank} dimensions)");
             return Err(Fault::Dimension.at(&rule.place, &text));
         };
         let axis = || self.axis_name(rule.axis);

@@ -381,8 +381,8 @@ typedef struct st_shard {
 // What a slice takes from one dimension: the elements start, start + step, ...
 // before stop. Initialise with ST_RANGE_ALL for all of them.
 //
-// Negative bounds count from the end. Nothing is clamped: bounds are within
-// the dimension and start is not over stop; start equal to stop picks nothing.
+// Negative bounds count from the end. Nothing is clamped: bounds are within the
+// dimension and start is not after stop; start equal to stop picks nothing.
 typedef struct st_range {
     // First element; negative: from the end.
     int64_t start;
