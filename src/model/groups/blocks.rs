@@ -6,7 +6,7 @@
 use super::draft::{require_dtype, require_shape, shape, sound, Draft, Form, Found};
 use super::group::Role;
 use super::recipe::MXFP4_GPT_OSS;
-use super::sizes::Sizes;
+use super::sizes::SmallShape;
 use super::wording::Word::{Is, Text};
 use crate::dtype::Dtype;
 
@@ -21,6 +21,11 @@ pub(super) fn recognise(draft: &mut Draft<'_>, suffix: &str) -> Found {
         return Err(shape(&[Is(draft.codes), Text(", expected four dimensions, the last of 16")]));
     };
     require_shape(scales, &[experts, rows, groups])?;
-    let form = Form::new(&MXFP4_GPT_OSS, 4, Sizes::join(&[experts], &[rows, 32 * groups]), Sizes::join(&[1, 1], &[32]));
+    let form = Form::new(
+        &MXFP4_GPT_OSS,
+        4,
+        SmallShape::join(&[experts], &[rows, 32 * groups]),
+        SmallShape::join(&[1, 1], &[32]),
+    );
     Ok(form.step_along_in(32))
 }

@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
-use super::draft::{gcd, require_dtype, require_shape, shape, state, Draft, Fault, Form, Found, SMALL};
+use super::draft::{gcd, require_dtype, require_shape, shape, state, Draft, Form, Found, Refusal, SMALL};
 use super::group::{Flags, Nested, Role};
 use super::recipe::{ScaleType, BNB_FP4, BNB_FP4_NESTED, BNB_NF4, BNB_NF4_NESTED};
-use super::sizes::{Sizes, MOST_RANK};
+use super::sizes::{SmallShape, MOST_RANK};
 use super::wording::Word::{All, Is, Name, Number, Text};
 use crate::dtype::Dtype;
 use crate::model::config::Json;
@@ -17,7 +17,7 @@ const FP4: &str = ".weight.quant_state.bitsandbytes__fp4";
 /// What the state says.
 struct State {
     block: u64,
-    shape: Sizes,
+    shape: SmallShape,
     nested: Option<Nested>,
 }
 
@@ -39,7 +39,7 @@ fn group(draft: &Draft<'_>) -> Found {
     let needed = |suffix: &str| draft.find(suffix).ok_or_else(|| draft.missing(suffix));
     let (scales, map) = (needed(".weight.absmax")?, needed(".weight.quant_map")?);
     let (text, kind) = match (draft.find(NF4), draft.find(FP4)) {
-        (Some(_), Some(_)) => return Err(Fault::Ambiguous("bnb-nf4 or bnb-fp4: it has a state of both".to_owned())),
+        (Some(_), Some(_)) => return Err(Refusal::Ambiguous("bnb-nf4 or bnb-fp4: it has a state of both".to_owned())),
         (Some(text), None) => (text, "nf4"),
         (None, Some(text)) => (text, "fp4"),
         (None, None) => return Err(draft.missing(NF4)),
@@ -83,10 +83,10 @@ fn group(draft: &Draft<'_>) -> Found {
         None => return Err(wrong("its shape is that of a single number")),
     };
     let row: u64 = inner.iter().product();
-    let mut along = Sizes::ones(inner.len());
+    let mut along = SmallShape::ones(inner.len());
     along.push(block);
     let mut form = Form::new(layout, 4, sizes, along);
-    form.step = Sizes::join(&[(block / gcd(row, block)).min(rows)], inner);
+    form.step = SmallShape::join(&[(block / gcd(row, block)).min(rows)], inner);
     form.flags = Flags::FLAT.and(Flags::HIGH_NIBBLE_FIRST);
     form.nested = nested;
     if nested.is_some() {
@@ -105,7 +105,7 @@ impl State {
         if list.is_empty() || list.len() > MOST_RANK {
             return Err("it has no shape");
         }
-        let mut shape = Sizes::default();
+        let mut shape = SmallShape::default();
         for size in list {
             shape.push(size.positive().ok_or("it has no shape")?);
         }

@@ -10,14 +10,14 @@ use std::ops::Range;
 
 use super::group::{Group, Member, Role};
 use super::recipe::Recipe;
-use super::recipe::{Order, Packing, ScaleLayout, Zero};
+use super::recipe::{ColumnOrder, Packing, ScaleLayout, Zero};
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::record::{self, Tensor};
 
 /// What is needed of a member.
 #[derive(Clone, Debug, PartialEq)]
-pub struct MemberBox {
+pub struct MemberPart {
     /// What it is for.
     pub role: Role,
     /// The tensor's number.
@@ -28,7 +28,7 @@ pub struct MemberBox {
 
 /// How one stored dimension follows from the elements that are wanted.
 #[derive(Clone, Copy)]
-enum Cut {
+enum MemberCut {
     Whole,
     /// As a logical dimension, of which `per` elements lie in `units` elements stored,
     /// which are taken whole.
@@ -49,7 +49,7 @@ enum Cut {
     },
 }
 
-impl Cut {
+impl MemberCut {
     const fn same(dimension: usize) -> Self {
         Self::Along { dimension, units: 1, per: 1 }
     }
@@ -75,7 +75,7 @@ impl Cut {
 
 impl Group {
     /// The boxes that a box of the logical tensor needs, codes first; of helpers none.
-    pub(crate) fn boxes(&self, checkpoint: &Checkpoint, logical: &[Range<u64>]) -> Vec<MemberBox> {
+    pub(crate) fn boxes(&self, checkpoint: &Checkpoint, logical: &[Range<u64>]) -> Vec<MemberPart> {
         let Some(recipe) = self.recipe else {
             return Vec::new();
         };
@@ -86,7 +86,7 @@ impl Group {
             let cuts = self.cuts(recipe, member.role, tensor)?;
             let sizes = tensor.shape().iter().map(|size| u64::try_from(*size).unwrap_or_default());
             let ranges = sizes.zip(cuts).map(|(size, cut)| cut.range(size, logical, &flat)).collect();
-            Some(MemberBox { role: member.role, tensor: member.tensor, ranges })
+            Some(MemberPart { role: member.role, tensor: member.tensor, ranges })
         });
         needed.collect()
     }
@@ -102,7 +102,7 @@ impl Group {
     }
 
     /// How a member is cut; `None` where decoding does not need it.
-    fn cuts(&self, recipe: Recipe, role: Role, tensor: &Tensor) -> Option<Vec<Cut>> {
+    fn cuts(&self, recipe: Recipe, role: Role, tensor: &Tensor) -> Option<Vec<MemberCut>> {
         let rank = self.shape.len();
         let bits = u64::from(self.bits);
         let (row, column) = (rank.saturating_sub(2), rank.saturating_sub(1));
@@ -110,37 +110,37 @@ impl Group {
             |dimension: usize| self.block.get(dimension).and_then(|size| u64::try_from(*size).ok()).unwrap_or(1);
         // Bits of a stored element of codes or zero points.
         let word = u64::from(tensor.dtype().bits());
-        let outer = |inner: Vec<Cut>| -> Vec<Cut> {
+        let outer = |inner: Vec<MemberCut>| -> Vec<MemberCut> {
             let before = tensor.shape().len().saturating_sub(inner.len());
-            (0..before).map(Cut::same).chain(inner).collect()
+            (0..before).map(MemberCut::same).chain(inner).collect()
         };
-        let along = |dimension, units, per| Cut::Along { dimension, units, per };
+        let along = |dimension, units, per| MemberCut::Along { dimension, units, per };
         let group = match recipe.order {
-            Order::Sequential => along(column, 1, block_of(column)),
-            Order::Index => Cut::Whole,
+            ColumnOrder::Sequential => along(column, 1, block_of(column)),
+            ColumnOrder::Index => MemberCut::Whole,
         };
         let of_scales = || match recipe.scale_layout {
-            ScaleLayout::Tensor => vec![Cut::Whole; tensor.shape().len()],
-            ScaleLayout::Rows if tensor.shape().len() == 1 => vec![Cut::same(row)],
-            ScaleLayout::Rows => vec![Cut::same(row), Cut::Whole],
-            ScaleLayout::Groups => outer(vec![Cut::same(row), group]),
-            ScaleLayout::GroupsTransposed => vec![group, Cut::same(row)],
+            ScaleLayout::Tensor => vec![MemberCut::Whole; tensor.shape().len()],
+            ScaleLayout::Rows if tensor.shape().len() == 1 => vec![MemberCut::same(row)],
+            ScaleLayout::Rows => vec![MemberCut::same(row), MemberCut::Whole],
+            ScaleLayout::Groups => outer(vec![MemberCut::same(row), group]),
+            ScaleLayout::GroupsTransposed => vec![group, MemberCut::same(row)],
             ScaleLayout::Grid => outer(vec![along(row, 1, block_of(row)), group]),
-            ScaleLayout::Swizzled => vec![Cut::Tiles { dimension: row, size: 128 }, Cut::Whole],
-            ScaleLayout::Flat => vec![Cut::Flat { units: 1, per: block_of(column) }],
+            ScaleLayout::Swizzled => vec![MemberCut::Tiles { dimension: row, size: 128 }, MemberCut::Whole],
+            ScaleLayout::Flat => vec![MemberCut::Flat { units: 1, per: block_of(column) }],
         };
         Some(match role {
             Role::Codes => match recipe.packing {
-                Packing::Bytes => (0..rank).map(Cut::same).collect(),
+                Packing::Bytes => (0..rank).map(MemberCut::same).collect(),
                 Packing::Stream | Packing::HighNibbles if tensor.shape().len() > rank => {
                     // gpt-oss: the 16 bytes of a group are a dimension of their own.
-                    vec![Cut::same(0), Cut::same(1), along(column, 1, 32), Cut::Whole]
+                    vec![MemberCut::same(0), MemberCut::same(1), along(column, 1, 32), MemberCut::Whole]
                 }
-                Packing::Stream | Packing::HighNibbles => outer(vec![Cut::same(row), along(column, bits, word)]),
-                Packing::PaddedWords => outer(vec![Cut::same(row), along(column, 1, 32 / bits)]),
-                Packing::Columns => vec![along(column, bits, 32), Cut::same(row)],
-                Packing::AwqColumns => vec![Cut::same(column), along(row, 1, 8)],
-                Packing::FlatNibbles => vec![Cut::Flat { units: 1, per: 2 }, Cut::Whole],
+                Packing::Stream | Packing::HighNibbles => outer(vec![MemberCut::same(row), along(column, bits, word)]),
+                Packing::PaddedWords => outer(vec![MemberCut::same(row), along(column, 1, 32 / bits)]),
+                Packing::Columns => vec![along(column, bits, 32), MemberCut::same(row)],
+                Packing::AwqColumns => vec![MemberCut::same(column), along(row, 1, 8)],
+                Packing::FlatNibbles => vec![MemberCut::Flat { units: 1, per: 2 }, MemberCut::Whole],
             },
             Role::Scales | Role::Offsets => of_scales(),
             Role::Zeros => match recipe.zero {
@@ -149,13 +149,13 @@ impl Group {
                 Zero::PaddedRows => outer(vec![along(row, 1, 32 / bits), group]),
                 Zero::Columns | Zero::ColumnsLessOne => vec![group, along(row, bits, 32)],
                 Zero::AwqColumns => vec![group, along(row, 1, 8)],
-                Zero::Groups => vec![Cut::same(row), along(column, 1, 8 * block_of(column))],
+                Zero::Groups => vec![MemberCut::same(row), along(column, 1, 8 * block_of(column))],
                 Zero::None | Zero::Middle | Zero::Offset => return None,
             },
-            Role::Global | Role::Map | Role::NestedMap => vec![Cut::Whole; tensor.shape().len()],
-            Role::Order => outer(vec![Cut::same(column)]),
+            Role::Global | Role::Map | Role::NestedMap => vec![MemberCut::Whole; tensor.shape().len()],
+            Role::Order => outer(vec![MemberCut::same(column)]),
             Role::NestedScales => {
-                vec![Cut::Flat { units: 1, per: block_of(column) * self.nested.map_or(1, |nested| nested.block) }]
+                vec![MemberCut::Flat { units: 1, per: block_of(column) * self.nested.map_or(1, |nested| nested.block) }]
             }
             Role::Shape | Role::State | Role::Format | Role::InputScale | Role::PreScale | Role::KvScale => {
                 return None

@@ -4,13 +4,13 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{
-    ambiguous, broken, config, opaque, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form,
-    Found, FLOATS,
+    ambiguous, broken, config, opaque, require_dtype, require_shape, shape, sound, stack, with, Draft, Form, Found,
+    Refusal, FLOATS,
 };
 use super::group::{Break, Flags, Role};
 use super::packed::{group_size, no_whole_groups, single};
 use super::recipe::{ScaleLayout, Zero, BNB_INT8, CT_INT8, DEEPSEEK_V4_FP4, INT8_COMFY, NVFP4_COMFY, NVFP4_MODELOPT};
-use super::sizes::Sizes;
+use super::sizes::SmallShape;
 use super::wording::Word::{All, Given, Is, Name, Number, Text};
 use crate::dtype::Dtype;
 use crate::record::Tensor;
@@ -27,7 +27,7 @@ pub(super) fn signed(draft: &mut Draft<'_>) -> Found {
     let Some(scales) = draft.optional(Role::Scales, ".weight_scale") else {
         return match draft.marker()? {
             Some(_) => Err(draft.missing(".weight_scale")),
-            None => Err(Fault::Plain),
+            None => Err(Refusal::Plain),
         };
     };
     let zeros = draft.optional(Role::Zeros, ".weight_zero_point");
@@ -79,7 +79,7 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, zeros: Option<&Tensor>, comfy: b
                 return Err(wrong());
             }
             let size = if comfy { columns } else { group_size(draft, group, scales, columns, groups)? };
-            let ones = Sizes::ones(outer.len() + 1);
+            let ones = SmallShape::ones(outer.len() + 1);
             let mut form = Form::new(layout, 8, sizes, with(&ones, &[size]));
             form.recipe.scale_layout = ScaleLayout::Groups;
             form
@@ -105,7 +105,7 @@ fn deepseek(draft: &Draft<'_>, scales: &Tensor) -> Found {
     if columns % 16 != 0 {
         return Err(no_whole_groups(draft.codes, 32));
     }
-    let ones = Sizes::ones(outer.len() + 1);
+    let ones = SmallShape::ones(outer.len() + 1);
     let form = Form::new(&DEEPSEEK_V4_FP4, 4, with(&outer, &[rows, 2 * columns]), with(&ones, &[32]));
     Ok(form.step_along_in(32))
 }
@@ -139,7 +139,7 @@ pub(super) fn unsigned(draft: &mut Draft<'_>) -> Found {
     let global = draft.optional(Role::Global, ".weight_scale_2");
     let marker = draft.marker()?;
     if scales.is_none() && global.is_none() && marker.is_none() {
-        return Err(Fault::Plain);
+        return Err(Refusal::Plain);
     }
     draft.optional(Role::InputScale, ".input_scale");
     draft.optional(Role::PreScale, ".pre_quant_scale");
@@ -175,7 +175,7 @@ pub(super) fn unsigned(draft: &mut Draft<'_>) -> Found {
         return Err(shape(&[Is(scales), Text(", expected "), All(expected)]));
     }
     let layout = if swizzled { &NVFP4_COMFY } else { &NVFP4_MODELOPT };
-    let ones = Sizes::ones(outer.len() + 1);
+    let ones = SmallShape::ones(outer.len() + 1);
     let mut form = Form::new(layout, 4, with(&outer, &[rows, 2 * columns]), with(&ones, &[16])).step_along_in(16);
     if swizzled {
         form.flags = Flags::HIGH_NIBBLE_FIRST.and(Flags::SWIZZLED);

@@ -13,7 +13,7 @@ use super::group::{Break, Flags, Group, Member, Nested, Role, Status};
 use super::marker::{Marker, Markers};
 use super::recipe::{Layout, Recipe, ScaleType};
 use super::settings::{ConfigGroup, GroupSize, MlxModule, Override, Settings};
-use super::sizes::Sizes;
+use super::sizes::SmallShape;
 use super::wording::Word::{All, Given, Is, Name, Number, Text};
 use super::wording::{say, Word};
 use crate::checkpoint::Checkpoint;
@@ -29,7 +29,7 @@ const MOST_ELEMENTS: u64 = 1 << 48;
 
 /// Why there is no group that can be decoded.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum Refusal {
     Broken(Break, String),
     /// Several readings fit.
     Ambiguous(String),
@@ -41,7 +41,7 @@ pub(super) enum Fault {
     Failed(Error),
 }
 
-pub(super) type Found = Result<Form, Fault>;
+pub(super) type Found = Result<Form, Refusal>;
 
 /// A group that can be decoded.
 pub(super) struct Form {
@@ -49,9 +49,9 @@ pub(super) struct Form {
     pub(super) recipe: Recipe,
     pub(super) bits: u32,
     pub(super) flags: Flags,
-    pub(super) shape: Sizes,
-    pub(super) block: Sizes,
-    pub(super) step: Sizes,
+    pub(super) shape: SmallShape,
+    pub(super) block: SmallShape,
+    pub(super) step: SmallShape,
     pub(super) nested: Option<Nested>,
     pub(super) order: Option<Vec<u32>>,
 }
@@ -59,8 +59,8 @@ pub(super) struct Form {
 impl Form {
     /// A group without more to say, whose slices go as its blocks do along in.
     #[inline(never)]
-    pub(super) fn new(layout: &'static Layout, bits: u32, shape: Sizes, block: Sizes) -> Self {
-        let step = Sizes::ones(shape.len());
+    pub(super) fn new(layout: &'static Layout, bits: u32, shape: SmallShape, block: SmallShape) -> Self {
+        let step = SmallShape::ones(shape.len());
         let recipe = layout.recipe;
         Self { layout, recipe, bits, flags: Flags::default(), shape, block, step, nested: None, order: None }
     }
@@ -110,7 +110,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Adds a member that must be there.
-    pub(super) fn required(&mut self, role: Role, suffix: &str) -> Result<&'a Tensor, Fault> {
+    pub(super) fn required(&mut self, role: Role, suffix: &str) -> Result<&'a Tensor, Refusal> {
         self.optional(role, suffix).ok_or_else(|| self.missing(suffix))
     }
 
@@ -122,7 +122,7 @@ impl<'a> Draft<'a> {
     }
 
     #[inline(never)]
-    pub(super) fn missing(&self, suffix: &str) -> Fault {
+    pub(super) fn missing(&self, suffix: &str) -> Refusal {
         let name = [self.module, suffix.as_bytes()].concat();
         broken(Break::Missing, &[Name(self.codes), Text(" needs "), Given(&name), Text(", which is not there")])
     }
@@ -163,7 +163,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The marker of this module; its tensor becomes a member.
-    pub(super) fn marker(&mut self) -> Result<Option<Marker>, Fault> {
+    pub(super) fn marker(&mut self) -> Result<Option<Marker>, Refusal> {
         let Some(tensor) = self.optional(Role::Format, ".comfy_quant") else {
             return self.markers.find(self.module).map_err(|fault| state(&[Text(&fault)]));
         };
@@ -175,7 +175,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The bytes of a small member.
-    pub(super) fn read_small(&self, tensor: &Tensor) -> Result<Vec<u8>, Fault> {
+    pub(super) fn read_small(&self, tensor: &Tensor) -> Result<Vec<u8>, Refusal> {
         if tensor.size() > SMALL {
             return Err(state(&[
                 Name(tensor),
@@ -189,7 +189,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Bytes of a member.
-    pub(super) fn read(&self, tensor: &Tensor, start: u64, size: u64) -> Result<Vec<u8>, Fault> {
+    pub(super) fn read(&self, tensor: &Tensor, start: u64, size: u64) -> Result<Vec<u8>, Refusal> {
         let read = || {
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             let mut bytes = crate::base::memory::zeroed(size, "a member of a group")?;
@@ -197,7 +197,7 @@ impl<'a> Draft<'a> {
             self.checkpoint.read_bytes(tensor.shard(), offset, tensor.name(), &mut bytes)?;
             Ok(bytes)
         };
-        read().map_err(Fault::Failed)
+        read().map_err(Refusal::Failed)
     }
 }
 
@@ -217,9 +217,9 @@ impl Draft<'_> {
             recipe: None,
             bits: 0,
             flags: Flags::default(),
-            shape: Sizes::default(),
-            block: Sizes::default(),
-            step: Sizes::default(),
+            shape: SmallShape::default(),
+            block: SmallShape::default(),
+            step: SmallShape::default(),
             nested: None,
             order: None,
         };
@@ -228,14 +228,14 @@ impl Draft<'_> {
                 Some(()) => (Status::Ok, String::new()),
                 None => (Status::Broken(Break::Shape), "shape: a size is beyond 63 bits".to_owned()),
             },
-            Err(Fault::Plain) => return Ok(None),
-            Err(Fault::Failed(error)) => return Err(error),
-            Err(Fault::Broken(rule, text)) => (Status::Broken(rule), [rule.word(), ": ", &text].concat()),
-            Err(Fault::Ambiguous(readings)) => {
+            Err(Refusal::Plain) => return Ok(None),
+            Err(Refusal::Failed(error)) => return Err(error),
+            Err(Refusal::Broken(rule, text)) => (Status::Broken(rule), [rule.word(), ": ", &text].concat()),
+            Err(Refusal::Ambiguous(readings)) => {
                 this.flags = Flags::AMBIGUOUS;
                 (Status::Ambiguous, ["ambiguous: ", &readings].concat())
             }
-            Err(Fault::Opaque(text)) => (Status::Opaque, ["unsupported: ", &text].concat()),
+            Err(Refusal::Opaque(text)) => (Status::Opaque, ["unsupported: ", &text].concat()),
         };
         (this.status, this.problem) = (status, problem);
         Ok(Some(this))
@@ -275,39 +275,39 @@ impl Form {
 
 #[cold]
 #[inline(never)]
-pub(super) fn broken(rule: Break, words: &[Word<'_>]) -> Fault {
-    Fault::Broken(rule, say(words))
+pub(super) fn broken(rule: Break, words: &[Word<'_>]) -> Refusal {
+    Refusal::Broken(rule, say(words))
 }
 
 #[cold]
-pub(super) fn state(words: &[Word<'_>]) -> Fault {
+pub(super) fn state(words: &[Word<'_>]) -> Refusal {
     broken(Break::State, words)
 }
 
 #[cold]
-pub(super) fn config(words: &[Word<'_>]) -> Fault {
+pub(super) fn config(words: &[Word<'_>]) -> Refusal {
     broken(Break::Config, words)
 }
 
 #[cold]
-pub(super) fn shape(words: &[Word<'_>]) -> Fault {
+pub(super) fn shape(words: &[Word<'_>]) -> Refusal {
     broken(Break::Shape, words)
 }
 
 #[cold]
-pub(super) fn ambiguous(words: &[Word<'_>]) -> Fault {
-    Fault::Ambiguous(say(words))
+pub(super) fn ambiguous(words: &[Word<'_>]) -> Refusal {
+    Refusal::Ambiguous(say(words))
 }
 
 #[cold]
-pub(super) fn opaque(words: &[Word<'_>]) -> Fault {
-    Fault::Opaque(say(words))
+pub(super) fn opaque(words: &[Word<'_>]) -> Refusal {
+    Refusal::Opaque(say(words))
 }
 
 /// A shape of which no element is missing and none too many.
 #[inline(never)]
-pub(super) fn sound(tensor: &Tensor) -> Result<Sizes, Fault> {
-    let mut sizes = Sizes::default();
+pub(super) fn sound(tensor: &Tensor) -> Result<SmallShape, Refusal> {
+    let mut sizes = SmallShape::default();
     for size in tensor.shape() {
         sizes.push(u64::try_from(*size).unwrap_or(0));
     }
@@ -320,7 +320,7 @@ pub(super) fn sound(tensor: &Tensor) -> Result<Sizes, Fault> {
 
 /// A member's shape, which has two dimensions.
 #[inline(never)]
-pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Fault> {
+pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Refusal> {
     match &*sound(tensor)? {
         [rows, columns] => Ok((*rows, *columns)),
         _ => Err(shape(&[Is(tensor), Text(", expected two dimensions")])),
@@ -329,19 +329,19 @@ pub(super) fn matrix(tensor: &Tensor) -> Result<(u64, u64), Fault> {
 
 /// A member's shape as that of a matrix, or of a stack of them.
 #[inline(never)]
-pub(super) fn stack(tensor: &Tensor) -> Result<(Sizes, u64, u64), Fault> {
+pub(super) fn stack(tensor: &Tensor) -> Result<(SmallShape, u64, u64), Refusal> {
     match &*sound(tensor)? {
-        [outer @ .., rows, columns] if outer.len() < 2 => Ok((Sizes::join(outer, &[]), *rows, *columns)),
+        [outer @ .., rows, columns] if outer.len() < 2 => Ok((SmallShape::join(outer, &[]), *rows, *columns)),
         _ => Err(shape(&[Is(tensor), Text(", expected two or three dimensions")])),
     }
 }
 
-pub(super) fn with(outer: &[u64], inner: &[u64]) -> Sizes {
-    Sizes::join(outer, inner)
+pub(super) fn with(outer: &[u64], inner: &[u64]) -> SmallShape {
+    SmallShape::join(outer, inner)
 }
 
 #[inline(never)]
-pub(super) fn require_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Fault> {
+pub(super) fn require_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Refusal> {
     if *sound(tensor)? == *expected {
         return Ok(());
     }
@@ -349,7 +349,7 @@ pub(super) fn require_shape(tensor: &Tensor, expected: &[u64]) -> Result<(), Fau
 }
 
 #[inline(never)]
-pub(super) fn require_dtype(tensor: &Tensor, allowed: &[Dtype]) -> Result<(), Fault> {
+pub(super) fn require_dtype(tensor: &Tensor, allowed: &[Dtype]) -> Result<(), Refusal> {
     if allowed.contains(&tensor.dtype()) {
         return Ok(());
     }

@@ -4,14 +4,14 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{
-    ambiguous, broken, config, opaque, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form,
-    Found, FLOATS,
+    ambiguous, broken, config, opaque, require_dtype, require_shape, shape, sound, stack, with, Draft, Form, Found,
+    Refusal, FLOATS,
 };
 use super::group::{Break, Role};
 use super::recipe::{
     Code, Layout, ScaleLayout, FP8_BLOCK, FP8_BLOCK_E8M0, FP8_CHANNEL, FP8_COMFY, FP8_TENSOR, MXFP8_CT,
 };
-use super::sizes::Sizes;
+use super::sizes::SmallShape;
 use super::wording::Word::{Given, Is, Name, Text};
 use crate::dtype::Dtype;
 use crate::record::Tensor;
@@ -78,12 +78,12 @@ fn without(draft: &mut Draft<'_>) -> Found {
     let demanded = draft.method() == Some("fp8") && draft.settings.weight_block.is_some();
     match marked || demanded {
         true => Err(draft.missing(if marked { ".weight_scale" } else { ".weight_scale_inv" })),
-        false => Err(Fault::Plain),
+        false => Err(Refusal::Plain),
     }
 }
 
 /// Whether the codes' dtype is the one that a marker or the configuration names.
-fn require_code(draft: &Draft<'_>, marker: Option<&str>) -> Result<(), Fault> {
+fn require_code(draft: &Draft<'_>, marker: Option<&str>) -> Result<(), Refusal> {
     let expected = match marker {
         Some("float8_e4m3fn") => Some(Dtype::F8E4M3),
         Some("float8_e5m2") => Some(Dtype::F8E5M2),
@@ -167,12 +167,12 @@ fn blocks(draft: &Draft<'_>, scales: &Tensor, layout: &'static Layout, said: Opt
             return Err(ambiguous(&[Is(scales), Text(", "), Is(draft.codes), rest]));
         }
     };
-    let ones = Sizes::ones(outer.len());
+    let ones = SmallShape::ones(outer.len());
     let form = Form::new(layout, 8, with(&outer, &[rows, columns]), with(&ones, &[block.0, block.1]));
     Ok(finish(form, draft.codes, scales))
 }
 
-fn no_grid(draft: &Draft<'_>, scales: &Tensor) -> Fault {
+fn no_grid(draft: &Draft<'_>, scales: &Tensor) -> Refusal {
     shape(&[Is(scales), Text(", which is no grid of the blocks that are said, as "), Is(draft.codes)])
 }
 
@@ -184,6 +184,6 @@ fn groups(draft: &Draft<'_>, scales: &Tensor) -> Found {
         return Err(super::packed::no_whole_groups(draft.codes, 32));
     }
     require_shape(scales, &with(&outer, &[rows, columns / 32]))?;
-    let ones = Sizes::ones(outer.len() + 1);
+    let ones = SmallShape::ones(outer.len() + 1);
     Ok(Form::new(&MXFP8_CT, 8, with(&outer, &[rows, columns]), with(&ones, &[32])).step_along_in(32))
 }

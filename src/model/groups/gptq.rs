@@ -4,14 +4,14 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{
-    ambiguous, broken, config, lcm, matrix, opaque, period, require_dtype, require_shape, shape, Draft, Fault, Form,
-    Found,
+    ambiguous, broken, config, lcm, matrix, opaque, period, require_dtype, require_shape, shape, Draft, Form, Found,
+    Refusal,
 };
 use super::group::{Break, Flags, Role};
 use super::index;
 use super::recipe::{Layout, AWQ_GEMM, AWQ_GEMV, GPTQ_V1, GPTQ_V2};
 use super::settings::GroupSize;
-use super::sizes::Sizes;
+use super::sizes::SmallShape;
 use super::wording::Word::{Given, Is, Name, Number, Text};
 use crate::dtype::Dtype;
 use crate::record::Tensor;
@@ -24,7 +24,7 @@ enum Reading {
     Gemv,
 }
 
-struct Members<'a> {
+struct GptqMembers<'a> {
     codes: &'a Tensor,
     zeros: &'a Tensor,
     scales: &'a Tensor,
@@ -46,7 +46,7 @@ pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
     require_dtype(zeros, &[Dtype::I32])?;
     require_dtype(scales, &[Dtype::F16, Dtype::Bf16])?;
     let (qweight, qzeros, scale) = (matrix(codes)?, matrix(zeros)?, matrix(scales)?);
-    let members = Members { codes, zeros, scales, order, qweight, qzeros, scale };
+    let members = GptqMembers { codes, zeros, scales, order, qweight, qzeros, scale };
     match members.reading(draft)? {
         Reading::Gptq => members.gptq(draft),
         Reading::Gemm => members.gemm(),
@@ -54,7 +54,7 @@ pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
     }
 }
 
-impl Members<'_> {
+impl GptqMembers<'_> {
     fn fits(&self, reading: Reading) -> bool {
         let ((a, b), (c, d), (e, f)) = (self.qweight, self.qzeros, self.scale);
         match reading {
@@ -67,7 +67,7 @@ impl Members<'_> {
         }
     }
 
-    fn reading(&self, draft: &Draft<'_>) -> Result<Reading, Fault> {
+    fn reading(&self, draft: &Draft<'_>) -> Result<Reading, Refusal> {
         let awq_only = |reading: Reading| reading != Reading::Gptq;
         let allowed = |reading: Reading| match (draft.layout(), draft.method()) {
             (Some(layout), _) if layout.starts_with("gptq") => reading == Reading::Gptq,
@@ -107,7 +107,7 @@ impl Members<'_> {
                     Reading::Gemv => "awq-gemv",
                 });
                 let names: Vec<_> = names.collect();
-                Err(Fault::Ambiguous(names.join(" or ")))
+                Err(Refusal::Ambiguous(names.join(" or ")))
             }
         }
     }
@@ -164,21 +164,21 @@ impl Members<'_> {
         let layout = self.version(draft, bits)?;
         let step = period(bits);
         let bits = u32::try_from(bits).unwrap_or_default();
-        let mut form = Form::new(layout, bits, Sizes::join(&[out], &[width]), Sizes::join(&[1], &[size]));
+        let mut form = Form::new(layout, bits, SmallShape::join(&[out], &[width]), SmallShape::join(&[1], &[size]));
         form.recipe.scale_type = super::draft::scale_type(self.scales);
         form.flags = Flags::TRANSPOSED;
         let whole = order.is_some() || groups == 1;
-        form.step = Sizes::join(&[step], &[if whole { step } else { lcm(size, step) }]);
+        form.step = SmallShape::join(&[step], &[if whole { step } else { lcm(size, step) }]);
         if order.is_some() {
             form.flags = form.flags.and(Flags::ACT_ORDER);
-            form.recipe.order = super::recipe::Order::Index;
+            form.recipe.order = super::recipe::ColumnOrder::Index;
         }
         form.order = order;
         Ok(form)
     }
 
     /// The version, and whether the zeros as stored contradict it.
-    fn version(&self, draft: &Draft<'_>, bits: u64) -> Result<&'static Layout, Fault> {
+    fn version(&self, draft: &Draft<'_>, bits: u64) -> Result<&'static Layout, Refusal> {
         let both = |why: &str| Err(ambiguous(&[Text("gptq-v1 or gptq-v2: "), Text(why)]));
         // Symmetric zeros are the middle, stored one less by v1.
         let middle = 1_u32.checked_shl(u32::try_from(bits - 1).unwrap_or_default()).unwrap_or_default();
@@ -216,7 +216,7 @@ impl Members<'_> {
     }
 
     /// The zero point that all are, as stored; `None` where they differ.
-    fn all_zeros(&self, draft: &Draft<'_>, bits: u64) -> Result<Option<u32>, Fault> {
+    fn all_zeros(&self, draft: &Draft<'_>, bits: u64) -> Result<Option<u32>, Refusal> {
         const CHUNK: u64 = 64 << 10;
         let row = 4 * self.qzeros.1;
         // Of a period's words the pattern of one value repeats.
@@ -243,7 +243,7 @@ impl Members<'_> {
 
     /// Scales are not those of groups of this size.
     #[cold]
-    fn other_groups(&self, size: u64, width: u64) -> Fault {
+    fn other_groups(&self, size: u64, width: u64) -> Refusal {
         let columns = Text(" columns, and ");
         config(&[Text("groups of "), Number(size), Text(" are said for "), Number(width), columns, Is(self.scales)])
     }
@@ -252,9 +252,10 @@ impl Members<'_> {
         require_dtype(self.scales, &[Dtype::F16])?;
         let ((width, words), (groups, _)) = (self.qweight, self.scale);
         let size = width / groups;
-        let mut form = Form::new(&AWQ_GEMM, 4, Sizes::join(&[8 * words], &[width]), Sizes::join(&[1], &[size]));
+        let mut form =
+            Form::new(&AWQ_GEMM, 4, SmallShape::join(&[8 * words], &[width]), SmallShape::join(&[1], &[size]));
         form.flags = Flags::TRANSPOSED;
-        form.step = Sizes::join(&[8], &[if groups == 1 { 1 } else { size }]);
+        form.step = SmallShape::join(&[8], &[if groups == 1 { 1 } else { size }]);
         Ok(form)
     }
 
@@ -269,7 +270,8 @@ impl Members<'_> {
         if size == 0 || width % size != 0 || width / size > columns {
             return Err(self.other_groups(size, width));
         }
-        Ok(Form::new(&AWQ_GEMV, 4, Sizes::join(&[out], &[width]), Sizes::join(&[1], &[size])).step_along_in(size))
+        Ok(Form::new(&AWQ_GEMV, 4, SmallShape::join(&[out], &[width]), SmallShape::join(&[1], &[size]))
+            .step_along_in(size))
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ffi::CStr;
 
 use super::recipe::{Layout, Recipe};
-use super::sizes::Sizes;
+use super::sizes::SmallShape;
 use crate::error::{quoted, Error, ErrorKind, Result};
 
 /// What a member is for.
@@ -170,9 +170,9 @@ pub struct Group {
     pub(super) recipe: Option<Recipe>,
     pub(super) bits: u32,
     pub(super) flags: Flags,
-    pub(super) shape: Sizes<i64>,
-    pub(super) block: Sizes<i64>,
-    pub(super) step: Sizes<i64>,
+    pub(super) shape: SmallShape<i64>,
+    pub(super) block: SmallShape<i64>,
+    pub(super) step: SmallShape<i64>,
     pub(super) nested: Option<Nested>,
     /// The group of each column, where an index is used.
     pub(super) order: Option<Vec<u32>>,

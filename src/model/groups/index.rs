@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
-use super::draft::{broken, Draft, Fault};
+use super::draft::{broken, Draft, Refusal};
 use super::group::Break;
 use super::wording::Word::{Name, Number, Text};
 use crate::base::memory;
 use crate::record::Tensor;
 
 /// What an index says.
-pub(super) struct Index {
+pub(super) struct ColumnIndex {
     /// The group of each column; `None` where they are in order.
     pub(super) order: Option<Vec<u32>>,
     /// Columns of the largest group.
@@ -20,10 +20,10 @@ pub(super) struct Index {
 }
 
 /// Reads an index of I32; groups of `size` columns, if known, are what is in order.
-pub(super) fn read(draft: &Draft<'_>, tensor: &Tensor, groups: u64, size: Option<u64>) -> Result<Index, Fault> {
+pub(super) fn read(draft: &Draft<'_>, tensor: &Tensor, groups: u64, size: Option<u64>) -> Result<ColumnIndex, Refusal> {
     const CHUNK: u64 = 256 << 10;
     let count = usize::try_from(tensor.element_count()).unwrap_or(usize::MAX);
-    let mut order: Vec<u32> = memory::vec_with_capacity(count, "a group's index").map_err(Fault::Failed)?;
+    let mut order: Vec<u32> = memory::vec_with_capacity(count, "a group's index").map_err(Refusal::Failed)?;
     let mut outside = None;
     let mut unused = false;
     let mut start = 0;
@@ -43,7 +43,7 @@ pub(super) fn read(draft: &Draft<'_>, tensor: &Tensor, groups: u64, size: Option
         start += bytes.len() as u64;
     }
     if unused {
-        return Ok(Index { order: None, largest: None, unused });
+        return Ok(ColumnIndex { order: None, largest: None, unused });
     }
     if let Some((column, group)) = outside {
         let group = group.to_string();
@@ -52,7 +52,7 @@ pub(super) fn read(draft: &Draft<'_>, tensor: &Tensor, groups: u64, size: Option
         return Err(broken(Break::Value, &all));
     }
     let counts = usize::try_from(groups).unwrap_or(usize::MAX);
-    let mut columns: Vec<u64> = memory::vec_with_capacity(counts, "a group's index").map_err(Fault::Failed)?;
+    let mut columns: Vec<u64> = memory::vec_with_capacity(counts, "a group's index").map_err(Refusal::Failed)?;
     columns.resize(counts, 0);
     for group in &order {
         if let Some(count) = usize::try_from(*group).ok().and_then(|group| columns.get_mut(group)) {
@@ -63,5 +63,5 @@ pub(super) fn read(draft: &Draft<'_>, tensor: &Tensor, groups: u64, size: Option
     let straight = size.or(largest).filter(|size| *size != 0);
     let in_order = |size: u64| (0_u64..).zip(&order).all(|(column, group)| column / size == u64::from(*group));
     let order = if straight.is_some_and(in_order) { None } else { Some(order) };
-    Ok(Index { order, largest, unused })
+    Ok(ColumnIndex { order, largest, unused })
 }

@@ -4,12 +4,12 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{
-    config, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found, FLOATS,
+    config, require_dtype, require_shape, shape, sound, stack, with, Draft, Form, Found, Refusal, FLOATS,
 };
 use super::group::Role;
 use super::recipe::{MLX_AFFINE, MLX_MXFP4, MLX_MXFP8, MLX_NVFP4};
 use super::settings::MlxModule;
-use super::sizes::Sizes;
+use super::sizes::SmallShape;
 use super::wording::Word::{All, Given, Is, Name, Number, Text};
 use crate::dtype::Dtype;
 use crate::record::Tensor;
@@ -22,7 +22,7 @@ pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
     let scales = draft.optional(Role::Scales, ".scales");
     let biases = draft.optional(Role::Offsets, ".biases");
     match (scales, biases) {
-        (None, None) => Err(Fault::Plain),
+        (None, None) => Err(Refusal::Plain),
         (None, Some(_)) => Err(draft.missing(".scales")),
         (Some(scales), None) if scales.dtype() == Dtype::U8 => floats(draft, scales),
         (Some(_), None) => Err(draft.missing(".biases")),
@@ -31,7 +31,7 @@ pub(super) fn recognise(draft: &mut Draft<'_>) -> Found {
 }
 
 /// The scales' columns, where all else of their shape is the codes'.
-fn columns_of(scales: &Tensor, leading: &[u64]) -> Result<u64, Fault> {
+fn columns_of(scales: &Tensor, leading: &[u64]) -> Result<u64, Refusal> {
     match sound(scales)?.split_last() {
         Some((columns, found)) if found == leading => Ok(*columns),
         _ => Err(shape(&[Is(scales), Text(", expected "), All(leading), Text(" and groups")])),
@@ -57,7 +57,7 @@ fn floats(draft: &Draft<'_>, scales: &Tensor) -> Found {
             return Err(config(&[Name(draft.codes), Text(" fits "), Text(mode), rest]));
         }
     }
-    let ones = Sizes::ones(outer.len() + 1);
+    let ones = SmallShape::ones(outer.len() + 1);
     let small = u32::try_from(bits).unwrap_or_default();
     Ok(Form::new(layout, small, with(&outer, &[rows, columns * group]), with(&ones, &[group])).step_along_in(group))
 }
@@ -95,10 +95,10 @@ fn integers(draft: &Draft<'_>, scales: &Tensor, biases: &Tensor) -> Found {
         }
         (several, _) => {
             let names: Vec<String> = several.iter().map(|(bits, group)| format!("mlx-affine {bits}/{group}")).collect();
-            return Err(Fault::Ambiguous(names.join(" or ")));
+            return Err(Refusal::Ambiguous(names.join(" or ")));
         }
     };
-    let ones = Sizes::ones(outer.len() + 1);
+    let ones = SmallShape::ones(outer.len() + 1);
     let small = u32::try_from(bits).unwrap_or_default();
     let mut form = Form::new(&MLX_AFFINE, small, with(&outer, &[rows, columns * group]), with(&ones, &[group]));
     form.recipe.scale_type = super::draft::scale_type(scales);

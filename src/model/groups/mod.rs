@@ -36,10 +36,12 @@ mod sizes;
 mod wording;
 
 pub(crate) use self::assembly::assembly;
-pub use self::boxes::MemberBox;
+pub use self::boxes::MemberPart;
+#[doc(hidden)]
+pub use self::decode::without_avx512;
 pub(crate) use self::findings::findings;
 pub use self::group::{Break, Flags, Group, Member, Role, Status};
-pub use self::recipe::{Code, Global, Layout, Order, Packing, Recipe, ScaleLayout, ScaleType, Zero};
+pub use self::recipe::{Code, ColumnOrder, Global, Layout, Packing, Recipe, ScaleLayout, ScaleType, Zero};
 pub(crate) use self::record::Listing;
 pub use self::search::{Groups, GroupsOptions};
 pub use self::settings::Override;

@@ -4,14 +4,14 @@
 #![allow(clippy::arithmetic_side_effects, reason = "members have 2^48 elements at most, divisors are above 0")]
 
 use super::draft::{
-    config, lcm, opaque, period, require_dtype, require_shape, shape, sound, stack, with, Draft, Fault, Form, Found,
+    config, lcm, opaque, period, require_dtype, require_shape, shape, sound, stack, with, Draft, Form, Found, Refusal,
     FLOATS,
 };
 use super::group::{Flags, Role};
 use super::index;
-use super::recipe::{Layout, Order, Zero, CT_PACK, CT_PACK_OLD, MXFP4_CT, MXFP6_CT, NVFP4_CT};
+use super::recipe::{ColumnOrder, Layout, Zero, CT_PACK, CT_PACK_OLD, MXFP4_CT, MXFP6_CT, NVFP4_CT};
 use super::settings::ConfigGroup;
-use super::sizes::Sizes;
+use super::sizes::SmallShape;
 use super::wording::Word::{All, Is, Name, Number, Text};
 use crate::dtype::Dtype;
 use crate::record::Tensor;
@@ -47,7 +47,7 @@ fn floats(draft: &mut Draft<'_>) -> Found {
             return Err(no_whole_groups(codes, 16));
         }
         contradicts(4)?;
-        let ones = Sizes::ones(outer.len() + 1);
+        let ones = SmallShape::ones(outer.len() + 1);
         return Ok(Form::new(&NVFP4_CT, 4, with(&outer, &[rows, 2 * columns]), with(&ones, &[16])).step_along_in(16));
     }
     require_dtype(scales, &[Dtype::U8, Dtype::F8E8M0])?;
@@ -64,18 +64,18 @@ fn floats(draft: &mut Draft<'_>) -> Found {
         return Err(no_whole_groups(codes, 32));
     }
     contradicts(bits)?;
-    let ones = Sizes::ones(outer.len() + 1);
+    let ones = SmallShape::ones(outer.len() + 1);
     let bits = u32::try_from(bits).unwrap_or_default();
     Ok(Form::new(layout, bits, with(&outer, &[rows, 32 * groups]), with(&ones, &[32])).step_along_in(32))
 }
 
-pub(super) fn no_whole_groups(codes: &Tensor, group: u64) -> Fault {
+pub(super) fn no_whole_groups(codes: &Tensor, group: u64) -> Refusal {
     shape(&[Is(codes), Text(", which holds no whole groups of "), Number(group)])
 }
 
 /// A number: one element, of any rank.
 #[inline(never)]
-pub(super) fn single(tensor: &Tensor) -> Result<(), Fault> {
+pub(super) fn single(tensor: &Tensor) -> Result<(), Refusal> {
     if sound(tensor)?.len() <= 1 && tensor.element_count() == 1 {
         return Ok(());
     }
@@ -118,7 +118,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
         require_shape(zeros, &with(&outer, &[lines, groups]))?;
     }
     let small = u32::try_from(bits).unwrap_or_default();
-    let ones = Sizes::ones(outer.len() + 1);
+    let ones = SmallShape::ones(outer.len() + 1);
     let mut form = Form::new(layout, small, with(&outer, &[rows, width]), with(&ones, &[size]));
     form.recipe.scale_type = super::draft::scale_type(scales);
     if layout == &CT_PACK_OLD {
@@ -136,7 +136,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
         let found = index::read(draft, order, groups, Some(u64::MAX))?;
         if !found.unused {
             form.flags = form.flags.and(Flags::ACT_ORDER);
-            form.recipe.order = Order::Index;
+            form.recipe.order = ColumnOrder::Index;
             form.order = Some(
                 found.order.unwrap_or_else(|| vec![0; usize::try_from(order.element_count()).unwrap_or_default()]),
             );
@@ -152,7 +152,7 @@ fn integers(draft: &mut Draft<'_>) -> Found {
 }
 
 /// The numbers of `weight_shape`.
-fn logical(draft: &Draft<'_>, lists: &Tensor) -> Result<Sizes, Fault> {
+fn logical(draft: &Draft<'_>, lists: &Tensor) -> Result<SmallShape, Refusal> {
     let rank = sound(lists)?;
     if !matches!(*rank, [2 | 3]) {
         return Err(shape(&[Is(lists), Text(", expected [2] or [3]")]));
@@ -160,7 +160,7 @@ fn logical(draft: &Draft<'_>, lists: &Tensor) -> Result<Sizes, Fault> {
     let bytes = draft.read_small(lists)?;
     let numbers = bytes.chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap_or_default()));
     let wrong = || shape(&[Name(lists), Text(" says a size that is none")]);
-    let mut sizes = Sizes::default();
+    let mut sizes = SmallShape::default();
     for number in numbers {
         sizes.push(u64::try_from(number).ok().filter(|size| (1..1 << 48).contains(size)).ok_or_else(wrong)?);
     }
@@ -173,7 +173,7 @@ fn packing(
     group: Option<&ConfigGroup>,
     width: u64,
     words: u64,
-) -> Result<(&'static Layout, u64), Fault> {
+) -> Result<(&'static Layout, u64), Refusal> {
     let dense = |bits: u64| (width * bits).div_ceil(32) == words;
     let padded = |bits: u64| matches!(bits, 3 | 5 | 6 | 7) && width.div_ceil(32 / bits) == words;
     let wanted = |name: &str| draft.layout().is_none_or(|layout| layout == name);
@@ -211,7 +211,7 @@ fn packing(
         }
         several => {
             let names: Vec<String> = several.iter().map(|(layout, bits)| format!("{} {bits}", layout.name())).collect();
-            Err(Fault::Ambiguous(names.join(" or ")))
+            Err(Refusal::Ambiguous(names.join(" or ")))
         }
     }
 }
@@ -223,7 +223,7 @@ pub(super) fn group_size(
     scales: &Tensor,
     width: u64,
     groups: u64,
-) -> Result<u64, Fault> {
+) -> Result<u64, Refusal> {
     let by_strategy = |group: &ConfigGroup| match group.strategy.as_deref() {
         Some("channel" | "tensor") => Some(width),
         _ => group.group_size,

@@ -2,7 +2,7 @@
 //! A part of a group as values, read and decoded in one piece.
 #![forbid(unsafe_code)]
 
-use super::boxes::MemberBox;
+use super::boxes::MemberPart;
 use super::group::Group;
 use crate::base::memory;
 use crate::checkpoint::Checkpoint;
@@ -16,7 +16,7 @@ impl Group {
     ///
     /// # Errors
     /// As [`Group::read`] before anything is read.
-    pub fn parts(&self, checkpoint: &Checkpoint, ranges: &[Range]) -> Result<Vec<MemberBox>> {
+    pub fn parts(&self, checkpoint: &Checkpoint, ranges: &[Range]) -> Result<Vec<MemberPart>> {
         self.usable()?;
         Ok(self.boxes(checkpoint, &self.aligned(ranges)?))
     }

@@ -131,7 +131,7 @@ pub enum Global {
 /// Which group a column belongs to. The numbers are the C constants `ST_ORDER_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Order {
+pub enum ColumnOrder {
     /// Columns in order.
     Sequential = 0,
     /// An index says.
@@ -148,7 +148,7 @@ pub struct Recipe {
     pub scale_layout: ScaleLayout,
     pub zero: Zero,
     pub global: Global,
-    pub order: Order,
+    pub order: ColumnOrder,
 }
 
 /// A layout's names and its recipe; a recogniser adds what differs from file to file.
@@ -182,7 +182,7 @@ macro_rules! layouts {
                 scale_layout: ScaleLayout::$layout,
                 zero: Zero::$zero,
                 global: Global::$global,
-                order: Order::Sequential,
+                order: ColumnOrder::Sequential,
             },
         };)*
     };

@@ -4,7 +4,7 @@
 use std::ffi::{c_char, CStr};
 use std::sync::{Mutex, PoisonError};
 
-use super::boxes::MemberBox;
+use super::boxes::MemberPart;
 use super::group::{Group, Status};
 use super::recipe::Recipe;
 use super::search::Groups;
@@ -166,7 +166,7 @@ impl Listing {
 }
 
 impl PartTexts {
-    fn new(checkpoint: &Checkpoint, found: &MemberBox) -> Option<Self> {
+    fn new(checkpoint: &Checkpoint, found: &MemberPart) -> Option<Self> {
         let tensor = checkpoint.tensors().get(found.tensor)?;
         let mut this = Self {
             tensor,

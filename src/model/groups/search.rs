@@ -2,7 +2,7 @@
 //! The walk through a checkpoint's tensors that finds its groups.
 #![forbid(unsafe_code)]
 
-use super::draft::{self, Draft, Fault, Form, Found};
+use super::draft::{self, Draft, Form, Found, Refusal};
 use super::group::{Break, Group, Role};
 use super::marker::Markers;
 use super::settings::{Override, Settings};
@@ -220,7 +220,7 @@ fn stacked(draft: &mut Draft<'_>, scales: &str) -> Found {
     let seems = draft.codes.dtype() == Dtype::U8 && draft.codes.shape().last() == Some(&16);
     match seems || draft.find(scales).is_some() {
         true => blocks::recognise(draft, scales),
-        false => Err(Fault::Plain),
+        false => Err(Refusal::Plain),
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sizes of a few dimensions, without memory of their own: each tensor that is
+//! SmallShape of a few dimensions, without memory of their own: each tensor that is
 //! looked at has some, and listing a checkpoint looks at all of them.
 #![forbid(unsafe_code)]
 
@@ -11,13 +11,13 @@ pub(super) const MOST_RANK: usize = 8;
 
 // What makes them is out of line: many places do, and none often.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sizes<T = u64> {
+pub(super) struct SmallShape<T = u64> {
     len: usize,
     /// Zero from `len` on.
     all: [T; MOST_RANK],
 }
 
-impl Sizes {
+impl SmallShape {
     /// That many ones.
     #[inline(never)]
     pub(super) fn ones(len: usize) -> Self {
@@ -36,8 +36,8 @@ impl Sizes {
 
     /// As the records that C sees have them; `None` for a size beyond 63 bits.
     #[inline(never)]
-    pub(super) fn signed(&self) -> Option<Sizes<i64>> {
-        let mut signed = Sizes { len: self.len, all: [0; MOST_RANK] };
+    pub(super) fn signed(&self) -> Option<SmallShape<i64>> {
+        let mut signed = SmallShape { len: self.len, all: [0; MOST_RANK] };
         for (place, size) in signed.all.iter_mut().zip(self.all) {
             *place = i64::try_from(size).ok()?;
         }
@@ -53,7 +53,7 @@ impl Sizes {
     }
 }
 
-impl<T> Deref for Sizes<T> {
+impl<T> Deref for SmallShape<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -61,13 +61,13 @@ impl<T> Deref for Sizes<T> {
     }
 }
 
-impl<T> DerefMut for Sizes<T> {
+impl<T> DerefMut for SmallShape<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         self.all.get_mut(..self.len).unwrap_or_default()
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Sizes<T> {
+impl<T: fmt::Debug> fmt::Debug for SmallShape<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }

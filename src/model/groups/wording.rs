@@ -17,7 +17,7 @@ pub(super) enum Word<'a> {
     /// Text from a file.
     Given(&'a [u8]),
     Number(u64),
-    /// Sizes of a shape.
+    /// SmallShape of a shape.
     All(&'a [u64]),
 }
 

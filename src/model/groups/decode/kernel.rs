@@ -4,7 +4,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::arithmetic_side_effects, reason = "numbers of codes of a chunk")]
 
-use super::op::{Magnitudes, Op, Packed, Room, Runs, Sixteen, Span};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::op::{GroupSpan, Magnitudes, Op, Packed, Room, Runs, Sixteen};
 use super::scalar;
 #[cfg(target_arch = "x86_64")]
 use super::x86::Avx2;
@@ -14,6 +17,15 @@ use crate::dtype::Dtype;
 
 /// Codes that are unpacked at a time: with what they become, they fit the L1 cache.
 pub(super) const CHUNK: usize = 2048;
+
+static WITHOUT_AVX512: AtomicBool = AtomicBool::new(false);
+
+/// Groups are decoded as on a processor without AVX-512 from now on, or again as on this one:
+/// for measurements.
+#[doc(hidden)]
+pub fn without_avx512(without: bool) {
+    WITHOUT_AVX512.store(without, Relaxed);
+}
 
 /// A set of instructions that is there.
 #[derive(Clone, Copy)]
@@ -28,7 +40,7 @@ pub(super) enum Level {
 impl Level {
     pub(super) fn best() -> Self {
         #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
-        if let Some(avx512) = Avx512::there() {
+        if let Some(avx512) = Avx512::there().filter(|_| !WITHOUT_AVX512.load(Relaxed)) {
             return Self::Avx512(avx512);
         }
         #[cfg(target_arch = "x86_64")]
@@ -130,12 +142,11 @@ impl Level {
     }
 
     /// The same, of 16-bit results that have been made for each byte that a scale can be.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, reason = "no level has tables"))]
     pub(super) fn by_scale(
         self,
         tables: &[Sixteen; 256],
         scales: &[u8],
-        span: Span,
+        span: GroupSpan,
         codes: Packed<'_>,
         room: Room<'_>,
         desk: &mut [u8; CHUNK],
@@ -160,7 +171,7 @@ impl Level {
 
     /// The same, of 16-bit results that have been made for each group and magnitude.
     #[allow(unused_variables, reason = "none elsewhere")]
-    pub(super) fn by_magnitude(self, tables: &[Magnitudes], span: Span, codes: &[u8], room: Room<'_>) {
+    pub(super) fn by_magnitude(self, tables: &[Magnitudes], span: GroupSpan, codes: &[u8], room: Room<'_>) {
         #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
         if let Self::Avx512(avx512) = self {
             avx512.by_magnitude(tables, span, codes, room);

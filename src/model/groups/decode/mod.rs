@@ -30,15 +30,16 @@ mod zeros;
 use std::ops::Range;
 
 use self::codes::{Codes, Strip};
+pub use self::kernel::without_avx512;
 use self::kernel::{Level, CHUNK};
 use self::op::{Op, Packed, Room, Tail, Values};
 use self::parameters::{Parameters, Wanted};
 use self::tables::Tables;
 use self::view::{lacking, Members};
-use super::boxes::MemberBox;
+use super::boxes::MemberPart;
 use super::group::{Group, Role};
 use super::recipe::Recipe;
-use super::recipe::{Code, Global, Order, Zero};
+use super::recipe::{Code, ColumnOrder, Global, Zero};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::dtype::Dtype;
@@ -55,7 +56,7 @@ impl Group {
         &self,
         checkpoint: &Checkpoint,
         logical: &[Range<u64>],
-        boxes: &[MemberBox],
+        boxes: &[MemberPart],
         bytes: &[&[u8]],
         to: Dtype,
         rows: &mut dyn Rows,
@@ -149,7 +150,7 @@ impl<'a> Decoder<'a> {
         Ok(Self {
             level,
             op,
-            order: group.order.as_deref().filter(|_| recipe.order == Order::Index),
+            order: group.order.as_deref().filter(|_| recipe.order == ColumnOrder::Index),
             width,
             rows,
             codes: Codes::new(level, group, recipe, logical, members.view(Role::Codes)?),

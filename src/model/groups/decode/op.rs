@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 /// What codes stand for.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the width is of use to tables"))]
 #[derive(Clone, Copy)]
 pub(super) enum Values {
     Table([f32; 16]),
@@ -39,7 +38,6 @@ pub(super) struct Op {
 
 impl Op {
     /// The values of codes of at most four bits.
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn table(&self) -> Option<[f32; 16]> {
         match self.values {
             Values::Table(table) => Some(table),
@@ -51,12 +49,12 @@ impl Op {
 
 /// The groups of some of a row's columns: the first has `left` of them, each later one `group`.
 #[derive(Clone, Copy)]
-pub(super) struct Span {
+pub(super) struct GroupSpan {
     pub(super) left: usize,
     pub(super) group: usize,
 }
 
-impl Span {
+impl GroupSpan {
     /// Whether no group of so many columns but the last has an odd number of them.
     #[cfg(all(target_arch = "x86_64", safetensors_avx512))]
     pub(super) fn is_even(&self, count: usize) -> bool {
@@ -83,7 +81,7 @@ pub(super) struct Runs<'a> {
     pub(super) scales: &'a [f32],
     /// Empty where there is one zero for all.
     pub(super) zeros: &'a [f32],
-    pub(super) span: Span,
+    pub(super) span: GroupSpan,
 }
 
 impl Runs<'_> {
@@ -130,7 +128,7 @@ pub(super) struct Pieces<'a> {
     scales: std::slice::Iter<'a, f32>,
     zeros: std::slice::Iter<'a, f32>,
     zero: f32,
-    span: Span,
+    span: GroupSpan,
     size: usize,
 }
 

@@ -6,14 +6,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::op::{Runs, Span};
+use super::op::{GroupSpan, Runs};
 use super::view::{lacking, FlatRows, Members, View};
 use super::zeros;
 use crate::base::memory;
 use crate::error::Result;
 use crate::model::groups::group::{Group, Role};
 use crate::model::groups::recipe::Recipe;
-use crate::model::groups::recipe::{Order, ScaleLayout, ScaleType};
+use crate::model::groups::recipe::{ColumnOrder, ScaleLayout, ScaleType};
 
 pub(super) struct Parameters<'a> {
     scales: Scales<'a>,
@@ -73,10 +73,10 @@ impl<'a> Parameters<'a> {
         let place = match (recipe.scale_layout, recipe.order) {
             (ScaleLayout::Tensor, _) => Place::One,
             (ScaleLayout::Rows, _) => Place::Rows { each: 1, group: u64::MAX },
-            (ScaleLayout::Groups | ScaleLayout::GroupsTransposed, Order::Sequential) => {
+            (ScaleLayout::Groups | ScaleLayout::GroupsTransposed, ColumnOrder::Sequential) => {
                 Place::Rows { each, group: width }
             }
-            (ScaleLayout::Groups | ScaleLayout::GroupsTransposed, Order::Index) => Place::Indexed {
+            (ScaleLayout::Groups | ScaleLayout::GroupsTransposed, ColumnOrder::Index) => Place::Indexed {
                 each,
                 rows: count,
                 width: group.shape.last().and_then(|size| u64::try_from(*size).ok()).ok_or_else(lacking)?,
@@ -122,14 +122,14 @@ impl<'a> Parameters<'a> {
     }
 
     /// The same where scales are bytes.
-    pub(super) fn bytes_of(&self, row: usize, at: usize) -> Option<(&[u8], Span)> {
+    pub(super) fn bytes_of(&self, row: usize, at: usize) -> Option<(&[u8], GroupSpan)> {
         let Scales::Bytes(scales) = &self.scales else { return None };
         let (start, span) = self.place(row, at)?;
         Some((scales.get(start..)?, span))
     }
 
     /// The number of the first scale of a row's columns from `at` on.
-    pub(super) fn place(&self, row: usize, at: usize) -> Option<(usize, Span)> {
+    pub(super) fn place(&self, row: usize, at: usize) -> Option<(usize, GroupSpan)> {
         let column = self.columns.start + at as u64;
         let (start, within, group) = match &self.place {
             Place::One => (0, 0, u64::MAX),
@@ -147,7 +147,7 @@ impl<'a> Parameters<'a> {
             Place::Indexed { each, .. } => (row * each, 0, u64::MAX),
         };
         let bounded = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-        Some((start, Span { left: bounded(group - within), group: bounded(group) }))
+        Some((start, GroupSpan { left: bounded(group - within), group: bounded(group) }))
     }
 
     /// The number of a column's group among those of the box.

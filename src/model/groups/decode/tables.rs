@@ -5,7 +5,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "numbers of codes and scales of a box")]
 
 use super::kernel::{Level, CHUNK};
-use super::op::{Magnitudes, Op, Packed, Room, Runs, Sixteen, Span};
+use super::op::{GroupSpan, Magnitudes, Op, Packed, Room, Runs, Sixteen};
 use super::parameters::Parameters;
 use super::view::View;
 use crate::base::memory;
@@ -48,7 +48,7 @@ impl Tables {
         let bytes: [u8; 256] = std::array::from_fn(|scale| u8::try_from(scale).unwrap_or_default());
         let codes: [u8; 16 * 256] = std::array::from_fn(|number| u8::try_from(number % 16).unwrap_or_default());
         let scales = View { dtype, ranges: &[], bytes: &bytes }.floats()?;
-        let runs = Runs { scales: &scales, zeros: &[], span: Span { left: 16, group: 16 } };
+        let runs = Runs { scales: &scales, zeros: &[], span: GroupSpan { left: 16, group: 16 } };
         let mut results = Box::new([[0; 32]; 256]);
         let room = Room { bytes: results.as_flattened_mut(), ahead: 0 };
         level.run(op, &runs, Packed::Bytes(&codes), to, room, desk);
@@ -79,7 +79,7 @@ impl Lines {
         memory::reserve(&mut self.tables, scales.len(), "a group's results").ok()?;
         self.tables.resize(scales.len(), [0; 256]);
         for (table, scale) in self.tables.iter_mut().zip(scales) {
-            let span = Span { left: usize::MAX, group: usize::MAX };
+            let span = GroupSpan { left: usize::MAX, group: usize::MAX };
             let runs = Runs { scales: std::slice::from_ref(scale), zeros: &[], span };
             level.run(op, &runs, Packed::Bytes(&codes), to, Room { bytes: table, ahead: 0 }, desk);
         }

@@ -3,7 +3,7 @@
 //! answers in tests/model.
 
 use super::kernel::{Level, CHUNK};
-use super::op::{Op, Packed, Room, Runs, Span, Tail, Values};
+use super::op::{GroupSpan, Op, Packed, Room, Runs, Tail, Values};
 use super::tables::Tables;
 use super::FP4;
 use crate::dtype::Dtype;
@@ -91,7 +91,7 @@ fn levels_agree_on_every_value_length_and_group() {
                     seed += 1;
                     let (scales, all) = (floats(100, seed), floats(100, seed + 1));
                     let zeros: &[f32] = if seed % 2 == 0 { &all } else { &[] };
-                    let runs = Runs { scales: &scales, zeros, span: Span { left, group } };
+                    let runs = Runs { scales: &scales, zeros, span: GroupSpan { left, group } };
                     let op = Op { values, tail, zero: (seed % 3) as f32 };
                     let codes = codes(values, count, seed);
                     for to in TO {
@@ -115,7 +115,7 @@ fn nibbles_give_what_their_codes_give_one_a_byte() {
             let low: Vec<u8> = packed.iter().flat_map(|byte| [byte & 0xf, byte >> 4]).take(count).collect();
             let high: Vec<u8> = packed.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).take(count).collect();
             let (scales, zeros) = (floats(1000, count), floats(1000, count + 1));
-            let runs = Runs { scales: &scales, zeros: &zeros, span: Span { left, group } };
+            let runs = Runs { scales: &scales, zeros: &zeros, span: GroupSpan { left, group } };
             let op = Op { values: Values::Unsigned { bits: 4 }, tail: Tail::Scale, zero: 0.0 };
             for to in TO {
                 for level in Level::all() {
@@ -141,7 +141,7 @@ fn results_by_scale_are_those_that_are_computed() {
                 for (count, to) in [(1, Dtype::F16), (48, Dtype::Bf16), (80, Dtype::Bf16), (4500, Dtype::Bf16)] {
                     let (packed, scales) = (bytes(count, count), bytes(300, count + group));
                     let floats = super::view::View { dtype, ranges: &[], bytes: &scales }.floats().unwrap();
-                    let span = Span { left, group };
+                    let span = GroupSpan { left, group };
                     let runs = Runs { scales: &floats, zeros: &[], span };
                     for level in Level::all().into_iter().filter(|level| level.has_tables()) {
                         let mut desk = [0; CHUNK];
@@ -169,7 +169,7 @@ fn results_by_magnitude_are_those_that_are_computed() {
             for (count, to) in [(1, Dtype::F16), (31, Dtype::Bf16), (300, Dtype::Bf16), (300, Dtype::F16)] {
                 let (codes, scales) = (bytes(count, count + group % 7), floats(20, count));
                 let op = Op { values, tail: Tail::Scale, zero: 0.0 };
-                let span = Span { left, group };
+                let span = GroupSpan { left, group };
                 let expected = run(
                     Level::Plain,
                     &op,
@@ -180,7 +180,7 @@ fn results_by_magnitude_are_those_that_are_computed() {
                 );
                 let magnitudes: Vec<u8> = (0..128).collect();
                 for level in Level::all().into_iter().filter(|level| level.has_wide_tables()) {
-                    let whole = Span { left: usize::MAX, group: usize::MAX };
+                    let whole = GroupSpan { left: usize::MAX, group: usize::MAX };
                     let table = |scale: &f32| {
                         let runs = Runs { scales: std::slice::from_ref(scale), zeros: &[], span: whole };
                         <[u8; 256]>::try_from(run(level, &op, &runs, Packed::Bytes(&magnitudes), to, 128)).unwrap()
@@ -248,7 +248,7 @@ fn levels_agree_on_columns_of_any_group() {
             let order: Vec<u32> = bytes(count, 5).into_iter().map(|byte| u32::from(byte) % 9).collect();
             let (scales, all) = (floats(9, 3), floats(9, 4));
             for zeros in [&[], all.as_slice()] {
-                let span = Span { left: usize::MAX, group: usize::MAX };
+                let span = GroupSpan { left: usize::MAX, group: usize::MAX };
                 let runs = Runs { scales: &scales, zeros, span };
                 let mut both = [vec![0; 4 * count], vec![0; 4 * count]];
                 for (level, out) in [Level::Plain, level].into_iter().zip(&mut both) {
@@ -264,10 +264,10 @@ fn levels_agree_on_columns_of_any_group() {
 fn a_span_is_left_where_columns_end() {
     for (left, group) in [(3, 5), (5, 5), (1, 7), (usize::MAX, usize::MAX)] {
         for count in 0..40 {
-            let mut span = Span { left, group };
+            let mut span = GroupSpan { left, group };
             let groups = span.advance(count);
             // One column after the other.
-            let (mut one, mut expected) = (Span { left, group }, 0);
+            let (mut one, mut expected) = (GroupSpan { left, group }, 0);
             for _ in 0..count {
                 one.left -= 1;
                 if one.left == 0 {

@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::groups::boxes::MemberBox;
+use crate::model::groups::boxes::MemberPart;
 use crate::model::groups::group::{Group, Role};
 use crate::model::groups::recipe::{Recipe, ScaleType};
 
@@ -22,7 +22,7 @@ pub(super) fn lacking() -> Error {
 /// The boxes of a group's members, and their bytes.
 pub(super) struct Members<'a> {
     pub(super) checkpoint: &'a Checkpoint,
-    pub(super) boxes: &'a [MemberBox],
+    pub(super) boxes: &'a [MemberPart],
     pub(super) bytes: &'a [&'a [u8]],
 }
 

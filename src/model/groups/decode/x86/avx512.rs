@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::op::{Magnitudes, Op, Packed, Room, Runs, Sixteen, Span, Tail};
+use super::super::op::{GroupSpan, Magnitudes, Op, Packed, Room, Runs, Sixteen, Tail};
 use super::avx2::{expect, Avx2};
 use crate::dtype::Dtype;
 
@@ -43,7 +43,7 @@ impl Avx512 {
         self,
         tables: &[Sixteen; 256],
         scales: &[u8],
-        span: Span,
+        span: GroupSpan,
         codes: Packed<'_>,
         room: Room<'_>,
     ) {
@@ -51,14 +51,14 @@ impl Avx512 {
         unsafe { by_scale(tables, scales, span, codes, room) };
     }
 
-    pub(in super::super) fn by_magnitude(self, tables: &[Magnitudes], span: Span, codes: &[u8], room: Room<'_>) {
+    pub(in super::super) fn by_magnitude(self, tables: &[Magnitudes], span: GroupSpan, codes: &[u8], room: Room<'_>) {
         // SAFETY: looked for.
         unsafe { by_magnitude(tables, span, codes, room) };
     }
 }
 
 /// Codes on their way to results, 32 at a time.
-struct Lookup {
+struct ResultLookup {
     from: *const u8,
     to: *mut u8,
     /// Results that there is room for, and codes for.
@@ -69,7 +69,7 @@ struct Lookup {
     nibbles: Option<(__m512i, __m512i)>,
 }
 
-impl Lookup {
+impl ResultLookup {
     /// Both live as long as what is made of them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c,fma,bmi2")]
@@ -147,7 +147,7 @@ fn lanes(count: usize) -> __mmask32 {
 unsafe fn run(op: &Op, values: &[f32; 16], runs: &Runs<'_>, codes: Packed<'_>, to: Dtype, room: Room<'_>) {
     // SAFETY: 16 values.
     let values = unsafe { _mm512_loadu_ps(values.as_ptr()) };
-    let mut lookup = Lookup::new(codes, room);
+    let mut lookup = ResultLookup::new(codes, room);
     let mut zeros = runs.zeros.iter();
     let mut left = runs.span.left;
     for scale in runs.scales {
@@ -194,8 +194,8 @@ fn halves(values: __m512, to: Dtype) -> __m256i {
 /// # Safety
 /// As [`Avx512`] promises.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c,fma,bmi2")]
-unsafe fn by_scale(tables: &[Sixteen; 256], scales: &[u8], span: Span, codes: Packed<'_>, room: Room<'_>) {
-    let mut lookup = Lookup::new(codes, room);
+unsafe fn by_scale(tables: &[Sixteen; 256], scales: &[u8], span: GroupSpan, codes: Packed<'_>, room: Room<'_>) {
+    let mut lookup = ResultLookup::new(codes, room);
     let load = |scale: u8| {
         // SAFETY: 32 bytes.
         let table = tables.get(usize::from(scale)).map(|table| unsafe { _mm256_loadu_si256(table.as_ptr().cast()) });
@@ -230,8 +230,8 @@ unsafe fn by_scale(tables: &[Sixteen; 256], scales: &[u8], span: Span, codes: Pa
 /// # Safety
 /// As [`Avx512`] promises.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c,fma,bmi2")]
-unsafe fn by_magnitude(tables: &[Magnitudes], span: Span, codes: &[u8], room: Room<'_>) {
-    let mut lookup = Lookup::new(Packed::Bytes(codes), room);
+unsafe fn by_magnitude(tables: &[Magnitudes], span: GroupSpan, codes: &[u8], room: Room<'_>) {
+    let mut lookup = ResultLookup::new(Packed::Bytes(codes), room);
     let sign = _mm512_set1_epi16(0x8000_u16 as i16);
     let mut left = span.left;
     for table in tables {

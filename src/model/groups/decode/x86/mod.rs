@@ -7,6 +7,7 @@
 mod avx2;
 #[cfg(safetensors_avx512)]
 mod avx512;
+mod unpacking;
 
 pub(super) use self::avx2::Avx2;
 #[cfg(safetensors_avx512)]
