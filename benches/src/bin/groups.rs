@@ -4,15 +4,18 @@
 //!
 //!     groups [NAME]          only those whose name holds NAME
 //!
-//! Each is one weight of 4096 x 4096 in memory, warm. GB/s count what is written.
-//! CPU is the least CPU time of one thread, which a busy machine disturbs less.
+//! Each is one weight of 4096 x 4096, warm. GB/s count what is written. CPU is the least CPU
+//! time of one thread, which a busy machine disturbs less, and AVX2 the same without AVX-512;
+//! /memset is the middle of ratios of CPU time taken in turn. Then, from a file in the page
+//! cache: its members read as they are, decoded out of memory, and both as one load.
 
+use std::path::Path;
 use std::time::Duration;
 
 use libsafetensors_benches::medians;
-use safetensors::load::{load, Caller, Item, LoadOptions, Memory, Origin};
-use safetensors::model::groups::{Groups, GroupsOptions};
-use safetensors::{Checkpoint, Dtype, OpenOptions};
+use safetensors::load::{load, Assembly, Caller, Item, LoadOptions, Memory, Origin};
+use safetensors::model::groups::{without_avx512, Groups, GroupsOptions};
+use safetensors::{record, Checkpoint, Dtype, OpenOptions};
 
 const SIDE: usize = 4096;
 const ROUNDS: usize = 7;
@@ -193,21 +196,23 @@ fn file(tensors: &[Tensor]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
 }
 
-/// The least CPU time of this thread that some runs take.
-fn cpu_time(work: &mut dyn FnMut()) -> Duration {
+/// The CPU time of this thread that a run takes.
+fn once(work: &mut dyn FnMut()) -> Duration {
     let now = || {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: writable.
         unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
         Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     };
+    let start = now();
     work();
-    let timed = |work: &mut dyn FnMut()| {
-        let start = now();
-        work();
-        now() - start
-    };
-    (0..ROUNDS).map(|_| timed(work)).min().unwrap()
+    now() - start
+}
+
+/// The least of some runs.
+fn cpu_time(work: &mut dyn FnMut()) -> Duration {
+    work();
+    (0..2 * ROUNDS).map(|_| once(work)).min().unwrap()
 }
 
 /// The time to list the groups of a checkpoint of 100,000 tensors, of which a
@@ -240,55 +245,137 @@ fn listing() -> Duration {
     cpu_time(&mut || assert_eq!(Groups::open(&checkpoint, &options).unwrap().list().len(), 25_000))
 }
 
+/// What is measured of one checkpoint.
+struct Bench<'a> {
+    checkpoint: &'a Checkpoint,
+    assembly: &'a dyn Assembly,
+    /// Each member's bytes, and room for them.
+    members: Vec<(&'a record::Tensor, Vec<u8>)>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(checkpoint: &'a Checkpoint, assembly: &'a dyn Assembly) -> Self {
+        let room = |tensor: &record::Tensor| vec![1; usize::try_from(tensor.size()).unwrap()];
+        let members = checkpoint.tensors().iter().map(|tensor| (tensor, room(tensor))).collect();
+        Self { checkpoint, assembly, members }
+    }
+
+    fn run(&self, items: &[Item<'_>], threads: usize) {
+        load(self.checkpoint, items, &LoadOptions { threads, ..LoadOptions::default() }, Caller::default()).unwrap();
+    }
+
+    /// The members as stored.
+    fn read(&mut self, threads: usize) {
+        let mut members = std::mem::take(&mut self.members);
+        let items = members.iter_mut().map(|(tensor, room)| Item {
+            of: Origin::Ranges(tensor, &[]),
+            dtype: None,
+            place: Memory::of(room),
+            strides: None,
+            transform: None,
+        });
+        let items: Vec<Item<'_>> = items.collect();
+        self.run(&items, threads);
+        drop(items);
+        self.members = members;
+    }
+
+    fn decode(&self, threads: usize, dst: &mut [u8]) {
+        let of = Origin::Group(self.assembly, &[]);
+        let item = Item { of, dtype: Some(Dtype::Bf16), place: Memory::of(dst), strides: None, transform: None };
+        self.run(&[item], threads);
+    }
+}
+
+/// The middle ratio of the first one's CPU time to the second one's, taken in turn.
+fn cpu_ratio(first: &mut dyn FnMut(), second: &mut dyn FnMut()) -> f64 {
+    let mut ratios: Vec<f64> = (0..3 * ROUNDS)
+        .map(|_| {
+            let before = once(first);
+            let time = once(second);
+            (before + once(first)).as_secs_f64() / 2.0 / time.as_secs_f64()
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
+/// What one case took.
+struct Row {
+    name: &'static str,
+    /// GB/s.
+    cpu: f64,
+    avx2: f64,
+    /// Of memset's speed.
+    of_memset: f64,
+    threads: [f64; 2],
+    /// Read, decoded, and both, on one thread and on two; GB/s of what is written.
+    parts: [[f64; 3]; 2],
+}
+
+fn row(name: &'static str, config: &str, path: &Path, bytes: Vec<u8>, dst: &mut [u8]) -> Row {
+    std::fs::write(path, &bytes).unwrap();
+    let written = dst.len() as f64;
+    let speed = |time: Duration| written / time.as_secs_f64() / 1e9;
+    let options = GroupsOptions { config: Some(config.as_bytes()), ..GroupsOptions::default() };
+    let memory = Checkpoint::open_memory(bytes.leak(), &OpenOptions::default()).unwrap();
+    let file = Checkpoint::open(path, &OpenOptions::default()).unwrap();
+    let (of_memory, of_file) = (Groups::open(&memory, &options).unwrap(), Groups::open(&file, &options).unwrap());
+    of_memory.list()[0].usable().unwrap();
+    let in_memory = of_memory.list()[0].assembly(&memory).unwrap();
+    let in_file = of_file.list()[0].assembly(&file).unwrap();
+    let memory = Bench::new(&memory, &*in_memory);
+    let mut file = Bench::new(&file, &*in_file);
+    without_avx512(true);
+    let avx2 = speed(cpu_time(&mut || memory.decode(1, dst)));
+    without_avx512(false);
+    let cpu = speed(cpu_time(&mut || memory.decode(1, dst)));
+    let mut other = vec![1_u8; dst.len()];
+    let of_memset = cpu_ratio(&mut || std::hint::black_box(&mut other).fill(3), &mut || memory.decode(1, dst));
+    let (mut of_one, mut of_two) = (vec![1; dst.len()], vec![1; dst.len()]);
+    let threads = medians(ROUNDS, &mut [&mut || memory.decode(1, &mut of_one), &mut || memory.decode(2, &mut of_two)]);
+    let parts = [1, 2].map(|threads| {
+        let mut alone = || memory.decode(threads, &mut of_one);
+        let file = std::cell::RefCell::new(&mut file);
+        let mut read = || file.borrow_mut().read(threads);
+        let mut both = || file.borrow().decode(threads, &mut of_two);
+        let times = medians(2 * ROUNDS, &mut [&mut read, &mut alone, &mut both]);
+        [times[0], times[1], times[2]].map(speed)
+    });
+    Row { name, cpu, avx2, of_memset, threads: [threads[0], threads[1]].map(speed), parts }
+}
+
 fn main() {
     println!("listing 100,000 tensors: {} of CPU time", libsafetensors_benches::show(listing()));
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let python = std::env::var("BENCH_PYTHON").ok();
     let folder = tempfile::tempdir().unwrap();
     let mut dst = vec![1_u8; SIDE * SIDE * 2];
-    let bytes = dst.len() as f64;
-    let speed = |time: Duration| bytes / time.as_secs_f64() / 1e9;
-    let memset = speed(cpu_time(&mut || std::hint::black_box(&mut dst).fill(3)));
-    println!("memset {memset:.1} GB/s\n");
-    println!("{:34} {:>8} {:>8} {:>8} {:>8} {:>7}", "to BF16, GB/s", "CPU", "/memset", "1 thread", "2", "ratio");
-    let mut ours = Vec::new();
+    let written = dst.len() as f64;
+    let memset = cpu_time(&mut || std::hint::black_box(&mut dst).fill(3));
+    println!("memset {:.1} GB/s\n", written / memset.as_secs_f64() / 1e9);
+    let mut rows = Vec::new();
     let cases = cases().into_iter().enumerate().filter(|(_, case)| case.0.contains(&wanted));
     for (number, (name, config, tensors)) in cases {
-        let bytes = file(&tensors);
-        if python.is_some() {
-            let folder = folder.path().join(format!("{number:02}"));
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join("model.safetensors"), &bytes).unwrap();
+        let folder = folder.path().join(format!("{number:02}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        rows.push((number, row(name, config, &folder.join("model.safetensors"), file(&tensors), &mut dst)));
+    }
+    println!(
+        "{:34} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7}",
+        "to BF16, GB/s", "CPU", "/memset", "AVX2", "1 thread", "2", "ratio"
+    );
+    for (_, Row { name, cpu, avx2, of_memset, threads: [one, two], .. }) in &rows {
+        println!("{name:34} {cpu:8.2} {of_memset:8.2} {avx2:8.2} {one:8.2} {two:8.2} {:7.2}", two / one);
+    }
+    println!("\n{:34} {:>8} {:>8} {:>8} {:>9}", "from a file in the page cache", "read", "decode", "both", "/ slower");
+    for (_, Row { name, parts, .. }) in &rows {
+        for (threads, [read, decode, both]) in [" 1", " 2"].iter().zip(parts) {
+            println!("{name:31}{threads:3} {read:8.2} {decode:8.2} {both:8.2} {:9.2}", read.min(*decode) / both);
         }
-        let checkpoint = Checkpoint::open_memory(bytes.leak(), &OpenOptions::default()).unwrap();
-        let options = GroupsOptions { config: Some(config.as_bytes()), ..GroupsOptions::default() };
-        let groups = Groups::open(&checkpoint, &options).unwrap();
-        let group = &groups.list()[0];
-        group.usable().unwrap();
-        let mut times = Vec::new();
-        let assembly = group.assembly(&checkpoint).unwrap();
-        for threads in [1, 2] {
-            let mut decode = || {
-                let item = Item {
-                    of: Origin::Group(&*assembly, &[]),
-                    dtype: Some(Dtype::Bf16),
-                    place: Memory::of(&mut dst),
-                    strides: None,
-                    transform: None,
-                };
-                load(&checkpoint, &[item], &LoadOptions { threads, ..LoadOptions::default() }, Caller::default())
-                    .unwrap();
-            };
-            if threads == 1 {
-                times.push(cpu_time(&mut decode));
-            }
-            times.push(medians(ROUNDS, &mut [&mut decode])[0]);
-        }
-        let [cpu, one, two] = [times[0], times[1], times[2]].map(speed);
-        println!("{name:34} {cpu:8.2} {:8.2} {one:8.2} {two:8.2} {:7.2}", cpu / memset, two / one);
-        ours.push((number, name, cpu));
     }
     if let Some(python) = python {
+        let ours: Vec<_> = rows.iter().map(|(number, row)| (*number, row.name, row.cpu)).collect();
         peers(&python, folder.path(), &ours);
     }
 }
