@@ -1016,7 +1016,7 @@ const struct st_tensor *st_find_tensor_n(const struct st_checkpoint *checkpoint,
                                          size_t name_len);
 
 // All metadata entries. Of several files: the index's first (a value that is
-// no string as its JSON text), then each shard's; the first of equal keys
+// not a string as its JSON text), then each shard's; the first of equal keys
 // stays.
 //
 // count: receives their number; may be NULL.

@@ -343,7 +343,7 @@ func (c *Checkpoint) Lookup(name string) (*Tensor, bool) {
 
 // Metadata returns the checkpoint's metadata, in a map of the caller's: nil
 // where there is none, not nil where it is there and empty. Of several files:
-// the index's entries (a value that is no string as its JSON text), then the
+// the index's entries (a value that is not a string as its JSON text), then the
 // shards'; the first of equal keys stays.
 func (c *Checkpoint) Metadata() map[string]string {
 	if c == nil || c.core == nil {

@@ -101,7 +101,7 @@ func Convert(from DType, src []byte, to DType, dst []byte) error {
 	bits := uint64(len(src)) * 8
 	count := bits / fromBits
 	if bits%fromBits != 0 {
-		return invalid("%d bytes are no whole number of %v", len(src), from)
+		return invalid("%d bytes are not a whole number of %v", len(src), from)
 	}
 	if needed := (count*toBits + 7) / 8; uint64(len(dst)) < needed {
 		text := fmt.Sprintf("%d elements of %v need %d bytes, the destination has %d", count, to, needed, len(dst))

@@ -31,7 +31,7 @@ const (
 	ErrDuplicateKey    Status = 15 // a tensor, metadata key or field appears twice
 	ErrMetadata        Status = 16 // the metadata is not a map of strings
 	ErrDType           Status = 17 // a dtype is not one of the format's
-	ErrShape           Status = 18 // a shape is no list of sizes, or too large
+	ErrShape           Status = 18 // a shape is not a list of sizes, or too large
 	ErrOffsets         Status = 19 // data offsets are malformed, or leave a hole or an overlap
 	ErrSizeMismatch    Status = 20 // offsets hold more or fewer bytes than dtype and shape need
 	ErrDataNotCovered  Status = 21 // bytes belong to no tensor, or a writer's tensors lack some

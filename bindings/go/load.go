@@ -161,7 +161,7 @@ func (c *core) load(ctx context.Context, items []cst.LoadItem, buffers [][]byte,
 // Stream loads into two buffers of its own, and hands each piece to chunk, on
 // this goroutine, while the next is being read: for what goes elsewhere than to
 // memory. Pieces come in order, of each item and in all of the file. Items need
-// no Dst; of the options, which may be nil, Threads and Sink are not looked at.
+// no Dst; of the options, which may be nil, Threads and Sink are ignored.
 // An error of chunk ends the stream and can be found in the error of Stream.
 func (c *Checkpoint) Stream(ctx context.Context, items []LoadItem, options *LoadOptions, chunk func(Chunk) error) (err error) {
 	if err := begun(ctx); err != nil {

@@ -106,7 +106,7 @@ func OpenResolvedContext(ctx context.Context, open func(name string) (Source, er
 // of a file system: [os.DirFS], an [embed.FS], and so on. Of a folder it takes
 // model.safetensors.index.json, else its only *.safetensors.index.json, else its
 // only *.safetensors, else model.safetensors, else its only complete series of
-// shards; names that begin with a dot are not looked at. Files that can neither be read at an offset nor be
+// shards; names that begin with a dot are ignored. Files that can neither be read at an offset nor be
 // sought in (those in a zip archive) are read into memory. Options may be nil.
 func OpenFS(fsys fs.FS, name string, options *OpenOptions) (*Checkpoint, error) {
 	open := func(name string) (Source, error) { return sourceOf(fsys, name) }

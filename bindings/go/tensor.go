@@ -16,7 +16,7 @@ import (
 // may be, to be saved under another name for instance.
 //
 // A program makes its own for [Save] and [NewWriter] from Name, DType, Shape and
-// Data; the other fields are told by the library, and not looked at.
+// Data; the other fields come from the library, and are ignored.
 type Tensor struct {
 	Name  string
 	DType DType

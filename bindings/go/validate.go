@@ -24,7 +24,7 @@ type Problem struct {
 // Validate tells report of everything that is wrong with a file, an index and
 // its shards, or a folder: of every broken rule, where opening stops at the
 // first. It reads headers and no tensors. Options may be nil; Access and Prefetch
-// are not looked at. report runs on this goroutine, and false ends the call.
+// are ignored. report runs on this goroutine, and false ends the call.
 //
 // The error is what [OpenWith] would say with these options: nil if there is
 // nothing that it refuses the file for; [ErrCancelled] where report ended it.

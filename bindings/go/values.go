@@ -95,7 +95,7 @@ func Values[T Value](t *Tensor) ([]T, error) {
 	case bigEndian && size > 1:
 		return nil, &Error{Code: ErrUnsupported, Message: "typed views need a little-endian machine"}
 	case len(bytes)%size != 0:
-		return nil, invalid("tensor %+q has %d bytes, no whole number of %v", t.Name, len(bytes), t.DType)
+		return nil, invalid("tensor %+q has %d bytes, which are not a whole number of %v", t.Name, len(bytes), t.DType)
 	case len(bytes) == 0:
 		return []T{}, nil
 	case uintptr(unsafe.Pointer(&bytes[0]))%unsafe.Alignof(value) != 0:

@@ -49,7 +49,7 @@ pub unsafe extern "C" fn st_find_tensor_n(
 }
 
 /// All metadata entries. Of several files: the index's first (a value that is
-/// no string as its JSON text), then each shard's; the first of equal keys
+/// not a string as its JSON text), then each shard's; the first of equal keys
 /// stays.
 ///
 /// count: receives their number; may be NULL.

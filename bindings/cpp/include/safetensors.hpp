@@ -484,7 +484,7 @@ template <class T> constexpr Dtype memory_dtype() noexcept
     if constexpr (std::is_same_v<T, std::byte> || std::is_same_v<T, char> || std::is_same_v<T, unsigned char>)
         return Dtype::as_stored;
     else
-        return Element<T>::dtype; // no such type: specialise Element for it, or give an address and a size
+        return Element<T>::dtype; // an unknown type: specialise Element for it, or give an address and a size
 }
 
 } // namespace detail
@@ -1728,7 +1728,7 @@ public:
     }
 
     // Brings these tensors, or all, into memory before they are used through a
-    // mapping. A hint: what the system declines is no error.
+    // mapping. A hint: what the system declines is not an error.
     Result<void> try_prefetch(const std::vector<Tensor> &tensors) const
     {
         std::vector<const st_tensor *> records;
@@ -1989,7 +1989,7 @@ public:
     Writer(Writer &&) noexcept = default;
     Writer &operator=(Writer &&) noexcept = default;
 
-    // Begins a file of these tensors, whose data is not looked at.
+    // Begins a file of these tensors, whose data is ignored.
     static Result<Writer> try_open(const Path &path, const std::vector<NewTensor> &tensors,
                                    const std::optional<Metadata> &metadata = std::nullopt, const SaveOptions &options = {})
     {
@@ -2049,7 +2049,7 @@ private:
 
 // ==== Validate ====
 
-// One rule that a file breaks. Valid during the call that tells of it.
+// One rule that a file breaks. Valid during the call that reports it.
 struct Problem {
     explicit Problem(const st_problem &record) noexcept
         : code(static_cast<Status>(record.code)), fatal((record.fatal & ST_FATAL_STRICT) != 0),
@@ -2072,7 +2072,7 @@ struct Problem {
 // Returns true (or nothing) to go on, and false to end with Status::cancelled.
 using Report = Callback<bool(const Problem &problem)>;
 
-// Tells of every rule that a file, an index and its shards, or a folder breaks,
+// Reports every rule that a file, an index and its shards, or a folder breaks,
 // where open stops at the first, on the calling thread. Fails with what open
 // with these options would say.
 inline Result<void> try_validate(const Path &path, const Report &report = {}, const OpenOptions &options = {})
@@ -2111,7 +2111,7 @@ inline void validate(const Path &path, const Report &report = {}, const OpenOpti
 
 // Converts all elements of `from`, each rounded once, and returns how many;
 // st_convert lists the pairs of dtypes. Status::size_mismatch where the bytes
-// are no whole number of elements, Status::buffer_size where `to` is too small.
+// are not a whole number of elements, Status::buffer_size where `to` is too small.
 inline Result<std::size_t> try_convert(Dtype from_dtype, Bytes from, Dtype to_dtype, MutableBytes to)
 {
     if (auto fits = try_check_version(); !fits)
@@ -2121,7 +2121,7 @@ inline Result<std::size_t> try_convert(Dtype from_dtype, Bytes from, Dtype to_dt
     const std::size_t count = from_bits == 0 ? 0 : from.size() / from_bits * 8 + from.size() % from_bits * 8 / from_bits;
     if (from_bits != 0 && from.size() % from_bits * 8 % from_bits != 0)
         return Error(Status::size_mismatch,
-                     std::to_string(from.size()) + " bytes are no whole number of " + name(from_dtype));
+                     std::to_string(from.size()) + " bytes are not a whole number of " + name(from_dtype));
     if (to_bits != 0 && count > to.size() / to_bits * 8 + to.size() % to_bits * 8 / to_bits)
         return Error(Status::buffer_size, std::to_string(to.size()) + " bytes are too few for " + std::to_string(count) +
                                               " elements of " + name(to_dtype));

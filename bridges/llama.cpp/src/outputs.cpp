@@ -109,7 +109,7 @@ st_dtype Planner::dtype_of(const Source &source) const {
     case ST_DTYPE_BF16: return source.tensor->dtype;
     default:
         fail(ST_ERROR_UNSUPPORTED, "tensor " + in_quotes(source.name()) + " is " + source.tensor->dtype_name +
-                                       ", which is no weight by itself (supported: F64, F32, F16, BF16, and quantised groups)");
+                                       ", which is not a weight by itself (supported: F64, F32, F16, BF16, and quantised groups)");
     }
 }
 

@@ -69,7 +69,7 @@ class Handler final : public nlohmann::json_sax<Json> {
 
     bool end_array() override {
         if (in == Part::merge_pair) {
-            if (pair_size != 2) return refuse("a merge that is no pair");
+            if (pair_size != 2) return refuse("a merge that is not a pair");
             out.merges.add(spelled(pair[0]) + " " + spelled(pair[1]));
             return enter(Part::merges);
         }
@@ -119,9 +119,9 @@ class Handler final : public nlohmann::json_sax<Json> {
     bool value(Json v) {
         switch (in) {
         case Part::skipped: return true;
-        case Part::vocabulary: return refuse("a vocabulary with values that are no ids");
+        case Part::vocabulary: return refuse("a vocabulary with values that are not ids");
         case Part::merges:
-        case Part::merge_pair: return refuse("merges that are no strings");
+        case Part::merge_pair: return refuse("merges that are not strings");
         case Part::rest: break;
         }
         if (tree.empty()) return refuse("no object");

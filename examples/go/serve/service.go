@@ -207,7 +207,7 @@ func parseRanges(text string) ([]safetensors.Range, error) {
 	for _, part := range strings.Split(text, ",") {
 		numbers := strings.Split(part, ":")
 		if len(numbers) > 3 {
-			return nil, fmt.Errorf("%w: %q is no slice", errRequest, part)
+			return nil, fmt.Errorf("%w: %q is not a slice", errRequest, part)
 		}
 		all := safetensors.All()
 		for i, to := range []*int64{&all.Start, &all.Stop, &all.Step}[:len(numbers)] {
@@ -216,7 +216,7 @@ func parseRanges(text string) ([]safetensors.Range, error) {
 			}
 			number, err := strconv.ParseInt(numbers[i], 10, 64)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %q is no slice", errRequest, part)
+				return nil, fmt.Errorf("%w: %q is not a slice", errRequest, part)
 			}
 			*to = number
 		}

@@ -30,7 +30,7 @@ import java.util.function.Supplier;
  * <p><b>Closing.</b> {@link #close()} lets no new call in, waits for those under way, and gives up this object's share
  * of the files, mappings and memory. A view ({@link Tensor#buffer()} and its like) has a share of its own: it stays
  * valid after closing, and what it shows goes when the last view is garbage collected. So no view can ever dangle; and
- * who wants the mapping gone lets go of the views. A checkpoint that is never closed is closed when it and its tensors
+ * to have the mapping gone, drop the views. A checkpoint that is never closed is closed when it and its tensors
  * are garbage collected.
  *
  * <p><b>Native memory.</b> The mapping takes address space and page cache, not heap. Beside it native code holds about

@@ -198,7 +198,7 @@ public final class Safetensors {
             throw new SafetensorsException(Status.UNSUPPORTED, "can't convert from " + from + " to " + to);
         }
         if (count * from.bits() != source.remaining() * 8L) {
-            throw new IllegalArgumentException(source.remaining() + " bytes are no whole number of " + from + " elements");
+            throw new IllegalArgumentException(source.remaining() + " bytes are not a whole number of " + from + " elements");
         }
         long needed = (count * to.bits() + 7) / 8;
         if (target.remaining() < needed) {

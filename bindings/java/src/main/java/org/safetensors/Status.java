@@ -39,7 +39,7 @@ public enum Status {
     METADATA(16),
     /** A dtype is not one of the format's. */
     DTYPE(17),
-    /** A shape is no list of sizes, too large for 64 bits, or of more dimensions than the limit. */
+    /** A shape is not a list of sizes, too large for 64 bits, or of more dimensions than the limit. */
     SHAPE(18),
     /** Data offsets are malformed, or leave a hole or an overlap. */
     OFFSETS(19),

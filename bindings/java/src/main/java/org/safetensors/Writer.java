@@ -47,7 +47,7 @@ public final class Writer implements AutoCloseable {
      * Begins a file. The room that it takes is set aside now where the file system can: a full disk is an error here.
      *
      * @param path where it will be
-     * @param tensors what it will hold; their data is not looked at
+     * @param tensors what it will hold; their data is ignored
      * @param metadata null: none, which differs from an empty map
      * @param options how
      * @return the writer, to be closed
