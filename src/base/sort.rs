@@ -68,7 +68,7 @@ fn by_prefixes(all: &mut [(&[u8], usize)], what: &str) -> Result<()> {
     while let Some((from, to, known)) = stretches.pop() {
         let Some(stretch) = all.get_mut(from..to) else { continue };
         let Some((first, _)) = stretch.first().copied() else { continue };
-        // What has ended is told apart by its length alone.
+        // Only lengths tell texts apart that have ended.
         if stretch.len() < FEW || stretch.iter().any(|(text, _)| text.len() < known) {
             texts(stretch);
             continue;
@@ -101,7 +101,7 @@ fn by_prefixes(all: &mut [(&[u8], usize)], what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Of texts in order those that stand there before.
+/// Those of sorted texts that are equal to the one before.
 pub(crate) fn repeated<'s, 'a>(
     sorted: &'s [(&'a [u8], usize)],
 ) -> impl Iterator<Item = (&'a [u8], usize)> + use<'s, 'a> {

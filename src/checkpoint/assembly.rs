@@ -144,7 +144,7 @@ impl Checkpoint {
     }
 
     /// The same where a shard before this one is the same file: found by the index's
-    /// names, as a thousand links to a file of a thousand tensors are no million.
+    /// names, so a thousand links to a file of a thousand tensors don't make a million.
     fn show_again(&mut self, tensors: &[Tensor], names: &Lookup, shown: &mut ShownTensors, shard: usize) -> Result<()> {
         if shown.by_shard.is_none() {
             shown.by_shard = Some(by_shard(&shown.index)?);

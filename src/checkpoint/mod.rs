@@ -20,7 +20,7 @@ use crate::format::lookup::{Hasher, Lookup};
 use crate::record::{st_shard, Metadata, Tensor};
 use crate::source::{FileRef, Source};
 
-/// An opened checkpoint: whatever lies behind it, one table of tensors.
+/// An opened checkpoint: whatever it is made of, one table of tensors.
 ///
 /// Immutable, so any number of threads may use it at once.
 pub struct Checkpoint {

@@ -3,8 +3,8 @@
 //! in a series, or that it is an index.
 //!
 //! `model.fp16.safetensors` is the variant `fp16` of `model`, and
-//! `sd3.5_large.safetensors` is no variant of `sd3`. A name alone can't always
-//! tell, so what else lies in the folder has a say: see [`Names`].
+//! `sd3.5_large.safetensors` is not a variant of `sd3`. A name alone can't always tell,
+//! so what else lies in the folder has a say: see [`FileNames`].
 #![forbid(unsafe_code)]
 
 use crate::base::{memory, sort};

@@ -76,7 +76,7 @@ impl Checkpoint {
     /// or all up to its end where that is 0. Keeps a duplicate of the descriptor.
     ///
     /// # Errors
-    /// `Io` for what is no regular file, `InvalidArgument` for a part outside it;
+    /// `Io` for what is not a regular file, `InvalidArgument` for a part outside it;
     /// else says which tensor and rule.
     pub fn open_fd(fd: BorrowedFd<'_>, offset: u64, size: u64, options: &OpenOptions) -> Result<Self> {
         let name = format!("descriptor {}", std::os::fd::AsRawFd::as_raw_fd(&fd));
@@ -98,7 +98,7 @@ impl Checkpoint {
         single(None, Source::memory(bytes), options, "memory").map_err(|error| error.in_file("memory"))
     }
 
-    /// One file behind a reader of the caller's.
+    /// One file through a reader of the caller's.
     ///
     /// # Errors
     /// Says which tensor and rule, or what the reader said.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Checkpoints whose files somebody else finds: behind callbacks, by name.
+//! Checkpoints whose files somebody else finds: through callbacks, by name.
 #![forbid(unsafe_code)]
 
 use super::assembly::{OpenedFile, Records};
@@ -14,7 +14,7 @@ use crate::format::index;
 use crate::options::OpenOptions;
 use crate::source::{ReadAt, Source};
 
-/// Finds files for names: shards behind callbacks.
+/// Finds files for names: shards through callbacks.
 pub trait Resolver {
     /// The file or index of this name, spelled as a path would be.
     ///
@@ -24,7 +24,7 @@ pub trait Resolver {
 }
 
 impl Checkpoint {
-    /// A file or an index with its shards behind readers of the caller's.
+    /// A file or an index with its shards through readers of the caller's.
     ///
     /// # Errors
     /// Says which file, tensor and rule, or what the resolver or a reader said.

@@ -2,9 +2,9 @@
 //! Everything that is wrong with a file, an index or a folder, where opening
 //! says the first thing.
 //!
-//! It runs the checks of opening themselves, in their order, with another sink
-//! for what they find: so the first problem that is fatal is the error that
-//! opening gives. What opening passes over without a word is told as not fatal.
+//! It runs the checks of opening themselves, in their order, with another sink for what
+//! they find: so the first problem that is fatal is the error that opening gives. What
+//! opening ignores is reported as not fatal.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -51,8 +51,8 @@ pub enum Fatal {
     Always,
 }
 
-/// Tells of every problem of what lies at the path. The first one that keeps
-/// these options from opening it is the error.
+/// Reports every problem of what is at the path. The first one that keeps these options
+/// from opening it is the error.
 ///
 /// # Errors
 /// The one that opening would give; `Cancelled` where `report` returned false.
@@ -217,7 +217,7 @@ impl Inspector<'_> {
         Header::audit(source, number, limits, budget, &mut |finding| self.tell(path, finding))
     }
 
-    /// Passes a finding on, unless it is no fault of the file's.
+    /// Passes a finding on, unless the file is not at fault.
     fn tell(&mut self, file: &[u8], finding: Finding<'_>) -> Result<()> {
         let Finding { error, position, tensor, tolerable } = finding;
         let tolerate = self.options.tolerate;

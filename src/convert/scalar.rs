@@ -95,8 +95,8 @@ pub(super) fn run_here(step: Step, src: &[u8], dst: &mut [u8]) {
     }
 }
 
-// Functions and not closures, as only they can be told to be inlined: what is
-// left out of line is compiled without SIMD (seen to cost seven times the time).
+// Functions and not closures, as only they can be marked to be inlined: what is left
+// out of line is compiled without SIMD (seen to cost seven times the time).
 
 #[inline(always)]
 fn unpack4([pair]: [u8; 1]) -> [u8; 2] {

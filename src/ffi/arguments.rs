@@ -26,7 +26,7 @@ pub struct st_buffer {
     pub size: usize,
 }
 
-/// The argument behind a pointer that must not be NULL.
+/// What a pointer that must not be NULL points to.
 ///
 /// # Safety
 /// `pointer` is null or points to a valid value that outlives `'a`.

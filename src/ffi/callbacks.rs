@@ -302,7 +302,7 @@ pub(super) fn call(what: &str, function: impl FnOnce(*mut st_error) -> st_status
         said if said.is_empty() => format!("{what} returned status {status}"),
         said => said,
     };
-    // A number that is no status of ours can't be passed on as one.
+    // A number that is not one of our statuses can't be passed on as one.
     let kind = ErrorKind::from_number(status).unwrap_or(ErrorKind::Io);
     Err(Error::new(kind, text).with_errno(error.os_errno))
 }

@@ -56,7 +56,7 @@ pub unsafe extern "C" fn st_convert(
             return Err(null("dst"));
         }
         check_apart(src.addr(), src_size, dst.addr(), dst_size)?;
-        // SAFETY: not null; by the header's rules each has the bytes of so many
+        // SAFETY: not null; by the header's rules each has the bytes of that many
         // elements, for this call; and they were just found not to overlap.
         let (src, dst) = unsafe {
             (slice::from_raw_parts(src.cast::<u8>(), src_size), slice::from_raw_parts_mut(dst.cast::<u8>(), dst_size))

@@ -253,7 +253,7 @@ fn source_of<'a>(
     sources: &[&'a Checkpoint],
     rule: SourceRule,
 ) -> Result<Option<(u16, &'a Checkpoint)>> {
-    // A part of a mapped tensor is no record of the source's: memory.
+    // A part of a mapped tensor is not a record of the source: it is memory.
     let maps = |source: &Checkpoint| source.maps(record) && source.require_own(record).is_ok();
     let is_null = record.data.is_null();
     let found = match (rule, record.source) {

@@ -121,11 +121,10 @@ pub unsafe extern "C" fn st_load_plan(
     unsafe { guard(error, |kind| kind as st_status, || find().map(|()| ST_OK)) }
 }
 
-/// Brings tensors into memory before they are used through a mapping: large
-/// reads and filled page tables, in place of a page fault for each 4 KiB.
-/// Mapped files are there when this returns; for others the system is asked to
-/// read ahead; memory and an st_io have nothing to gain. It is a hint: what the
-/// system declines is no error.
+/// Brings tensors into memory before they are used through a mapping: large reads and
+/// filled page tables, in place of a page fault for each 4 KiB. Mapped files are there
+/// when this returns; for others the system is asked to read ahead; memory and an st_io
+/// have nothing to gain. It is a hint: what the system declines is not an error.
 ///
 /// tensors: count pointers to records of this checkpoint or copies, borrowed
 /// for the call; NULL with a count of 0: everything.

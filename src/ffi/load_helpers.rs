@@ -159,9 +159,9 @@ pub unsafe extern "C" fn st_require(
     unsafe { guard(error, |_| std::ptr::null(), find) }
 }
 
-/// The other half of st_prefetch: pages of the mapping are let go, and the page
-/// cache learns that these tensors are not needed. Whoever touches them reads them
-/// again. It is a hint: what the system declines is no error.
+/// The other half of st_prefetch: pages of the mapping are let go, and the page cache
+/// learns that these tensors are not needed. Whoever touches them reads them again. It
+/// is a hint: what the system declines is not an error.
 ///
 /// tensors: count pointers to records of this checkpoint or copies, borrowed
 /// for the call; NULL with a count of 0: everything.

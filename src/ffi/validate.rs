@@ -92,7 +92,8 @@ pub unsafe extern "C" fn st_validate(
         };
         let path = Path::new(OsStr::from_bytes(path));
         let verdict = validate(path, &options, &mut tell);
-        // What opens may still hold groups that can't be decoded. That they can't be looked for is no verdict.
+        // What opens may still hold groups that can't be decoded. That looking for them
+        // fails does not change the result.
         if verdict.is_ok() {
             let _ = Checkpoint::open(path, &options).and_then(|checkpoint| findings(&checkpoint, &mut tell));
         }

@@ -16,7 +16,7 @@ pub(crate) struct Finding<'a> {
     pub(crate) tolerable: bool,
 }
 
-/// Who is told. An error ends the checks.
+/// Receives findings. An error ends the checks.
 pub(crate) type FindingSink<'a> = dyn FnMut(Finding<'_>) -> Result<()> + 'a;
 
 impl<'a> Finding<'a> {

@@ -43,7 +43,7 @@ pub(crate) fn named(error: Error, start: &[u8], read: ReadAs) -> Error {
     }
 }
 
-/// What a file is that is no header's start or, read as an index, no index.
+/// What a file is that does not begin with a header or, read as an index, is not one.
 pub(crate) fn what(start: &[u8], read: ReadAs) -> Option<&'static str> {
     if is_tensors(start) {
         return (read == ReadAs::Index).then_some("a safetensors file");

@@ -90,7 +90,7 @@ impl Lookup {
         if hashes.is_empty() {
             return Ok(Self::default());
         }
-        // A third full while that is no memory to speak of, two thirds above.
+        // A third full while that costs little memory, two thirds full beyond.
         let small = hashes.len() < 1 << 13;
         let spare = if small { hashes.len().saturating_mul(2) } else { hashes.len() / 2 };
         let capacity = hashes.len().saturating_add(spare).saturating_add(1);
@@ -245,7 +245,7 @@ mod tests {
         Checkpoint::open_memory(file.leak(), &OpenOptions::default()).unwrap()
     }
 
-    /// Two names of one length and one hash, as there are among so many.
+    /// Two names of one length and one hash, as there are among that many.
     fn alike(hasher: &Hasher) -> [String; 2] {
         let name = |i: u32| format!("layer.{i:06}");
         let mut hashes: Vec<_> = (0..400_000).map(|i| (hasher.hash(name(i).as_bytes()), i)).collect();

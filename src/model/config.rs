@@ -188,7 +188,7 @@ pub(crate) fn beside(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(&error)),
     };
-    // A folder or a pipe of that name is no configuration.
+    // A folder or a pipe of that name is not a configuration.
     let size = match file.metadata() {
         Ok(found) if found.is_file() => found.len(),
         Ok(_) => return Ok(None),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who may read and write a file that takes another's place: the same people,
-//! or fewer where that can't be had; never more.
+//! Who may read and write a file that takes another's place: the same people, or fewer
+//! where that is not possible; never more.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Metadata, Permissions};

@@ -6,8 +6,8 @@ use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::error::Result;
 
-/// As many ranges are moved at most to make room for one among them: a million in
-/// any order are no million moves of a million.
+/// As many ranges are moved at most to make room for one among them: a million in any
+/// order must not be a million moves of a million.
 const MOST: usize = 512;
 
 /// Ranges that neither overlap nor touch, in order, in lists of which none is empty.

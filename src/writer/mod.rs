@@ -55,7 +55,7 @@ pub enum Durability {
     /// File and folder are on the disk when the call returns.
     #[default]
     Synced,
-    /// The system writes them when it likes.
+    /// The system writes them in its own time.
     Unsynced,
 }
 

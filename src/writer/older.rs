@@ -29,7 +29,7 @@ pub(super) struct Older {
     pub(super) is_index: bool,
 }
 
-/// Where a shard's name stands in the text, with its quotes.
+/// Where a shard's name is in the text, with its quotes.
 struct Shard {
     start: usize,
     end: usize,
@@ -104,7 +104,7 @@ fn read_index(path: &Path) -> Result<Option<Vec<u8>>> {
     let failed = |error: io::Error| Error::os("reading the older index", &error).in_path(path);
     match source::check_regular(path) {
         Err(error) if error.os_errno() == libc::ENOENT => return Ok(None),
-        // Nothing that a loader takes for an index: it stands in the way all the same.
+        // Nothing that a loader takes for an index, but it is in the way all the same.
         Err(error) if error.os_errno() == 0 => return Ok(Some(Vec::new())),
         checked => checked.map_err(|error| error.in_path(path))?,
     }

@@ -18,7 +18,7 @@ use super::{Durability, Overwrite};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{self, FileRef};
 
-/// More than this many names taken is no accident.
+/// More than this many names taken is not an accident.
 const MOST_TRIES: usize = 100;
 
 /// A file on its way. Dropped, it is gone.

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 const LARGEST_HEADER: u64 = 100_000_000;
 /// The length field.
 pub(super) const LENGTH_BYTES: usize = 8;
-/// More than what stands between texts in metadata and in an index.
+/// More than what is between texts in metadata and in an index.
 const BETWEEN: usize = 32;
 /// How many tensors' names are touched at once.
 const BATCH: usize = 64;

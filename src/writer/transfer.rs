@@ -55,7 +55,7 @@ impl<'a> Meter<'a> {
         self.done = self.done.saturating_add(bytes);
         match self.done < self.total {
             true => self.tell(),
-            // The end is told once, by finish.
+            // The end is reported once, by finish.
             false => Ok(()),
         }
     }
@@ -281,8 +281,8 @@ impl<'a> FilePieces<'a> {
         copied.map_err(|error| to.failed(&format!("copying {len} bytes to {start}"), &error))
     }
 
-    /// Writes them past the page cache, from several threads; where the file
-    /// system declines in the midst of it, through the cache.
+    /// Writes them past the page cache, from several threads; where the file system
+    /// declines halfway, through the cache.
     pub(super) fn write_direct(&self, to: &Staged, meter: &mut Meter<'_>) -> Result<()> {
         // Whole blocks past the cache, the rest through it.
         let whole = self.size().saturating_sub(self.size().checked_rem(BLOCK).unwrap_or(0));

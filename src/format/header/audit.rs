@@ -25,7 +25,7 @@ use crate::source::Source;
 struct Audit<'a> {
     /// The ranks met, one bit each.
     met: u32,
-    /// Of this rank all are told.
+    /// All faults of this rank are reported.
     rank: Option<RuleRank>,
     sink: &'a mut FindingSink<'a>,
     result: Result<()>,
@@ -92,9 +92,8 @@ impl Judge for Every<'_, '_> {
 }
 
 impl Header {
-    /// Tells of every rule that the header of shard number `shard` breaks, in
-    /// the order in which opening checks them. What can be read of it, if it is
-    /// JSON.
+    /// Reports every rule that the header of shard number `shard` breaks, in the order
+    /// in which opening checks them. What can be read of it, if it is JSON.
     pub(crate) fn audit(
         source: &Source,
         shard: u32,
@@ -152,7 +151,7 @@ fn pass(
     super::whole(text, tensors, context, Some(audit))
 }
 
-/// Tells of what ended the parse, if something did.
+/// Reports what ended the parse, if something did.
 fn tell_fault(found: Result<Parsed, (Error, usize)>, sink: &mut FindingSink<'_>) -> Result<Option<Parsed>> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -160,8 +159,8 @@ fn tell_fault(found: Result<Parsed, (Error, usize)>, sink: &mut FindingSink<'_>)
     }
 }
 
-/// Tells of bytes that are no UTF-8, and makes question marks of them: what else
-/// there is to find can then be found. Whether there were any.
+/// Reports bytes that are not UTF-8, and makes question marks of them: what else there
+/// is to find can then be found. Whether there were any.
 fn replace_all_but_utf8(text: &mut [u8], sink: &mut FindingSink<'_>) -> Result<bool> {
     let mut at = 0_usize;
     while let Err(error) = std::str::from_utf8(text.get(at..).unwrap_or_default()) {

@@ -7,7 +7,8 @@ use crate::format::finding::Finding;
 /// The rules after JSON in the order in which they are reported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RuleRank {
-    /// An entry that is no object with the three fields: not the JSON that a header is.
+    /// An entry that is not an object with the three fields: not the JSON that a header
+    /// is.
     Entry,
     Duplicate,
     Limit,

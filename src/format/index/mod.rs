@@ -35,8 +35,8 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Checks an index file's text. Of broken rules the sink is told; `None`
-    /// where it lets one pass without which there is no index.
+    /// Checks an index file's text. Broken rules go to the sink; `None` where the sink
+    /// accepts one without which there is no index.
     pub(crate) fn parse(mut text: Vec<u8>, sink: &mut FindingSink<'_>) -> Result<Option<Self>> {
         let start: Vec<u8> = text.iter().take(foreign::ENOUGH).copied().collect();
         let hasher = Hasher::default();
@@ -55,8 +55,8 @@ impl Index {
             let error = Error::new(ErrorKind::Index, "index has no weight_map");
             return sink(Finding::new(error, 0, None)).map(|()| None);
         };
-        // A value that is no string ends where its text does. What stands
-        // there, a comma or a brace, has served.
+        // A value that is not a string ends where its text does. The comma or brace
+        // there is not needed any more.
         for (_, value) in metadata.iter().flatten() {
             if let Some(end) = text.get_mut(value.start.saturating_add(value.len)) {
                 *end = 0;
@@ -172,7 +172,7 @@ impl Index {
         extent.of(&self.text)
     }
 
-    /// Puts the shards in order, and leaves out what is no file's name.
+    /// Puts the shards in order, and leaves out what is not a file's name.
     fn check_shards(&mut self, sink: &mut FindingSink<'_>) -> Result<()> {
         let bad = |shard: &TextExtent| refusal(shard.of(&self.text)).is_some();
         if self.shards.iter().any(bad) {
@@ -225,8 +225,8 @@ fn place_in(text: &[u8], name: &[u8]) -> usize {
     name.as_ptr().addr().saturating_sub(text.as_ptr().addr()).saturating_sub(1)
 }
 
-/// Why this is no shard's name. A shard lies beside its index: anything but a plain
-/// file name would let an index open files elsewhere.
+/// Why this can't be a shard's name. A shard lies beside its index: anything but a
+/// plain file name would let an index open files elsewhere.
 fn refusal(shard: &[u8]) -> Option<&'static str> {
     let separates = |byte: &u8| matches!(byte, b'/' | b'\\' | 0);
     match shard {

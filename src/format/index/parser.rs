@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The text of an index: an object with a weight_map and, where it likes, metadata.
+//! The text of an index: an object with a weight_map and, perhaps, metadata.
 #![forbid(unsafe_code)]
 
 use super::shards::ShardNames;
@@ -17,7 +17,7 @@ const ENTRY_DEPTH: u32 = 2;
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub(super) tensor: TextExtent,
-    /// A number in `shards`; `NOWHERE` where the name is no file's.
+    /// A number in `shards`; `NOWHERE` where the name is not a file's.
     pub(super) shard: u32,
 }
 
@@ -57,7 +57,7 @@ impl IndexParser<'_, '_> {
         }
     }
 
-    /// Tells of a fault in the value that begins here, and passes over it.
+    /// Reports a fault in the value that begins here, and skips the value.
     #[cold]
     fn passed(&mut self, text: &str) -> Result<(), JsonFault> {
         self.tell(None, Error::new(ErrorKind::Index, text))?;

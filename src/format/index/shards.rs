@@ -7,7 +7,7 @@ use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::lookup::Hasher;
 
-/// The number of what is no shard.
+/// In place of a number: not a shard.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// Shards' names, each once. Most of an index repeats a name it has just given.

@@ -173,7 +173,7 @@ impl Iterator for Reads {
         if read.dense || !run || read.size <= self.window.min(LARGE) {
             return Some(read);
         }
-        // It had better go straight to its place, and the zeros without it.
+        // The run goes straight to its place, and the zeros apart from it.
         let zeros = |at: u64, picked: u64| SliceRead { size: 0, at, picked, dense: false, ..read };
         let last = (after != 0).then(|| zeros(read.at.saturating_add(read.picked).saturating_sub(after), after));
         let run = SliceRead { at, picked: read.size, dense: true, ..read };

@@ -253,7 +253,8 @@ impl Names {
                 continue;
             }
             let name = names.key(logical);
-            // The first walk begins anew, for what it comes after has nothing in common with it.
+            // The first walk begins at the root, as it has nothing in common with the
+            // name before.
             let set = matching.set_of(name, before.map_or(&[][..], |before| names.key(before)))?;
             while let Some(found) = matching.sets.get(self.sets.len()) {
                 self.sets.push(RuleSet::new(found, patterns, &rules.rules));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The parts of one rank: which rules apply to each tensor, and what is this
-//! rank's. Errors are told in the order of the checks here.
+//! The parts of one rank: which rules apply to each tensor, and what is this rank's.
+//! Errors are reported in the order of the checks here.
 #![forbid(unsafe_code)]
 
 mod application;
