@@ -1220,11 +1220,10 @@ st_status st_load_plan(const struct st_checkpoint *checkpoint,
                        struct st_plan *plan,
                        struct st_error *error);
 
-// Brings tensors into memory before they are used through a mapping: large
-// reads and filled page tables, in place of a page fault for each 4 KiB.
-// Mapped files are there when this returns; for others the system is asked to
-// read ahead; memory and an st_io have nothing to gain. It is a hint: what the
-// system declines is no error.
+// Brings tensors into memory before they are used through a mapping: large reads and
+// filled page tables, in place of a page fault for each 4 KiB. Mapped files are there
+// when this returns; for others the system is asked to read ahead; memory and an st_io
+// have nothing to gain. It is a hint: what the system declines is not an error.
 //
 // tensors: count pointers to records of this checkpoint or copies, borrowed
 // for the call; NULL with a count of 0: everything.
@@ -1294,9 +1293,9 @@ const struct st_tensor *st_require(const struct st_checkpoint *checkpoint,
                                    size_t rank,
                                    struct st_error *error);
 
-// The other half of st_prefetch: pages of the mapping are let go, and the page
-// cache learns that these tensors are not needed. Whoever touches them reads them
-// again. It is a hint: what the system declines is no error.
+// The other half of st_prefetch: pages of the mapping are let go, and the page cache
+// learns that these tensors are not needed. Whoever touches them reads them again. It
+// is a hint: what the system declines is not an error.
 //
 // tensors: count pointers to records of this checkpoint or copies, borrowed
 // for the call; NULL with a count of 0: everything.

@@ -14,7 +14,8 @@ use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::group::st_group;
-use crate::model::config::{self, unreadable, Json, MAX_CONFIG};
+use crate::model::config::{self, unreadable, MAX_CONFIG};
+use crate::model::json::Json;
 use crate::model::rank_plan::{
     builtin, families, Axis, Inputs, ListedTensor, RankParts, RankPlan, Strictness, TensorList,
 };

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::arguments::{memory_at, no_such, null, required, required_text, st_buffer};
 use super::boundary::{guard, read_options, read_sized, CallerStruct};
 use super::callbacks::call;
-use super::given::{durability, metadata_changes, metadata_entries, st_save_options, GivenSave};
+use super::given_save::{durability, metadata_changes, metadata_entries, st_save_options, GivenSave};
 use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};

@@ -4,4 +4,5 @@
 
 pub(crate) mod config;
 pub mod groups;
+pub(crate) mod json;
 pub(crate) mod rank_plan;

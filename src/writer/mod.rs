@@ -5,7 +5,6 @@
 //! appear whole or not at all.
 #![deny(unsafe_code)]
 
-mod access;
 mod coverage;
 mod delivery;
 mod edit;
@@ -13,6 +12,7 @@ mod layout;
 mod older;
 mod order;
 mod output;
+mod permissions;
 mod set;
 mod spelling;
 mod stage;

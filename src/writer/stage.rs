@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::access;
+use super::permissions;
 use super::system::{self, Lock};
 use super::target::Target;
 use super::temporary;
@@ -173,7 +173,7 @@ impl Staged {
         }
         let file = self.file()?;
         if let (Some(existing), true) = (&self.target.existing, self.way != Way::Direct) {
-            access::take_over(&file, &self.target.path, existing);
+            permissions::take_over(&file, &self.target.path, existing);
         }
         match sync {
             Durability::Synced => {
@@ -256,7 +256,7 @@ impl Drop for Staged {
 
 /// Creates a file that is not there yet; `None` where it is.
 fn make(path: &Path, target: &Target) -> Result<Option<File>> {
-    let mode = access::mode_to_create(&target.path, target.existing.as_ref());
+    let mode = permissions::mode_to_create(&target.path, target.existing.as_ref());
     match File::options().read(true).write(true).create_new(true).mode(mode).open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
@@ -281,7 +281,7 @@ pub(super) fn copy(from: &Target, to: &Path, sync: Durability) -> Result<()> {
     let mut copy = File::options().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
     io::copy(&mut &source, &mut copy).map_err(failed)?;
     if let Some(existing) = &from.existing {
-        access::take_over(&copy, &from.path, existing);
+        permissions::take_over(&copy, &from.path, existing);
     }
     match sync {
         Durability::Synced => system::sync(&copy).map_err(failed),

@@ -30,7 +30,7 @@ const HEADERS: &[Header] = &[
             "ffi/load.rs",
             "ffi/load_helpers.rs",
             "ffi/convert.rs",
-            "ffi/given.rs",
+            "ffi/given_save.rs",
             "ffi/save.rs",
             "ffi/validate.rs",
             "ffi/helpers.rs",

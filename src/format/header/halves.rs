@@ -8,8 +8,8 @@
 //! text again, from its start, so that errors are those of a single pass.
 #![forbid(unsafe_code)]
 
-use super::parse::{first_half, second_half};
 use super::parser::{Context, Parsed};
+use super::pass::{first_half, second_half};
 use crate::base::memory;
 use crate::base::parallel;
 use crate::record::Tensor;

@@ -8,8 +8,8 @@ mod check;
 mod fields;
 mod halves;
 mod metadata;
-mod parse;
 mod parser;
+mod pass;
 mod rule;
 
 use crate::base::memory;
@@ -107,7 +107,7 @@ fn whole(
     context: Context<'_>,
     listener: Option<&mut dyn Listener>,
 ) -> Result<Parsed, (Error, usize)> {
-    memory::fill(tensors, 0, |_, tensors| Some(parse::whole(text, tensors, context, listener)))
+    memory::fill(tensors, 0, |_, tensors| Some(pass::whole(text, tensors, context, listener)))
         .unwrap_or_else(|| Err((Error::new(ErrorKind::Internal, "records are not where they should be"), 0)))
 }
 

@@ -12,7 +12,7 @@ pub(crate) trait Fetch {
     /// Fills `out` with the tensor's bytes from `start` on.
     fn straight(&mut self, start: u64, out: &mut [u8]) -> Result<()>;
 
-    /// The tensor's bytes from `start` on, at most as many as [`Fetch::window`].
+    /// The tensor's bytes from `start` on, at most as many as [`Fetch::limits`] says.
     fn staged(&mut self, start: u64, len: usize) -> Result<&[u8]>;
 
     /// The widest gap that is read over, and the most bytes that are staged at once.

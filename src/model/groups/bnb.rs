@@ -9,7 +9,7 @@ use super::recipe::{ScaleType, BNB_FP4, BNB_FP4_NESTED, BNB_NF4, BNB_NF4_NESTED}
 use super::sizes::{SmallShape, MOST_RANK};
 use super::wording::Word::{All, Is, Name, Number, Text};
 use crate::dtype::Dtype;
-use crate::model::config::Json;
+use crate::model::json::Json;
 
 const NF4: &str = ".weight.quant_state.bitsandbytes__nf4";
 const FP4: &str = ".weight.quant_state.bitsandbytes__fp4";

@@ -19,7 +19,7 @@ use super::wording::{say, Word};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::model::config::Json;
+use crate::model::json::Json;
 use crate::record::Tensor;
 
 /// Most bytes of a small member that is read at opening.

@@ -4,7 +4,8 @@
 
 use super::settings::Table;
 use crate::checkpoint::Checkpoint;
-use crate::model::config::{Json, MAX_CONFIG};
+use crate::model::config::MAX_CONFIG;
+use crate::model::json::Json;
 
 /// The markers of the metadata.
 #[derive(Default)]

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use super::pattern::Pattern;
 use crate::error::Result;
-use crate::model::config::{unreadable, Json, MAX_CONFIG};
+use crate::model::config::{unreadable, MAX_CONFIG};
+use crate::model::json::Json;
 
 /// Numbers by name. One type for all that is looked up here, as each would be some kB of code.
 pub(super) type Table = BTreeMap<Vec<u8>, usize>;

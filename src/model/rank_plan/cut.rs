@@ -3,12 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::budget::Budget;
+use super::evaluator::Evaluator;
 use super::expression::{Expression, LARGEST};
 use super::fault::Fault;
-use super::pieces::IntervalList;
+use super::intervals::IntervalList;
 use super::rule::{Cut, Dealt, Segments, UnitOf};
 use super::split::{Misfit, Rank, Split};
-use super::values::Evaluator;
 use crate::base::memory;
 use crate::error::{Error, Result};
 use crate::part::Interval;

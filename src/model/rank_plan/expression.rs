@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Display};
 
-use super::name::{self, Named};
+use super::identifiers::{self, Identifiers};
 use crate::error::quoted;
 
 /// The largest number that an expression or a step of it may be.
@@ -47,7 +47,7 @@ impl Expression {
     }
 
     /// What a text says, or what is wrong with it.
-    pub(super) fn parse(text: &str, named: &mut Named) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, identifiers: &mut Identifiers) -> Result<Self, String> {
         let shown = quoted(text.as_bytes());
         let mut factors = Vec::new();
         let mut operation = Operation::Multiply;
@@ -56,7 +56,7 @@ impl Expression {
             let end = rest.find(['*', '/']).unwrap_or(rest.len());
             let (factor, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
             let factor = factor.trim_matches(' ');
-            let found = term(factor, named).map_err(|what| {
+            let found = term(factor, identifiers).map_err(|what| {
                 format!("the expression {shown} has the factor {}, which {what}", quoted(factor.as_bytes()))
             })?;
             factors.push((operation, found));
@@ -89,7 +89,7 @@ impl Display for Expression {
     }
 }
 
-fn term(factor: &str, named: &mut Named) -> Result<Term, String> {
+fn term(factor: &str, identifiers: &mut Identifiers) -> Result<Term, String> {
     if !factor.is_empty() && factor.bytes().all(|byte| byte.is_ascii_digit()) {
         return match factor.parse() {
             Ok(number) if factor.len() <= MOST_DIGITS => Ok(Term::Number(Some(number))),
@@ -97,8 +97,8 @@ fn term(factor: &str, named: &mut Named) -> Result<Term, String> {
         };
     }
     match factor.strip_prefix('$') {
-        Some(axis) if name::is_axis(axis) => Ok(Term::Axis(named.axis(axis)?)),
-        None if name::is_symbol(factor) => Ok(Term::Symbol(named.symbol(factor)?)),
+        Some(axis) if identifiers::is_axis(axis) => Ok(Term::Axis(identifiers.axis(axis)?)),
+        None if identifiers::is_symbol(factor) => Ok(Term::Symbol(identifiers.symbol(factor)?)),
         _ => Err("is not an integer, a symbol or $ and an axis; factors are joined by * and /".to_owned()),
     }
 }
@@ -109,13 +109,13 @@ mod tests {
 
     #[test]
     fn texts_of_the_form_are_taken_and_others_say_what_is_wrong() {
-        let mut named = Named::default();
+        let mut identifiers = Identifiers::default();
         for good in ["1", "a", "$tp", " 2 * a.b/ $ep ", "000000000000000001", "_x1 * Y", "a/b/c"] {
-            assert!(Expression::parse(good, &mut named).is_ok(), "{good}");
+            assert!(Expression::parse(good, &mut identifiers).is_ok(), "{good}");
         }
         let bad = ["", " ", "*", "2 +2", "2 *", "/ 2", "-1", "1.5", "1e3", "a..b", ".a", "a.", "$", "$TP", "$1"];
         for bad in bad.into_iter().chain(["1a", "a b", "1234567890123456789", "a\t", "(a)", "é", "a.1"]) {
-            assert!(Expression::parse(bad, &mut named).is_err(), "{bad}");
+            assert!(Expression::parse(bad, &mut identifiers).is_err(), "{bad}");
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn new(plan: &RankPlan, axes: &[Axis<'_>]) -> Result<Self> {
-        let names = &plan.rules.reader.named.axes;
+        let names = &plan.rules.reader.identifiers.axes;
         let filled = |value: u64| {
             let mut values = memory::vec_with_capacity(names.len(), "axes")?;
             values.resize(names.len(), value);

@@ -8,11 +8,11 @@ use super::budget::Budget;
 use super::cut::SharedCut;
 use super::expression::LARGEST;
 use super::fault::Fault;
-use super::listing::ListedTensor;
-use super::pieces::is_all;
+use super::intervals::is_all;
 use super::rule::How;
 use super::split::Rank;
 use super::stored::ScaledDim;
+use super::tensor_list::ListedTensor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::part::Interval;
 

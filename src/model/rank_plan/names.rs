@@ -8,10 +8,10 @@
 //! differs only by numbers in their names.
 #![forbid(unsafe_code)]
 
-use super::listing::{ListedTensor, TensorList};
 use super::matching::Matching;
 use super::pattern::{Dotted, StarPlace};
 use super::rule::{Action, Rule, Rules};
+use super::tensor_list::{ListedTensor, TensorList};
 use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
 use crate::error::{Error, ErrorKind, Result};

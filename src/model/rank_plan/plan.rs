@@ -3,13 +3,13 @@
 #![forbid(unsafe_code)]
 
 use super::layout::PartLayout;
-use super::listing::TensorList;
 use super::names::Names;
 use super::rule::Rules;
 use super::symbols::Symbols;
+use super::tensor_list::TensorList;
 use crate::base::memory;
 use crate::error::Result;
-use crate::model::config::Json;
+use crate::model::json::Json;
 
 /// What a plan is made with, beside a listing.
 #[derive(Default)]
@@ -60,11 +60,11 @@ impl RankPlan {
         for (number, text) in inputs.plans.iter().enumerate() {
             rules.add(number, text)?;
         }
-        let names = std::mem::take(&mut rules.reader.named.symbols);
+        let names = std::mem::take(&mut rules.reader.identifiers.symbols);
         let definitions = std::mem::take(&mut rules.definitions);
         let symbols = Symbols::new(names, definitions, inputs.symbols, inputs.config)?;
-        let mut places = memory::vec_with_capacity(rules.reader.named.axes.len(), "axes")?;
-        places.resize(rules.reader.named.axes.len(), None);
+        let mut places = memory::vec_with_capacity(rules.reader.identifiers.axes.len(), "axes")?;
+        places.resize(rules.reader.identifiers.axes.len(), None);
         let (mut axes, mut axis_of) = (Vec::new(), Vec::new());
         for rule in &rules.rules {
             let Some(place) = places.get_mut(rule.axis) else { continue };

@@ -5,11 +5,11 @@
 use super::expression::Expression;
 use super::fault::{Fault, List, PlanPosition};
 use super::pattern::NamePattern;
+use super::reader::{self, fields, required, PlanReader, Read, SplitText};
 use super::split::Split;
-use super::text::{self, fields, required, PlanReader, Read, SplitText};
 use crate::base::numbering::Numbering;
 use crate::error::{quoted, Error};
-use crate::model::config::Json;
+use crate::model::json::Json;
 
 /// Bytes of the longest plan, and of the longest config.json.
 pub(super) const LONGEST_TEXT: usize = 16 << 20;
@@ -126,7 +126,7 @@ impl Rules {
     fn read(&mut self, plan: usize, json: &Json, at: &mut Option<PlanPosition>) -> Read<()> {
         let names = ["format", "about", "strict", "symbols", "rules", "stored"];
         let [format, _, strict, symbols, rules, stored] = fields(json, "a plan", &names)?;
-        let format = text::unsigned(required(format, "format")?)?;
+        let format = reader::unsigned(required(format, "format")?)?;
         if format != 1 {
             return Err(format!("format is {format}; expected 1"));
         }
@@ -134,15 +134,15 @@ impl Rules {
             self.strict.push(self.reader.axis(axis)?);
         }
         if let Some(symbols) = symbols {
-            let Json::Map(symbols) = symbols else { return Err(text::not(symbols, "an object of symbols")) };
+            let Json::Map(symbols) = symbols else { return Err(reader::not(symbols, "an object of symbols")) };
             for (name, expression) in symbols {
                 let shown = quoted(name.as_bytes());
-                if !super::name::is_symbol(name) {
+                if !super::identifiers::is_symbol(name) {
                     return Err(format!("{shown} is not the name of a symbol: letters, digits and _, joined by dots"));
                 }
                 let expression = self.reader.expression(expression);
                 let expression = expression.map_err(|what| format!("the symbol {shown}: {what}"))?;
-                self.definitions.push((self.reader.named.symbol(name)?, expression));
+                self.definitions.push((self.reader.identifiers.symbol(name)?, expression));
             }
         }
         for (number, rule) in list(rules, "a list of rules")?.iter().enumerate() {
@@ -163,7 +163,7 @@ impl Rules {
 
 /// The items of a list that may be left out.
 fn list<'j>(json: Option<&'j Json>, what: &str) -> Read<&'j [Json]> {
-    json.map_or(Ok(&[]), |json| text::items(json, what))
+    json.map_or(Ok(&[]), |json| reader::items(json, what))
 }
 
 impl Rule {
@@ -176,19 +176,19 @@ impl Rule {
         let [patterns, axis, _, cut, pick, on, whole, absent, unless, optional, of, split, unit, heads, pad, ..] =
             found;
         let [.., segments, repeat] = found;
-        let patterns = text::patterns(required(patterns, "match")?)?;
+        let patterns = reader::patterns(required(patterns, "match")?)?;
         let axis = reader.axis(required(axis, "axis")?)?;
-        let absent = absent.map(text::pattern).transpose()?;
+        let absent = absent.map(reader::pattern).transpose()?;
         let unless = unless.map(|axis| reader.axis(axis)).transpose()?;
-        let optional = optional.map_or(Ok(false), text::boolean)?;
+        let optional = optional.map_or(Ok(false), reader::boolean)?;
         let action = match (cut, pick, on, whole) {
             (Some(dim), None, None, None) => {
                 let given = Dealing { unit, heads, pad, split };
                 let segments = new_segments(segments, given, reader)?;
-                Action::Cut(Cut { dim: text::unsigned(dim)?, segments, repeat: reader.optional(repeat)? })
+                Action::Cut(Cut { dim: reader::unsigned(dim)?, segments, repeat: reader.optional(repeat)? })
             }
             (None, Some(star), None, None) => {
-                let wanted = text::unsigned(star)?;
+                let wanted = reader::unsigned(star)?;
                 let short = patterns.iter().any(|pattern| (pattern.stars() as u64) < wanted);
                 let star = usize::try_from(wanted).ok().filter(|number| *number > 0 && !short);
                 let star = star.ok_or_else(|| {
@@ -197,10 +197,10 @@ impl Rule {
                 Action::Pick(Pick { star, of: reader.optional(of)?, split: rule_split(split)? })
             }
             (None, None, Some(ranks), None) => {
-                Action::On(text::items(ranks, "a list of ranks")?.iter().map(text::signed).collect::<Read<_>>()?)
+                Action::On(reader::items(ranks, "a list of ranks")?.iter().map(reader::signed).collect::<Read<_>>()?)
             }
             (None, None, None, Some(Json::Bool(true))) => Action::Whole,
-            (None, None, None, Some(other)) => return Err(text::not(other, "true, the only value of whole")),
+            (None, None, None, Some(other)) => return Err(reader::not(other, "true, the only value of whole")),
             _ => return Err("a rule has exactly one of cut, pick, on and whole".to_owned()),
         };
         // The fields from "split" on are those of cuts; "of" and "split" are those of picks.
@@ -231,7 +231,7 @@ fn new_segments(segments: Option<&Json>, given: Dealing<'_>, reader: &mut PlanRe
     let list = match segments {
         Some(Json::List(list)) => list,
         number => {
-            let number = number.map_or(Ok(1), text::unsigned)?;
+            let number = number.map_or(Ok(1), reader::unsigned)?;
             if number == 0 {
                 return Err("segments is 0".to_owned());
             }
@@ -262,7 +262,7 @@ impl Segment {
         let [size, _, unit, heads, pad, split] = fields(json, "a segment", &names)?;
         let size = reader.expression(required(size, "size")?)?;
         // The form of what is not looked at is checked too.
-        let (how, is_whole) = match split.map(text::split).transpose()? {
+        let (how, is_whole) = match split.map(reader::split).transpose()? {
             None => (Split::Even, false),
             Some(SplitText::Split(split)) => (split, false),
             Some(SplitText::Whole) => (Split::Even, true),
@@ -285,7 +285,7 @@ impl Dealt {
 }
 
 fn rule_split(json: Option<&Json>) -> Read<Split> {
-    match json.map(text::split).transpose()? {
+    match json.map(reader::split).transpose()? {
         None => Ok(Split::Even),
         Some(SplitText::Split(split)) => Ok(split),
         Some(SplitText::Whole) => Err("the split whole is only for segments; a rule has \"whole\": true".to_owned()),
@@ -295,20 +295,20 @@ fn rule_split(json: Option<&Json>) -> Read<Split> {
 impl StoredEntry {
     fn new(place: PlanPosition, json: &Json, reader: &mut PlanReader) -> Read<Self> {
         let [pattern, logical, dims, _] = fields(json, "an entry", &["match", "as", "dims", "about"])?;
-        let pattern = text::pattern(required(pattern, "match")?)?;
-        let logical = text::pattern(required(logical, "as")?)?;
+        let pattern = reader::pattern(required(pattern, "match")?)?;
+        let logical = reader::pattern(required(logical, "as")?)?;
         if pattern.stars() != logical.stars() || pattern.has_rest() != logical.has_rest() {
             return Err("match and as need the same number of * and of **".to_owned());
         }
         let mut shown = Vec::new();
         let mut seen = Numbering::default();
-        for json in text::items(required(dims, "dims")?, "a list of dimensions")? {
+        for json in reader::items(required(dims, "dims")?, "a list of dimensions")? {
             if *json == Json::Null {
                 shown.push(None);
                 continue;
             }
             let [dim, pack, block] = fields(json, "a dimension", &["dim", "pack", "block"])?;
-            let dim = text::unsigned(required(dim, "dim")?)?;
+            let dim = reader::unsigned(required(dim, "dim")?)?;
             let known = seen.len();
             if seen.number(&dim.to_le_bytes()).map_err(|error| error.to_string())? < known {
                 return Err(format!("dims has the dimension {dim} twice"));

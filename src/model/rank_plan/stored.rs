@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 
 use super::budget::Budget;
+use super::evaluator::Evaluator;
 use super::expression::LARGEST;
 use super::fault::Fault;
-use super::listing::{ListedTensor, TensorList};
+use super::intervals::Scale;
 use super::names::Names;
 use super::pattern::Dotted;
-use super::pieces::Scale;
 use super::rule::{How, Rules, StoredEntry};
-use super::values::Evaluator;
+use super::tensor_list::{ListedTensor, TensorList};
 use crate::base::memory;
 use crate::error::{quoted, Result};
 

@@ -7,7 +7,7 @@ use super::expression::{Expression, LARGEST};
 use crate::base::memory;
 use crate::base::numbering::Numbering;
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::model::config::Json;
+use crate::model::json::Json;
 
 /// What config.json has under a symbol's name; null is not there.
 #[derive(Clone, Copy, Debug)]

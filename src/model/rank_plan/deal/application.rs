@@ -134,7 +134,7 @@ impl<'p> Deal<'p> {
         let entry = subject.names.kinds.get(family.kind).and_then(|kind| kind.entry);
         let shows = |dim: usize| shown.shows(entry, dim);
         let wrong = |fault: Fault, text: String| fault.error(&format!("{}: {text}", subject.label(place)));
-        let axis_name = |axis: usize| quoted(subject.rules.reader.named.axes.key(axis));
+        let axis_name = |axis: usize| quoted(subject.rules.reader.identifiers.axes.key(axis));
         let stored = Stored { tensor: subject.tensor(place), shows: &shows, axis_name: &axis_name, wrong: &wrong };
         let layout = PartLayout::new(&stored, cuts, &mut self.budget)?;
         memory::reserve(&mut self.parts.layouts, 1, "layouts of parts")?;

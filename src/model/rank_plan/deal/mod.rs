@@ -13,14 +13,14 @@ use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::model::rank_plan::budget::Budget;
 use crate::model::rank_plan::cut::SharedCut;
+use crate::model::rank_plan::evaluator::Evaluator;
 use crate::model::rank_plan::fault::Fault;
 use crate::model::rank_plan::job::Job;
-use crate::model::rank_plan::listing::TensorList;
 use crate::model::rank_plan::names::{Candidate, NamedTensor, RuleSet, NO_NUMBER};
 use crate::model::rank_plan::plan::{RankParts, RankPlan};
 use crate::model::rank_plan::rule::{Action, Rule};
 use crate::model::rank_plan::stored::{LogicalSizes, PlannedTensors};
-use crate::model::rank_plan::values::Evaluator;
+use crate::model::rank_plan::tensor_list::TensorList;
 
 /// A rule with what has been worked out of it.
 #[derive(Clone, Default)]
@@ -149,7 +149,7 @@ impl<'p> Deal<'p> {
     }
 
     fn axis_name(&self, axis: usize) -> String {
-        quoted(self.subject.rules.reader.named.axes.key(axis))
+        quoted(self.subject.rules.reader.identifiers.axes.key(axis))
     }
 
     /// Whether a rule leaves tensors whole, whatever it does else.

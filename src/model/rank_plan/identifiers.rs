@@ -6,12 +6,12 @@ use crate::base::numbering::Numbering;
 
 /// What plans name, by numbers.
 #[derive(Default)]
-pub(super) struct Named {
+pub(super) struct Identifiers {
     pub(super) symbols: Numbering,
     pub(super) axes: Numbering,
 }
 
-impl Named {
+impl Identifiers {
     pub(super) fn symbol(&mut self, text: &str) -> Result<usize, String> {
         self.symbols.number(text.as_bytes()).map_err(|error| error.to_string())
     }

@@ -5,11 +5,11 @@
 #![forbid(unsafe_code)]
 
 use super::expression::Expression;
-use super::name::{self, Named};
+use super::identifiers::{self, Identifiers};
 use super::pattern::NamePattern;
 use super::split::{Counts, Lists, Split};
 use crate::error::quoted;
-use crate::model::config::Json;
+use crate::model::json::Json;
 
 /// What is wrong with a text.
 pub(super) type Read<T> = Result<T, String>;
@@ -17,7 +17,7 @@ pub(super) type Read<T> = Result<T, String>;
 /// Reads plans one after the other, and numbers what they name.
 #[derive(Default)]
 pub(super) struct PlanReader {
-    pub(super) named: Named,
+    pub(super) identifiers: Identifiers,
     /// Expressions so far.
     pub(super) expressions: usize,
 }
@@ -148,7 +148,7 @@ impl PlanReader {
     /// An axis by its name: its number among those of all plans.
     pub(super) fn axis(&mut self, json: &Json) -> Read<usize> {
         match json.text() {
-            Some(text) if name::is_axis(text) => self.named.axis(text),
+            Some(text) if identifiers::is_axis(text) => self.identifiers.axis(text),
             _ => Err(not(json, "the name of an axis: [a-z][a-z0-9_]*")),
         }
     }
@@ -157,7 +157,7 @@ impl PlanReader {
         // An integer of more than 64 bits is a float to serde_json.
         const TOO_LARGE: f64 = 18_446_744_073_709_551_615.0;
         let mut expression = match json {
-            Json::Text(text) => Expression::parse(text, &mut self.named)?,
+            Json::Text(text) => Expression::parse(text, &mut self.identifiers)?,
             Json::Integer(value) if *value >= 0 => Expression::number(*value),
             Json::Number(value) if *value >= TOO_LARGE => Expression::number(i128::MAX),
             _ => return Err(not(json, "an expression: an integer of 0 or more, or a text")),
