@@ -152,7 +152,7 @@ fn lists_that_do_not_fit_are_refused() {
     assert!(refused(&[None]).contains("1 interval lists were given for its 2 dimensions"));
     assert!(refused(&[None, Some(&[piece(0, 7, 0)])]).contains("dimension 1 (size 6): interval 0, from 0 to 7"));
     assert!(refused(&[Some(&[piece(0, 1, 0), piece(3, 2, 0)]), None]).contains("dimension 0 (size 4): interval 1"));
-    assert!(refused(&[Some(&[piece(0, 1, -1)]), None]).contains("below 0"));
+    assert!(refused(&[Some(&[piece(0, 1, -1)]), None]).contains("negative number"));
     assert!(refused(&[Some(&[piece(0, 1, i64::MAX)]), None]).contains("63 bits"));
     let whole = refused(&[Some(&[piece(0, 1, i64::MAX - 1)]), Some(&[piece(0, 1, i64::MAX - 1)])]);
     assert!(whole.contains("64 bits"), "{whole}");
