@@ -444,6 +444,21 @@ fn validating_tells_of_groups_that_are_broken_and_of_companions_of_none() {
 }
 
 #[test]
+fn a_weight_of_floats_is_no_group_for_the_biases_beside_it() {
+    let mut file = File { header: Map::new(), data: vec![0; 48] };
+    file.header.insert("m.weight".to_owned(), json!({"dtype": "BF16", "shape": [4, 4], "data_offsets": [0, 32]}));
+    file.header.insert("m.biases".to_owned(), json!({"dtype": "F32", "shape": [4], "data_offsets": [32, 48]}));
+    let groups = |file: &File| {
+        let checkpoint = file.open();
+        let groups = Groups::open(&checkpoint, &GroupsOptions::default()).unwrap();
+        (groups.list().len(), groups.plain().len())
+    };
+    assert_eq!(groups(&file), (0, 2));
+    file.header.insert("m.scales".to_owned(), json!({"dtype": "F32", "shape": [0], "data_offsets": [48, 48]}));
+    assert_eq!(groups(&file), (1, 1));
+}
+
+#[test]
 fn options_that_no_group_can_be_found_by_are_refused() {
     let (file, _) = large("fp8");
     let checkpoint = file.open();

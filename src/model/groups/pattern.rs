@@ -3,21 +3,27 @@
 //! or by the class of a layer.
 #![forbid(unsafe_code)]
 
-use regex_lite::Regex;
+use regex_lite::{Regex, RegexBuilder};
 
-/// Longer ones are refused: a pattern is compiled to memory in proportion.
+/// Longer ones are not compiled.
 const LONGEST: usize = 4096;
+/// Most bytes of a compiled one: that of fifty alternatives has a quarter of it.
+const LARGEST: usize = 64 << 10;
+/// Most patterns of a configuration: each is tried on each module.
+pub(super) const MOST_PATTERNS: usize = 1024;
 
 pub(super) enum Pattern {
     Name(Vec<u8>),
     /// `*` is any run of bytes.
     Stars(Vec<u8>),
+    /// A name's beginning: one `*`, at the end.
+    Starts(Vec<u8>),
     /// `.*` and a text that follows: what most patterns are, and found without an engine.
     Holds(Vec<u8>),
     Regex(Regex),
     Everything,
-    /// Can't be compiled: matches nothing.
-    Nothing,
+    /// Can't be compiled: what it matches is not known.
+    Unreadable,
 }
 
 impl Pattern {
@@ -25,8 +31,11 @@ impl Pattern {
     pub(super) fn of_module(text: &str) -> Self {
         match text.strip_prefix("re:") {
             Some(expression) => Self::regex(expression),
-            None if text.contains('*') => Self::Stars(text.as_bytes().to_vec()),
-            None => Self::Name(text.as_bytes().to_vec()),
+            None => match text.split_once('*') {
+                Some((start, "")) => Self::Starts(start.as_bytes().to_vec()),
+                Some(_) => Self::Stars(text.as_bytes().to_vec()),
+                None => Self::Name(text.as_bytes().to_vec()),
+            },
         }
     }
 
@@ -44,7 +53,7 @@ impl Pattern {
 
     fn regex(expression: &str) -> Self {
         if expression.len() > LONGEST {
-            return Self::Nothing;
+            return Self::Unreadable;
         }
         let special = |byte: u8| br".*+?()[]{}|^$\".contains(&byte);
         if let Some(rest) = expression.strip_prefix(".*") {
@@ -54,17 +63,23 @@ impl Pattern {
             }
         }
         // Python's match: from the beginning, and to wherever it ends.
-        Regex::new(&format!("^(?:{expression})")).map_or(Self::Nothing, Self::Regex)
+        let whole = format!("^(?:{expression})");
+        RegexBuilder::new(&whole).size_limit(LARGEST).build().map_or(Self::Unreadable, Self::Regex)
+    }
+
+    pub(super) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Unreadable)
     }
 
     pub(super) fn matches(&self, module: &[u8]) -> bool {
         match self {
             Self::Name(name) => name == module,
             Self::Stars(pattern) => stars(pattern, module),
+            Self::Starts(start) => module.starts_with(start),
             Self::Holds(text) => holds(module, text),
             Self::Regex(regex) => std::str::from_utf8(module).is_ok_and(|module| regex.is_match(module)),
             Self::Everything => true,
-            Self::Nothing => false,
+            Self::Unreadable => false,
         }
     }
 }

@@ -168,7 +168,9 @@ impl<'a> Search<'a> {
         let Some(codes) = codes.filter(|codes| !self.is_taken(codes)) else {
             return Ok(());
         };
-        if settings.ignores(module) {
+        // What has biases and no scales may be anybody's.
+        let alone = companion.name().ends_with(b".biases") && checkpoint.find(&[module, b".scales"].concat()).is_none();
+        if alone || settings.ignores(module) {
             return Ok(());
         }
         let mut draft = Draft { checkpoint, settings, markers, module, codes, members: Vec::new() };

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::pattern::Pattern;
+use super::pattern::{Pattern, MOST_PATTERNS};
+use crate::base::sort;
 use crate::error::Result;
 use crate::model::config::{unreadable, MAX_CONFIG};
 use crate::model::json::Json;
@@ -43,9 +44,14 @@ pub(super) struct Settings {
     pub(super) dynamic: bool,
     pub(super) weight_block: Option<(u64, u64)>,
     config_groups: Vec<ConfigGroup>,
+    /// Which config group is for modules: of these names, and of patterns in their order.
+    targeted: Table,
+    targets: Vec<(usize, Pattern)>,
     ignored: Vec<Pattern>,
-    /// Names of `ignored` that are no patterns.
+    /// Those that are a name.
     ignored_names: Table,
+    /// Those that are the beginning of names: in order, none of them that of another.
+    ignored_starts: Vec<Vec<u8>>,
     mlx: Option<Mlx>,
     overrides: Vec<Override>,
     /// Their numbers by module; of several for one the first.
@@ -55,7 +61,6 @@ pub(super) struct Settings {
 /// A config group of compressed-tensors.
 #[derive(Default)]
 pub(super) struct ConfigGroup {
-    targets: Vec<Pattern>,
     pub(super) bits: Option<u64>,
     pub(super) float: Option<bool>,
     pub(super) symmetric: Option<bool>,
@@ -108,6 +113,11 @@ impl Settings {
         if let Some(config) = either("quantization_config") {
             this.take_config(config);
         }
+        if this.is_full() {
+            let limit = MOST_PATTERNS.to_string();
+            return Err(unreadable(&["it has more patterns of modules than the limit of ", &limit].concat()));
+        }
+        this.ignored_starts = shortest(&this.ignored_starts)?;
         // MLX writes its table under both keys.
         let table = either("quantization").or_else(|| either("quantization_config").filter(|_| this.method.is_none()));
         this.mlx =
@@ -127,17 +137,31 @@ impl Settings {
         self.symmetric = config.get("sym").and_then(Json::bool) == Some(true);
         self.dynamic = config.map("dynamic").is_some_and(|rules| !rules.is_empty());
         self.weight_block = config.get("weight_block_size").and_then(pair);
-        for (_, group) in config.map("config_groups").unwrap_or_default() {
+        for (number, (_, group)) in config.map("config_groups").unwrap_or_default().iter().enumerate() {
             self.config_groups.push(ConfigGroup::read(group));
+            for target in group.list("targets").iter().filter_map(Json::text) {
+                match Pattern::of_target(target) {
+                    _ if self.is_full() => return,
+                    Pattern::Name(name) => drop(self.targeted.entry(name).or_insert(number)),
+                    pattern => self.targets.push((number, pattern)),
+                }
+            }
         }
         for key in ["ignore", "modules_to_not_convert", "exclude_modules"] {
             for name in config.list(key).iter().filter_map(Json::text) {
                 match Pattern::of_module(name) {
+                    _ if self.is_full() => return,
                     Pattern::Name(name) => drop(self.ignored_names.insert(name, 0)),
+                    Pattern::Starts(start) => self.ignored_starts.push(start),
                     pattern => self.ignored.push(pattern),
                 }
             }
         }
+    }
+
+    /// Whether there are more patterns than are tried on each module.
+    fn is_full(&self) -> bool {
+        self.targets.len().saturating_add(self.ignored.len()) > MOST_PATTERNS
     }
 
     pub(super) fn with_overrides(mut self, overrides: &[Override]) -> Self {
@@ -162,7 +186,10 @@ impl Settings {
             return false;
         }
         let named = |name: &[u8]| self.ignored_names.contains_key(name);
-        !self.ignored_names.is_empty() && prefixes(module).any(named)
+        let after = self.ignored_starts.partition_point(|start| start.as_slice() <= module);
+        let start = after.checked_sub(1).and_then(|last| self.ignored_starts.get(last));
+        start.is_some_and(|start| module.starts_with(start))
+            || !self.ignored_names.is_empty() && prefixes(module).any(named)
             || self.ignored.iter().any(|pattern| prefixes(module).any(|prefix| pattern.matches(prefix)))
             || matches!(self.mlx.as_ref().and_then(|mlx| mlx.named(module)), Some(None))
     }
@@ -180,10 +207,22 @@ impl Settings {
 
     /// The config group for a module: the only one, or the first with a target that matches.
     pub(super) fn config_group(&self, module: &[u8]) -> Option<&ConfigGroup> {
-        match self.config_groups.as_slice() {
-            [only] => Some(only),
-            several => several.iter().find(|group| group.targets.iter().any(|target| target.matches(module))),
+        if let [only] = self.config_groups.as_slice() {
+            return Some(only);
         }
+        let named = self.targeted.get(module).copied();
+        let earlier = self.targets.iter().filter(|(number, _)| named.is_none_or(|named| *number < named));
+        let matching = |(_, target): &&(usize, Pattern)| target.matches(module) || target.is_unreadable();
+        let number = match earlier.clone().find(matching) {
+            // Whether it is this group can't be known, unless another target says so.
+            Some((number, Pattern::Unreadable)) => {
+                let sure = |(of, target): &(usize, Pattern)| of == number && target.matches(module);
+                Some(*number).filter(|_| self.targets.iter().any(sure))
+            }
+            Some((number, _)) => Some(*number),
+            None => named,
+        };
+        self.config_groups.get(number?)
     }
 
     /// What MLX's table says of a module; `None`: there is no table.
@@ -195,13 +234,11 @@ impl Settings {
 
 impl ConfigGroup {
     fn read(group: &Json) -> Self {
-        let targets = group.list("targets").iter().filter_map(Json::text).map(Pattern::of_target).collect();
         let Some(weights) = group.get("weights") else {
-            return Self { targets, ..Self::default() };
+            return Self::default();
         };
         let text = |key: &str| lower(weights, key);
         Self {
-            targets,
             bits: weights.get("num_bits").and_then(Json::positive),
             float: text("type").map(|kind| kind == "float"),
             symmetric: weights.get("symmetric").and_then(Json::bool),
@@ -261,8 +298,77 @@ fn pair(list: &Json) -> Option<(u64, u64)> {
     }
 }
 
+/// In order, without those that begin as others do.
+fn shortest(starts: &[Vec<u8>]) -> Result<Vec<Vec<u8>>> {
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for (start, _) in sort::sorted(starts.iter().map(Vec::as_slice), "patterns")? {
+        if !kept.last().is_some_and(|last| start.starts_with(last)) {
+            kept.push(start.to_vec());
+        }
+    }
+    Ok(kept)
+}
+
 /// A module's name and those of the modules that it is part of.
 fn prefixes(module: &[u8]) -> impl Iterator<Item = &[u8]> {
     let dots = module.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
     dots.chain([module.len()]).filter_map(|end| module.get(..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(config: &str) -> Settings {
+        Settings::read(format!(r#"{{"quantization_config": {config}}}"#).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn modules_are_left_alone_by_name_by_beginning_and_by_pattern() {
+        let list = r#"["lm_head", "model.layers.1*", "model.layers.12.mlp*", "model.l*", "*router*", "re:.*embed.*"]"#;
+        let settings = settings(&format!(r#"{{"exclude_modules": {list}}}"#));
+        let ignores = |module: &str| settings.ignores(module.as_bytes());
+        for module in ["lm_head", "lm_head.inner", "model.layers.1", "model.layers.12.mlp", "a.router.b", "x.embed"] {
+            assert!(ignores(module), "{module}");
+        }
+        for module in ["lm_heads", "model.k", "model", "mode", "z", "", "a.lm_head"] {
+            assert!(!ignores(module), "{module}");
+        }
+    }
+
+    #[test]
+    fn the_first_config_group_that_has_a_module_counts_and_one_that_may_have_it_none() {
+        let groups = |targets: &[&str]| -> String {
+            let group = |(bits, target): (usize, &&str)| {
+                format!(r#""{bits}": {{"targets": [{target}], "weights": {{"num_bits": {}}}}}"#, bits + 1)
+            };
+            let groups: Vec<String> = targets.iter().enumerate().map(group).collect();
+            format!(r#"{{"config_groups": {{{}}}}}"#, groups.join(","))
+        };
+        let bits = |targets: &[&str], module: &str| {
+            settings(&groups(targets)).config_group(module.as_bytes()).and_then(|group| group.bits)
+        };
+        assert_eq!(bits(&[r#""m.a""#, r#""Linear""#], "m.a"), Some(1));
+        assert_eq!(bits(&[r#""m.a""#, r#""Linear""#], "m.b"), Some(2));
+        assert_eq!(bits(&[r#""Linear""#, r#""m.a""#], "m.a"), Some(1));
+        assert_eq!(bits(&[r#""re:.*x$""#, r#""m.a", "m.b""#, r#""m.b", "re:m""#], "m.b"), Some(2));
+        assert_eq!(bits(&[r#""re:.*x$""#, r#""m.a""#], "m.c"), None);
+        // An engine without look-ahead can't say whether the first one has it.
+        assert_eq!(bits(&[r#""re:(?!.*b)m.*""#, r#""Linear""#], "m.b"), None);
+        assert_eq!(bits(&[r#""re:(?!.*b)m.*", "m.a", "re:m[.]c""#, r#""Linear""#], "m.c"), Some(1));
+        assert_eq!(bits(&[r#""m.a""#, r#""re:(?!.*b)m.*""#], "m.a"), Some(1));
+        assert_eq!(bits(&[r#""re:(?!.*b)m.*""#], "m.b"), Some(1));
+    }
+
+    #[test]
+    fn a_configuration_has_no_more_patterns_than_are_tried_on_each_module() {
+        let read = |count: usize, pattern: &str| {
+            let list = vec![pattern; count].join(",");
+            Settings::read(format!(r#"{{"quantization_config": {{"ignore": [{list}]}}}}"#).as_bytes())
+        };
+        assert!(read(MOST_PATTERNS, r#""re:a.*b""#).is_ok());
+        assert!(read(100_000, r#""a.*""#).is_ok() && read(100_000, r#""a""#).is_ok());
+        let refused = read(MOST_PATTERNS + 1, r#""*a*""#).err().unwrap().to_string();
+        assert!(refused.contains("1024"), "{refused}");
+    }
 }
