@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The plan of the house, as CONTRIBUTING.md draws it: a file uses its own room
-//! and earlier ones, and unsafe code is where it is expected.
+//! and earlier ones, unsafe code is where it is expected, and a name is one type's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -258,6 +258,54 @@ fn unsafe_code_is_where_it_is_expected() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The types that code declares, by name.
+fn declared(code: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = Vec::new();
+    for line in code.lines() {
+        let text = line.trim_start();
+        let text = match text.strip_prefix("pub(") {
+            Some(rest) => rest.split_once(") ").map_or(text, |(_, rest)| rest),
+            None => text.strip_prefix("pub ").unwrap_or(text),
+        };
+        let text = text.strip_prefix("unsafe ").unwrap_or(text);
+        let mut kinds = vec!["struct ", "enum ", "trait ", "union "];
+        // An indented `type` is a trait's, which names what another one declares.
+        if !line.starts_with(' ') {
+            kinds.push("type ");
+        }
+        found.extend(kinds.iter().find_map(|kind| Some(word(text.strip_prefix(*kind)?))));
+    }
+    found
+}
+
+/// Names that two types have all the same, and why.
+const SHARED_NAMES: &[(&str, &str)] = &[];
+
+#[test]
+fn no_two_types_have_one_name() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, text) in files().iter().filter(|(path, _)| !path.ends_with("tests.rs")) {
+        for name in declared(&code(text)) {
+            places.entry(name).or_default().push(path.display().to_string());
+        }
+    }
+    for (name, why) in SHARED_NAMES {
+        let some = places.get(*name).is_some_and(|places| places.len() > 1);
+        assert!(some, "{name} is one type's name ({why}): take it off the list");
+    }
+    places.retain(|name, places| places.len() > 1 && !SHARED_NAMES.iter().any(|(known, _)| known == name));
+    assert!(places.is_empty(), "one word, one meaning: {places:#?}");
+}
+
+#[test]
+fn declared_types_are_found() {
+    let code =
+        "pub(crate) struct One<T>(T);\n    enum Two {\npub unsafe trait Three: Send {\n    type Item = One<u8>;\n\
+                pub(in crate::x) type Four = One<u8>;\nlet structure = 5;";
+    assert_eq!(declared(code), ["One", "Two", "Three", "Four"]);
 }
 
 #[test]
