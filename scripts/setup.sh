@@ -15,20 +15,26 @@ as_root() {
     fi
 }
 
+can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+
 # Package lists may be missing or old.
 apt_updated=
 apt_update() {
-    [ -n "$apt_updated" ] || as_root apt-get update -qq
+    [ -n "$apt_updated" ] || as_root apt-get update -qq || return 1
     apt_updated=yes
 }
 
+# False, with a word on what to do, where this system or this user can't.
 apt_install() {
     if ! command -v apt-get >/dev/null; then
         echo "missing: $*. Install it with your system's package manager and run this again." >&2
-        exit 1
+        return 1
+    elif ! can_be_root; then
+        echo "missing: $*. Run this again after, as root: apt-get install $*" >&2
+        return 1
     fi
     say "installing $*"
-    apt_update
+    apt_update || return 1
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
@@ -50,8 +56,7 @@ rust_is_new_enough() {
 # Installs the newest Rust that the system packages, if it is new enough: rustc,
 # or a newer one beside it (rustc-web on Debian, rustc-1.89 on Ubuntu).
 apt_install_rust() {
-    command -v apt-cache >/dev/null || return 1
-    apt_update
+    { command -v apt-cache >/dev/null && can_be_root && apt_update; } || return 1
     local package found newest=0 best=
     for package in $(apt-cache search --names-only '^rustc(-web|-[0-9.]+)?$' | cut -d' ' -f1); do
         found=$(apt-cache policy "$package" | sed -n 's/^ *Candidate: \([0-9.]*[0-9]\).*/\1/p')
@@ -60,7 +65,7 @@ apt_install_rust() {
         fi
     done
     at_least "$rust_needed" "$newest" || return 1
-    apt_install "$best" "cargo${best#rustc}"
+    apt_install "$best" "cargo${best#rustc}" || return 1
     PATH=/usr/lib/rust${best#rustc}/bin:$PATH
     hash -r
     rust_is_new_enough
@@ -134,8 +139,7 @@ go_is_new_enough() {
 
 # The newest Go that the system's packages have: golang-1.23-go, or nothing.
 packaged_go() {
-    command -v apt-cache >/dev/null || return 0
-    apt_update
+    { command -v apt-cache >/dev/null && can_be_root && apt_update; } || return 0
     apt-cache search --names-only '^golang-1\.[0-9]+-go$' | cut -d' ' -f1 | sort -V | tail -n 1
 }
 
@@ -148,8 +152,7 @@ need_go() {
     go_is_new_enough && return
     say "installing Go $go_needed or newer"
     package=$(packaged_go)
-    if at_least "golang-$go_needed-go" "$package"; then
-        apt_install "$package"
+    if at_least "golang-$go_needed-go" "$package" && apt_install "$package"; then
         version=${package#golang-}
         PATH=/usr/lib/go-${version%-go}/bin:$PATH
     elif [ "$(uname -s)" = Linux ] && need curl curl ca-certificates && version=$(curl -sSf 'https://go.dev/VERSION?m=text' | head -n 1); then
