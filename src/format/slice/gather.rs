@@ -113,7 +113,7 @@ impl Selection {
                     now
                 }
                 GatherKind::Index if inner.is_empty() && level.stride == self.unit => {
-                    let left = place.left.saturating_mul(level.block).saturating_sub(place.within);
+                    let left = level.bytes(place.left).saturating_sub(place.within);
                     let now = len.min(left);
                     each(Some(offset.saturating_add(place.within)), now)?;
                     now
@@ -162,31 +162,27 @@ impl Selection {
                     len
                 }
                 GatherKind::Index if inner.is_empty() && level.stride == self.unit => {
-                    let left = place.left.saturating_mul(level.block).saturating_sub(place.within);
+                    let left = level.bytes(place.left).saturating_sub(place.within);
                     let len = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let to = out.get_mut(..len).ok_or_else(outside)?;
                     from.straight(offset.saturating_add(place.within), to)?;
                     len
                 }
                 GatherKind::Index
-                    if place.within == 0 && whole != 0 && inside.gap <= widest_gap && inside.len() <= window =>
+                    if place.within == 0 && whole != 0 && inside.gap <= widest_gap && inside.bytes.len <= window =>
                 {
-                    let gap = level.stride.saturating_sub(inside.len());
-                    let room = window.saturating_sub(inside.len()).checked_div(level.stride).unwrap_or_default();
-                    let most = if gap <= widest_gap { room.saturating_add(1) } else { 1 };
-                    let count = place.left.min(whole).min(most);
-                    let len = size(count.saturating_mul(level.block))?;
+                    let count = place.left.min(whole).min(level.together(widest_gap, window));
+                    let len = size(level.bytes(count))?;
                     let to = out.get_mut(..len).ok_or_else(outside)?;
                     if count == 1 && inner.is_empty() {
                         from.straight(offset, to)?;
                     } else {
-                        let more = count.saturating_sub(1).saturating_mul(level.stride);
-                        let start = offset.saturating_add(inside.start);
-                        let bytes = from.staged(start, size(inside.len().saturating_add(more))?)?;
+                        let start = offset.saturating_add(inside.bytes.start);
+                        let bytes = from.staged(start, size(level.span(count))?)?;
                         let found = |at: u64| bytes.get(usize::try_from(at.checked_sub(start)?).ok()?..);
                         let window = Window { from: &found, far: false };
                         for (turn, to) in (0_u64..).zip(to.chunks_mut(size(level.block)?)) {
-                            let offset = offset.saturating_add(turn.saturating_mul(level.stride));
+                            let offset = offset.saturating_add(level.offset(turn));
                             self.copy_level(inner, offset, 0, to, &window).ok_or_else(outside)?;
                         }
                     }

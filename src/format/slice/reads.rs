@@ -43,7 +43,7 @@ pub(crate) struct SliceRead {
 
 impl Reads {
     pub(super) fn new(selection: Arc<Selection>, widest_gap: u64, window: u64) -> Self {
-        let fits = |reach: &ReadReach| reach.gap <= widest_gap && reach.len() <= window;
+        let fits = |reach: &ReadReach| reach.gap <= widest_gap && reach.bytes.len <= window;
         let depth = match fits(&selection.reach) || selection.read_size() == 0 {
             true => 0,
             false => {
@@ -80,7 +80,7 @@ impl Reads {
             if index != 0 || piece.at != first {
                 break;
             }
-            zeros = zeros.saturating_add(first.saturating_mul(level.block));
+            zeros = zeros.saturating_add(level.bytes(first));
         }
         zeros
     }
@@ -95,7 +95,7 @@ impl Reads {
             if index.saturating_add(1) < piece.count {
                 break;
             }
-            zeros = zeros.saturating_add(piece.zeros.saturating_mul(level.block));
+            zeros = zeros.saturating_add(level.bytes(piece.zeros));
             if level.pieces.last().is_some_and(|end| end.at != piece.at) {
                 break;
             }
@@ -138,35 +138,26 @@ impl Iterator for Reads {
         let (mut start, mut at) = (self.selection.base, 0_u64);
         for (number, level) in self.selection.levels.iter().enumerate().take(self.outer.len()) {
             let (piece, index) = self.piece(number)?;
-            start = start.saturating_add(piece.start.saturating_add(index).saturating_mul(level.stride));
-            at = at.saturating_add(piece.at.saturating_add(index).saturating_mul(level.block));
+            start = start.saturating_add(level.offset(piece.start.saturating_add(index)));
+            at = at.saturating_add(level.bytes(piece.at.saturating_add(index)));
         }
         let innermost = self.outer.len().checked_sub(1)?;
         let level = self.selection.levels.get(innermost)?;
         let (piece, index) = self.piece(innermost)?;
         let inside = level.inside;
-        let gap = level.stride.saturating_sub(inside.len());
         // Indices that touch are one read of any size; with gaps between them it
         // is bounded, as it has to go through other memory.
-        let touches = gap == 0 && inside.gap == 0 && self.outer.len() == self.selection.levels.len();
-        let most = match touches {
-            true => u64::MAX,
-            false if gap > self.widest_gap => 1,
-            false => {
-                let room = self.window.saturating_sub(inside.len());
-                room.checked_div(level.stride).unwrap_or_default().saturating_add(1)
-            }
-        };
+        let touches = level.gap() == 0 && inside.gap == 0 && self.outer.len() == self.selection.levels.len();
+        let most = if touches { u64::MAX } else { level.together(self.widest_gap, self.window) };
         let count = piece.count.saturating_sub(index).min(most);
-        let more = count.saturating_sub(1).saturating_mul(level.stride);
         let last = index.saturating_add(count).saturating_sub(1);
         let (before, after) = (self.zeros_before(), self.zeros_after(last));
         let run = self.outer.len() == self.selection.levels.len() && (touches || count == 1);
         let read = SliceRead {
-            start: start.saturating_add(inside.start),
-            size: inside.len().saturating_add(more),
+            start: start.saturating_add(inside.bytes.start),
+            size: level.span(count),
             at: at.saturating_sub(before),
-            picked: count.saturating_mul(level.block).saturating_add(before).saturating_add(after),
+            picked: level.bytes(count).saturating_add(before).saturating_add(after),
             dense: before == 0 && after == 0 && run,
         };
         self.advance(count);

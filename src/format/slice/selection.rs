@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use super::{picks, RangePick};
+use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::{quoted, Error, ErrorKind, Result};
@@ -55,17 +56,22 @@ pub(crate) struct IndexRun {
     pub(crate) at: u64,
 }
 
-/// From the first byte that is read to after the last, and the widest gap between.
+/// From the first byte that is read to the last, and the widest gap between.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ReadReach {
-    pub(super) start: u64,
-    pub(super) end: u64,
+    pub(super) bytes: Extent,
     pub(super) gap: u64,
 }
 
-impl ReadReach {
-    pub(super) fn len(&self) -> u64 {
-        self.end.saturating_sub(self.start)
+impl IndexRun {
+    /// The index of the file after its last.
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.count)
+    }
+
+    /// The index of the result after it and its zeros.
+    fn next(&self) -> u64 {
+        self.at.saturating_add(self.count).saturating_add(self.zeros)
     }
 }
 
@@ -138,12 +144,12 @@ impl Selection {
 
     /// Where the first byte that is read lies, from the tensor's first.
     pub(crate) fn first(&self) -> u64 {
-        self.base.saturating_add(self.reach.start)
+        self.base.saturating_add(self.reach.bytes.start)
     }
 
     /// From there to after the last one, with what lies between.
     pub(crate) fn span(&self) -> u64 {
-        self.reach.len()
+        self.reach.bytes.len
     }
 
     /// Whether the result is one piece of the file.
@@ -171,7 +177,7 @@ pub(crate) fn pieces(list: &[Interval], size: u64) -> Result<Vec<IndexRun>, Stri
         at = next.filter(|at| i64::try_from(*at).is_ok()).ok_or_else(too_many)?;
         match pieces.last_mut() {
             Some(last) if count == 0 => last.zeros = last.zeros.saturating_add(zeros),
-            Some(last) if last.zeros == 0 && last.start.saturating_add(last.count) == start => {
+            Some(last) if last.zeros == 0 && last.end() == start => {
                 (last.count, last.zeros) = (last.count.saturating_add(count), zeros);
             }
             _ if count == 0 && zeros == 0 => {}
@@ -232,7 +238,7 @@ impl<'a> LevelBuilder<'a> {
         if let [IndexRun { start, count, zeros: 0, .. }] = pieces.as_slice() {
             return self.add(size, RangePick { size, start: *start, step: 1, count: *count });
         }
-        let local = pieces.last().map_or(0, |last| last.at.saturating_add(last.count).saturating_add(last.zeros));
+        let local = pieces.last().map_or(0, IndexRun::next);
         let mut stride = self.file;
         let bits = u64::from(self.dtype.bits());
         if self.levels.is_empty() && self.unit == self.file && (stride % 8).saturating_mul(bits) % 8 != 0 {
@@ -298,7 +304,7 @@ impl<'a> LevelBuilder<'a> {
                 Error::tensor(ErrorKind::InvalidArgument, self.tensor.name(), text)
             })?;
         }
-        let mut reach = ReadReach { start: 0, end: self.unit, gap: 0 };
+        let mut reach = ReadReach { bytes: Extent::new(0, self.unit), gap: 0 };
         let mut read_size = self.unit;
         for level in &mut self.levels {
             level.inside = reach;
@@ -313,23 +319,53 @@ impl<'a> LevelBuilder<'a> {
 }
 
 impl LoopLevel {
+    /// Where an index lies, in bytes from the level's first.
+    pub(super) fn offset(&self, index: u64) -> u64 {
+        index.saturating_mul(self.stride)
+    }
+
+    /// Bytes of the result that this many indices take.
+    pub(super) fn bytes(&self, count: u64) -> u64 {
+        count.saturating_mul(self.block)
+    }
+
+    /// Bytes that lie between what is read of one index and of the next.
+    pub(super) fn gap(&self) -> u64 {
+        self.stride.saturating_sub(self.inside.bytes.len)
+    }
+
+    /// Bytes of the file from what is read of an index to that of the last of `count`.
+    pub(super) fn span(&self, count: u64) -> u64 {
+        self.offset(count.saturating_sub(1)).saturating_add(self.inside.bytes.len)
+    }
+
+    /// How many indices can be read together, over gaps of at most `widest_gap` bytes
+    /// and into a window: one at least.
+    pub(super) fn together(&self, widest_gap: u64, window: u64) -> u64 {
+        if self.gap() > widest_gap {
+            return 1;
+        }
+        let room = window.saturating_sub(self.inside.bytes.len);
+        room.checked_div(self.stride).unwrap_or_default().saturating_add(1)
+    }
+
     /// Sorts the pieces that are read, and finds what all of them reach.
     fn arrange(&mut self) -> Result<ReadReach> {
         self.order = memory::vec_with_capacity(self.pieces.len(), "intervals")?;
         self.order.extend(self.pieces.iter().enumerate().filter(|(_, piece)| piece.count != 0).map(|(at, _)| at));
         let pieces = &self.pieces;
         self.order.sort_unstable_by_key(|at| pieces.get(*at).map(|piece| (piece.start, *at)));
-        let ReadReach { start, end, gap } = self.inside;
+        let inside = self.inside.bytes;
         let mut all: Option<ReadReach> = None;
         for piece in self.order.iter().filter_map(|at| pieces.get(*at)) {
-            let begins = piece.start.saturating_mul(self.stride).saturating_add(start);
-            let last = piece.start.saturating_add(piece.count).saturating_sub(1);
-            let ends = last.saturating_mul(self.stride).saturating_add(end);
-            let between = if piece.count > 1 { self.stride.saturating_sub(self.inside.len()) } else { 0 };
-            let reach = all.get_or_insert(ReadReach { start: begins, end: begins, gap });
-            let before = begins.saturating_sub(reach.end);
-            *reach =
-                ReadReach { start: reach.start, end: reach.end.max(ends), gap: reach.gap.max(between).max(before) };
+            let begins = self.offset(piece.start).saturating_add(inside.start);
+            let bytes = Extent::new(begins, self.span(piece.count));
+            let between = if piece.count > 1 { self.gap() } else { 0 };
+            let reach = all.get_or_insert(ReadReach { bytes, gap: self.inside.gap });
+            let before = Extent::between(reach.bytes.end(), begins).len;
+            let end = reach.bytes.end().max(bytes.end());
+            reach.bytes = Extent::between(reach.bytes.start, end);
+            reach.gap = reach.gap.max(between).max(before);
         }
         Ok(all.unwrap_or_default())
     }
