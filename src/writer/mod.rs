@@ -6,8 +6,8 @@
 #![deny(unsafe_code)]
 
 mod coverage;
-mod delivery;
 mod edit;
+mod handover;
 mod layout;
 mod older;
 mod order;

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod parser;
-mod shards;
+mod shard_names;
 
 use crate::base::extent::TextExtent;
 use crate::base::json::{Cursor, JsonFault};
@@ -18,7 +18,7 @@ use crate::format::foreign;
 use crate::format::lookup::{Hasher, Lookup};
 use crate::record::{Metadata, Tensor};
 use parser::{Entry, IndexParser, Weights};
-use shards::{to_usize, NOWHERE};
+use shard_names::{to_usize, NOWHERE};
 
 /// The longest name of a shard: no system opens a longer one.
 const SHARD_NAME_MAX: usize = 4095;

@@ -2,7 +2,7 @@
 //! The text of an index: an object with a weight_map and, perhaps, metadata.
 #![forbid(unsafe_code)]
 
-use super::shards::ShardNames;
+use super::shard_names::ShardNames;
 use crate::base::extent::TextExtent;
 use crate::base::json::{Cursor, JsonFault};
 use crate::base::memory;
