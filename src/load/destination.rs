@@ -151,6 +151,19 @@ pub(super) struct Staging {
     pub(super) converted: Option<memory::Aligned>,
 }
 
+/// Room for `needed` bytes on their way, and for more of them later: `most` at most. It is no
+/// larger than is needed, as fresh memory costs as much as what is read into it: the 2 MiB
+/// that a thread may have take 80 us, in which 1 MiB is read.
+pub(super) fn scratch_for(kept: &mut Option<memory::Aligned>, needed: usize, most: usize) -> Result<&mut [u8]> {
+    if kept.as_mut().is_none_or(|kept| kept.as_mut().len() < needed.min(most)) {
+        // Freed first: both are not had at once.
+        *kept = None;
+        let len = needed.checked_next_power_of_two().unwrap_or(most).min(most);
+        *kept = Some(memory::Aligned::zeroed(len, "a staging buffer")?);
+    }
+    scratch(kept, most)
+}
+
 /// Room for results on their way, on huge pages and cache lines of its own.
 pub(super) fn scratch(kept: &mut Option<memory::Aligned>, len: usize) -> Result<&mut [u8]> {
     let aligned = match kept {

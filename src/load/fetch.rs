@@ -69,9 +69,9 @@ impl<'t, 'w, 'a, 's, 'h> TensorBytes<'t, 'w, 'a, 's, 'h> {
         tensor: &'t Tensor,
         reader: &'w mut Reader<'a, 's>,
         delivery: &'w mut Delivery<'a, 's, 'h>,
-        (max_gap, window): (u64, u64),
+        (max_gap, window, run): (u64, u64, u64),
     ) -> Result<Self> {
-        let gap = reader.widest_gap(tensor.shard(), max_gap)?;
+        let gap = reader.widest_gap(tensor.shard(), max_gap, run)?;
         let limits = (gap, reader.most(tensor.shard())?.min(window.saturating_sub(TWO_BLOCKS)));
         Ok(Self { tensor, reader, delivery, limits })
     }
@@ -121,7 +121,7 @@ pub(super) fn members<'m, 'a: 'm, 's>(
         if room.as_mut().len() < size {
             *room = Aligned::zeroed(size, "a member of a group")?;
         }
-        let mut bytes = TensorBytes::new(tensor, &mut *reader, &mut *delivery, (max_gap, window))?;
+        let mut bytes = TensorBytes::new(tensor, &mut *reader, &mut *delivery, (max_gap, window, selection.unit()))?;
         selection.fetch(0, room.as_mut().get_mut(..size).ok_or_else(fault)?, &mut bytes)?;
         found.push(FoundMember::Read(size));
     }

@@ -8,6 +8,7 @@ use super::task::{Picks, Task};
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::scatter::CallCosts;
 use crate::source::Source;
 
 /// How large requests are.
@@ -35,18 +36,20 @@ impl Sizes {
         source.preferred_request().unwrap_or(u64::MAX).min(self.window)
     }
 
-    pub(super) fn widest_gap(&self, source: &Source) -> u64 {
+    /// Whether bytes are taken out of the mapping.
+    pub(super) fn is_mapped(&self, source: &Source) -> bool {
+        self.mapped && source.mapped().is_some()
+    }
+
+    /// The widest gap between runs of that many bytes that is read over.
+    pub(super) fn widest_gap(&self, source: &Source, run: u64) -> u64 {
         match self.max_gap {
-            _ if self.mapped && source.mapped().is_some() => u64::MAX,
-            0 => source.widest_gap(),
+            _ if self.is_mapped(source) => u64::MAX,
+            0 => source.widest_gap(run),
             given => given,
         }
     }
 }
-
-/// Smaller runs are better read with what lies between them and copied on: a place
-/// of its own costs a read some 40 ns.
-const SCATTER_FROM: u64 = 1 << 10;
 
 /// The items of a load in the files' order.
 pub(super) struct Order<'a> {
@@ -87,17 +90,23 @@ impl<'a> Order<'a> {
 
     /// How bytes of a task come to where they go, and whether they do as it is alone.
     pub(super) fn means(&self, task: &Task<'_>) -> Result<Means> {
-        let (run, gap) = match &task.picks {
-            Picks::Piece => (task.picked, 0),
-            Picks::Several(selection) => (selection.unit(), selection.gap()),
+        let (least, gap) = match &task.picks {
+            Picks::Piece => (0, 0),
+            Picks::Several(selection) => (selection.least_gap(), selection.gap()),
             Picks::Group(_) => return Ok(Means::Staging),
         };
+        let run = task.run();
         let source = self.checkpoint.source(task.tensor.shard())?;
-        let read = source.scatters() && !(self.sizes.mapped && source.mapped().is_some());
-        Ok(match run >= SCATTER_FROM && self.sizes.scatter && task.is_plain() && read {
-            false => Means::Staging,
-            true if gap > self.sizes.widest_gap(source) => Means::Runs,
-            true => Means::Either,
+        if !self.sizes.scatter || !task.is_plain() || !source.scatters() || self.sizes.is_mapped(source) {
+            return Ok(Means::Staging);
+        }
+        let widest = self.sizes.widest_gap(source, run);
+        let large = run >= CallCosts::of_this_machine().places_from();
+        Ok(match gap > widest {
+            // What takes a call of its own is as well read to its place.
+            true if large || least > widest => Means::Runs,
+            false if large => Means::Either,
+            _ => Means::Staging,
         })
     }
 }

@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::order::{Order, Placed};
-use super::request::{ItemPart, Means, Request, What, MOST_PARTS};
+use super::request::{ItemPart, Means, Request, What, MOST_PARTS, STAGED};
 use super::stretch::Stretch;
 use super::task::{Picks, Task};
 use crate::base::memory;
@@ -101,7 +101,8 @@ impl<'a> Plan<'a> {
             return Ok(Some(self.cut(first)));
         }
         let source = self.order.checkpoint.source(shard)?;
-        let (widest_gap, window) = (self.order.sizes.widest_gap(source), self.order.sizes.window_of(source));
+        let run = self.order.task(first.task)?.run();
+        let (widest_gap, window) = (self.order.sizes.widest_gap(source, run), self.order.sizes.window_of(source));
         let (offset, mut end) = (first.offset, first.end());
         let mut means = self.order.means(self.order.task(first.task)?)?;
         let mut parts = Vec::new();
@@ -262,13 +263,26 @@ impl<'a> Plan<'a> {
             }
             Picks::Several(selection) => {
                 let source = self.order.checkpoint.source(shard)?;
-                let most = if source.preferred_request().is_some() { u64::MAX } else { WINDOW };
-                // The same rows of another item have to fit beside it.
-                let room = self.order.sizes.window_of(source);
-                let window = if self.has_company(shard, task) { room / 2 } else { room }.min(most);
-                let gap = match self.order.means(task)? {
+                let means = self.order.means(task)?;
+                let room = match source.preferred_request() {
+                    // By what is copied, as nothing else is touched, and not so many pages
+                    // that a load which has been cancelled waits for long while a disk brings them.
+                    _ if self.order.sizes.is_mapped(source) => {
+                        let apart = selection.span().checked_div(selection.read_size()).unwrap_or(1);
+                        WINDOW.saturating_mul(apart.clamp(1, 16))
+                    }
+                    Some(_) => self.order.sizes.window_of(source),
+                    None => self.order.sizes.window_of(source).min(STAGED),
+                };
+                let window = match means {
+                    // The same rows of another item have to fit beside it.
+                    _ if self.has_company(shard, task) => room / 2,
+                    Means::Runs => REQUEST,
+                    Means::Staging | Means::Either => room,
+                };
+                let gap = match means {
                     Means::Runs => SPARSE_GAP,
-                    Means::Staging | Means::Either => self.order.sizes.widest_gap(source),
+                    Means::Staging | Means::Either => self.order.sizes.widest_gap(source, task.run()),
                 };
                 let mut reads = Box::new(selection.reads(gap, window));
                 let read = reads.next();
@@ -297,8 +311,7 @@ impl Plan<'_> {
 }
 
 /// The most that one read of one item fetches where there are gaps to throw
-/// away: enough for half of the columns of a 4096 x 4096 BF16 tensor in 32 reads.
-/// From 256 KiB to here the time is the same.
+/// away: enough for half of the columns of a 4096 x 4096 BF16 tensor in 32 requests.
 pub(super) const WINDOW: u64 = 1 << 20;
 
 fn part_of(number: usize, task: &Task<'_>, read: &SliceRead) -> ItemPart {

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::fs::File;
 
 use super::budget::STRAIGHT;
-use super::destination::scratch;
+use super::destination::scratch_for;
 use super::errors::{fault, stopped};
 use super::options::Io;
 use super::shared::LoadState;
@@ -171,7 +171,8 @@ impl<'a, 's> Reader<'a, 's> {
             let there = usize::try_from(offset).ok().and_then(|start| memory.get(start..));
             return there.and_then(|there| there.get(..len)).ok_or_else(fault);
         }
-        let stage = scratch(&mut self.stage, room)?;
+        let needed = if way == ReadWay::Direct { len.saturating_add(2 * BLOCK) } else { len };
+        let stage = scratch_for(&mut self.stage, needed, room)?;
         match way {
             ReadWay::Cached | ReadWay::Called | ReadWay::Mapped => {
                 let stage = stage.get_mut(..len).ok_or_else(fault)?;
@@ -210,13 +211,14 @@ impl<'a, 's> Reader<'a, 's> {
         scatter::read(file, runs, widest_gap, goes_on)
     }
 
-    /// The widest gap that is read over, where 0 or `max_gap` was asked for.
-    pub(super) fn widest_gap(&mut self, shard: usize, max_gap: u64) -> Result<u64> {
+    /// The widest gap between runs of `run` bytes that is read over, where 0 or `max_gap` was
+    /// asked for.
+    pub(super) fn widest_gap(&mut self, shard: usize, max_gap: u64, run: u64) -> Result<u64> {
         let io = self.io;
         let source = self.open(shard)?.source;
         Ok(match max_gap {
             _ if io == Io::Mapped && source.mapped().is_some() => u64::MAX,
-            0 => source.widest_gap(),
+            0 => source.widest_gap(run),
             given => given,
         })
     }

@@ -10,6 +10,10 @@ pub(super) const MOST_PARTS: usize = 8192;
 /// Handing a buffer over to another thread costs some 10 us, in which this much is copied.
 pub(super) const WORTH_A_HAND_OVER: u64 = 64 << 10;
 
+/// Through the page cache, parts are fetched by so much at once, so that they are still in the
+/// processor's own cache when they are copied on.
+pub(super) const STAGED: u64 = 256 << 10;
+
 /// One read, or several in a row, and what becomes of the bytes.
 pub(super) struct Request {
     pub(super) shard: usize,
@@ -70,4 +74,29 @@ impl ItemPart {
     pub(super) fn end(&self) -> u64 {
         self.offset.saturating_add(self.size)
     }
+}
+
+/// Parts that are fetched by one read through the page cache: as many as lie within
+/// [`STAGED`] bytes of its start, or over others that do, so that nothing is read twice.
+pub(super) struct Fetched<'p> {
+    pub(super) parts: &'p [ItemPart],
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+/// The reads that bring the parts of a request, which are in the files' order.
+pub(super) fn fetched(parts: &[ItemPart]) -> impl Iterator<Item = Fetched<'_>> {
+    let mut rest = parts;
+    std::iter::from_fn(move || {
+        let offset = rest.first()?.offset;
+        let mut end = offset;
+        let near = rest.iter().enumerate().take_while(|(number, part)| {
+            let near = *number == 0 || part.offset < end || part.end() <= offset.saturating_add(STAGED);
+            end = if near { end.max(part.end()) } else { end };
+            near
+        });
+        let (parts, later) = rest.split_at_checked(near.count())?;
+        rest = later;
+        Some(Fetched { parts, offset, len: end.saturating_sub(offset) })
+    })
 }

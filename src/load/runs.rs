@@ -36,6 +36,8 @@ pub(super) fn read<'a>(
         let named = |error| (part.task, error);
         let task = delivery.tasks.get(part.task).ok_or_else(|| named(fault()))?;
         let mut rest = count(part.picked).and_then(|len| task.place.dense(part.at, len)).map_err(named)?;
+        let count_of_runs = part.picked.checked_div(task.run()).unwrap_or_default();
+        memory::reserve(&mut runs, count(count_of_runs).map_err(named)?, "the runs of a request").map_err(named)?;
         runs_of(task, part, &mut |start, len| {
             let (place, later) = std::mem::take(&mut rest).split_at_mut_checked(count(len)?).ok_or_else(fault)?;
             rest = later;

@@ -43,7 +43,7 @@ impl Stretch {
             if !matches!(task.picks, Picks::Piece) || order.sizes.uncut {
                 break;
             }
-            let gap = order.sizes.widest_gap(source);
+            let gap = order.sizes.widest_gap(source, task.run());
             let needs = order.sizes.chunk != 0 || !task.is_plain();
             // What is too large for staging goes straight to its place, by itself.
             let alone = preferred > order.sizes.window && task.picked >= order.sizes.window && !needs;

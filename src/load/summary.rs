@@ -7,7 +7,7 @@ use super::checked::CheckedLoad;
 use super::item::Item;
 use super::options::{LoadOptions, Summary};
 use super::reader::ReadWay;
-use super::request::{Means, Request, What};
+use super::request::{fetched, ItemPart, Means, Request, What};
 use super::runs;
 use super::task::{self, Goes, Picks, Task};
 use crate::checkpoint::Checkpoint;
@@ -37,10 +37,13 @@ impl CheckedLoad<'_> {
             let (steps, read) = match what {
                 What::Whole { task, .. } => (self.reads_of(task, shard, len)?, len),
                 What::Parts(parts, means) => match means {
-                    Means::Staging => (source.reads(len).min(len), len),
+                    Means::Staging if source.preferred_request().is_some() => (source.reads(len).min(len), len),
+                    Means::Staging => fetched(&parts).fold((0_u64, 0_u64), |(steps, bytes), read| {
+                        (steps.saturating_add(read.len.min(1)), bytes.saturating_add(read.len))
+                    }),
                     Means::Runs | Means::Either => {
                         let gap = match self.options.max_gap {
-                            0 => source.widest_gap(),
+                            0 => source.widest_gap(self.run_of(&parts)),
                             given => given,
                         };
                         runs::calls(&parts, self.tasks, gap)?
@@ -58,6 +61,11 @@ impl CheckedLoad<'_> {
         found.over_read_bytes = found.read_bytes.saturating_sub(picked);
         found.staging_bytes = self.budget.total();
         Ok(found)
+    }
+
+    /// Bytes that lie together of the first of these parts' items.
+    fn run_of(&self, parts: &[ItemPart]) -> u64 {
+        parts.first().and_then(|part| self.tasks.get(part.task)).map_or(0, Task::run)
     }
 
     /// How many reads through the page cache a request for one item takes.
@@ -79,7 +87,7 @@ impl CheckedLoad<'_> {
         let source = self.checkpoint.source(task.tensor.shard())?;
         let (mut steps, mut bytes) = (0_u64, 0_u64);
         if at == 0 {
-            for read in selection.reads(source.widest_gap(), self.budget.window as u64) {
+            for read in selection.reads(source.widest_gap(task.run()), self.budget.window as u64) {
                 steps = steps.saturating_add(source.reads(read.size).min(read.size));
                 bytes = bytes.saturating_add(read.size);
             }

@@ -307,6 +307,15 @@ impl<'a> Task<'a> {
         left.min(room.saturating_sub(room.checked_rem(whole).unwrap_or(0)).max(whole))
     }
 
+    /// Bytes that lie together in the file, at least.
+    pub(super) fn run(&self) -> u64 {
+        match &self.picks {
+            Picks::Piece => self.picked,
+            Picks::Several(selection) => selection.unit(),
+            Picks::Group(_) => 0,
+        }
+    }
+
     /// Bytes that are read for it.
     pub(super) fn read_size(&self) -> u64 {
         match &self.picks {

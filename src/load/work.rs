@@ -11,7 +11,7 @@ use super::destination::{scratch, Staging};
 use super::errors::fault;
 use super::fetch::{members, RowsInPlace, RowsInRoom, TensorBytes};
 use super::reader::{ReadWay, Reader};
-use super::request::{Means, Request, What, WORTH_A_HAND_OVER};
+use super::request::{fetched, Fetched, Means, Request, What, WORTH_A_HAND_OVER};
 use super::runs;
 use super::shared::{LoadState, Taken};
 use super::task::{Picks, Task};
@@ -132,19 +132,27 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
                 self.whole(*task, *at, *shard, *offset, *len).map_err(|error| (*task, error))?;
             }
             What::Parts(parts, means) => {
-                self.delivery.go_on().map_err(|error| (first, error))?;
                 let Self { reader, delivery, max_gap, .. } = self;
                 let way = reader.way(*shard, *offset, *len).map_err(|error| (first, error))?;
                 if *means == Means::Runs || (*means == Means::Either && way == ReadWay::Cached) {
-                    let gap = reader.widest_gap(*shard, *max_gap).map_err(|error| (first, error))?;
+                    let run = delivery.tasks.get(first).map_or(0, Task::run);
+                    let gap = reader.widest_gap(*shard, *max_gap, run).map_err(|error| (first, error))?;
                     runs::read(parts, *shard, gap, reader, delivery)?;
                     self.reader.done(*shard, *offset, *len);
                     return Ok(());
                 }
-                let read = count(*len).and_then(|len| reader.window(*shard, *offset, len, way));
-                let window = read.map_err(|error| (first, error))?;
-                for part in parts {
-                    delivery.part(part, window, *offset).map_err(|error| (part.task, error))?;
+                let whole = Fetched { parts, offset: *offset, len: *len };
+                let mut deliver = |Fetched { parts, offset, len }: Fetched<'_>| {
+                    let named = |error| (parts.first().map_or(0, |part| part.task), error);
+                    delivery.go_on().map_err(named)?;
+                    let read = count(len).and_then(|len| reader.window(*shard, offset, len, way));
+                    let window = read.map_err(named)?;
+                    let mut parts = parts.iter();
+                    parts.try_for_each(|part| delivery.part(part, window, offset).map_err(|error| (part.task, error)))
+                };
+                match way {
+                    ReadWay::Cached => fetched(parts).try_for_each(deliver)?,
+                    ReadWay::Direct | ReadWay::Called | ReadWay::Mapped => deliver(whole)?,
                 }
             }
             What::Tile { task, at, size } => {
@@ -258,7 +266,8 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             match &task.picks {
                 Picks::Several(selection) => {
                     let Self { reader, delivery, max_gap, budget, .. } = self;
-                    let mut bytes = TensorBytes::new(task.tensor, reader, delivery, (*max_gap, budget.window as u64))?;
+                    let mut bytes =
+                        TensorBytes::new(task.tensor, reader, delivery, (*max_gap, budget.window as u64, task.run()))?;
                     selection.fetch(at, room, &mut bytes)?;
                 }
                 Picks::Group(boxes) => {

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Access, Prefetch};
 use callback::Callback;
 use file::MappableFile;
+use scatter::CallCosts;
 
 /// How a shard's bytes are reached; the numbers are the C constants `ST_ACCESS_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,11 +131,11 @@ impl Source {
         }
     }
 
-    /// Up to how many bytes that nobody wants are better read than left out, at
-    /// the price of one more request.
-    pub(crate) fn widest_gap(&self) -> u64 {
+    /// Up to how many bytes that nobody wants, between runs of `run` bytes, are better read
+    /// than left out, at the price of one more request.
+    pub(crate) fn widest_gap(&self, run: u64) -> u64 {
         match &self.kind {
-            SourceKind::File(_) => scatter::bytes_in_a_call().saturating_sub(1),
+            SourceKind::File(_) => CallCosts::of_this_machine().widest_gap(run),
             SourceKind::Callback(_) => 64 << 10,
             SourceKind::Memory(_) => 0,
         }

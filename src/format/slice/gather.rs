@@ -89,6 +89,12 @@ impl Selection {
         self.reach.gap
     }
 
+    /// No gap between bytes that are taken is narrower; 0 where some may have none.
+    pub(crate) fn least_gap(&self) -> u64 {
+        let gaps = self.levels.iter().map(|level| level.stride.saturating_sub(level.inside.len()));
+        gaps.min().unwrap_or(0)
+    }
+
     /// Tells `each` of the runs of the file that make up the result's bytes from `at`
     /// on, `len` of them, in the result's order: where each lies, from the tensor's
     /// first byte (`None`: zeros), and its bytes.
@@ -117,6 +123,16 @@ impl Selection {
                     let now = len.min(left);
                     each(Some(offset.saturating_add(place.within)), now)?;
                     now
+                }
+                // Of the innermost level, each index is a run.
+                GatherKind::Index if inner.is_empty() && place.within == 0 && len >= level.block => {
+                    let count = place.left.min(len.checked_div(level.block).unwrap_or_default());
+                    let mut start = offset;
+                    for _ in 0..count {
+                        each(Some(start), level.block)?;
+                        start = start.saturating_add(level.stride);
+                    }
+                    count.saturating_mul(level.block)
                 }
                 GatherKind::Index => {
                     let now = len.min(level.block.saturating_sub(place.within));
@@ -253,6 +269,9 @@ fn copy_runs(from: &[u8], stride: usize, run: usize, to: &mut [u8], far: bool) -
         2 => copy_elements::<2>(from, stride, to),
         4 => copy_elements::<4>(from, stride, to),
         8 => copy_elements::<8>(from, stride, to),
+        16 => copy_elements::<16>(from, stride, to),
+        32 => copy_elements::<32>(from, stride, to),
+        64 => copy_elements::<64>(from, stride, to),
         _ if far && run >= FAR_RUN => convert::copy_runs_far(from, stride, run, to),
         _ => {
             for (to, from) in to.chunks_exact_mut(run).zip(from.chunks(stride)) {
@@ -263,7 +282,7 @@ fn copy_runs(from: &[u8], stride: usize, run: usize, to: &mut [u8], far: bool) -
     }
 }
 
-/// The same for single elements, where a copy of unknown size costs ten times
+/// The same for single elements and runs of few, where a copy of unknown size costs ten times
 /// the load and store that it is.
 fn copy_elements<const N: usize>(from: &[u8], stride: usize, to: &mut [u8]) -> Option<()> {
     for (to, from) in to.chunks_exact_mut(N).zip(from.chunks(stride)) {

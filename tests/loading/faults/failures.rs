@@ -269,14 +269,14 @@ fn memory_that_is_not_there_is_an_error() {
     let from = open_read(&made.path).unwrap();
     for threads in [1, 2] {
         let options = st_load_options { threads, io: ST_IO_CACHED, ..init_load() };
-        // What is converted is read to other memory first.
-        let mut memory = vec![0_u8; made.data.len() * 4];
+        // What is spread once it is converted is put together in other memory.
+        let mut memory = vec![0_u8; made.data.len() * 8];
         let mut items = split(&from, &made, &mut memory);
-        let mut at = 0;
+        let (apart, mut at) = ([8_i64], 0);
         for (item, size) in items.iter_mut().zip(&made.sizes) {
-            item.dtype = ST_DTYPE_F32;
-            (item.dst, item.dst_size) = (memory[at..].as_mut_ptr().cast(), size * 4);
-            at += size * 4;
+            (item.dtype, item.dst_strides) = (ST_DTYPE_F32, apart.as_ptr());
+            (item.dst, item.dst_size) = (memory[at..].as_mut_ptr().cast(), size * 8);
+            at += size * 8;
         }
         from_now(&format!("mmap:least={}:fails={}", 1 << 20, libc::ENOMEM));
         let failure = leaves_nothing(|| load(&from, &items, &options)).unwrap_err();
