@@ -91,8 +91,7 @@ impl Selection {
 
     /// No gap between bytes that are taken is narrower; 0 where some may have none.
     pub(crate) fn least_gap(&self) -> u64 {
-        let gaps = self.levels.iter().map(|level| level.stride.saturating_sub(level.inside.len()));
-        gaps.min().unwrap_or(0)
+        self.levels.iter().map(LoopLevel::gap).min().unwrap_or(0)
     }
 
     /// Tells `each` of the runs of the file that make up the result's bytes from `at`
@@ -127,12 +126,10 @@ impl Selection {
                 // Of the innermost level, each index is a run.
                 GatherKind::Index if inner.is_empty() && place.within == 0 && len >= level.block => {
                     let count = place.left.min(len.checked_div(level.block).unwrap_or_default());
-                    let mut start = offset;
-                    for _ in 0..count {
-                        each(Some(start), level.block)?;
-                        start = start.saturating_add(level.stride);
+                    for turn in 0..count {
+                        each(Some(offset.saturating_add(level.offset(turn))), level.block)?;
                     }
-                    count.saturating_mul(level.block)
+                    level.bytes(count)
                 }
                 GatherKind::Index => {
                     let now = len.min(level.block.saturating_sub(place.within));
