@@ -236,6 +236,19 @@ fn files_use_each_other_in_no_circle() {
     assert!(left.is_empty(), "{shown:#?}");
 }
 
+/// What two of them need is in a file that exports nothing.
+#[test]
+fn no_file_of_exports_uses_another() {
+    let drawing = drawing();
+    let exports: BTreeSet<_> =
+        files().iter().filter(|(_, text)| text.contains("#[no_mangle]")).map(|(path, _)| module(path)).collect();
+    assert!(exports.len() > 10);
+    for file in &exports {
+        let others: Vec<_> = drawing[file].intersection(&exports).collect();
+        assert!(others.is_empty(), "{file:?} uses {others:?}");
+    }
+}
+
 /// A mod.rs can't forbid what a file below it has.
 #[test]
 fn unsafe_code_is_where_it_is_expected() {

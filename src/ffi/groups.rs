@@ -5,10 +5,9 @@ use std::ffi::{c_char, CStr};
 use std::ptr;
 use std::sync::Arc;
 
-use super::arguments::{all_ranges, array_at, memory_at, null, required, required_text, st_checkpoint};
+use super::arguments::{all_ranges, array_at, null, required, required_text, st_checkpoint, utf8};
 use super::boundary::{guard, read_options, CallerStruct};
-use super::group_handle::st_groups;
-use super::rank_plan::st_text;
+use super::model_arguments::{st_groups, st_text, text_bytes};
 use super::status::{st_error, st_status, ST_OK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::st_group;
@@ -200,7 +199,7 @@ pub unsafe extern "C" fn st_groups_open(
             if let Some(given) = given {
                 found.ignore_config = given.ignore_config != 0;
                 if !given.config.data.is_null() {
-                    found.config = Some(memory_at(given.config.data.cast(), given.config.size, "config")?);
+                    found.config = Some(text_bytes(&given.config, "config")?);
                 }
             }
             let groups = Groups::open(&checkpoint.0, &found)?;
@@ -222,19 +221,16 @@ unsafe fn overrides(given: &st_groups_options) -> Result<Vec<Override>> {
         // SAFETY: as above.
         let (module, layout) = unsafe {
             let module = required_text(over.module, &format!("overrides[{number}].module"))?;
-            (module, (!over.layout.is_null()).then(|| CStr::from_ptr(over.layout)))
+            (module, (!over.layout.is_null()).then(|| CStr::from_ptr(over.layout).to_bytes()))
         };
-        let utf8 = |text: &CStr| {
-            let refuse = |_| Error::new(ErrorKind::InvalidArgument, format!("overrides[{number}].layout is not UTF-8"));
-            text.to_str().map(str::to_owned).map_err(refuse)
-        };
+        let text = |bytes| utf8(bytes, || format!("overrides[{number}].layout")).map(str::to_owned);
         if u32::try_from(over.group_size).is_err() {
             let text = format!("overrides[{number}].group_size is {}; expected less than 2^32", over.group_size);
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
         all.push(Override {
             module: module.to_vec(),
-            layout: layout.map(utf8).transpose()?,
+            layout: layout.map(text).transpose()?,
             bits: (over.bits != 0).then_some(u64::from(over.bits)),
             group_size: (over.group_size != 0).then_some(over.group_size),
         });

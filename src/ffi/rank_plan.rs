@@ -5,9 +5,9 @@ use std::ffi::{c_char, CStr};
 use std::ptr;
 use std::sync::{Arc, Mutex};
 
-use super::arguments::{array_at, memory_at, required, required_text, st_checkpoint};
+use super::arguments::{array_at, required, required_text, st_checkpoint, utf8};
 use super::boundary::{guard, read_options, CallerStruct};
-use super::group_handle::st_groups;
+use super::model_arguments::{st_groups, st_text, text_bytes};
 use super::status::st_error;
 use crate::base::lock::lock;
 use crate::base::numbering::Numbering;
@@ -47,16 +47,6 @@ pub struct st_symbol {
     pub value: i64,
     /// Zero.
     pub reserved: [u64; 2],
-}
-
-/// A text with its length. A record that you fill.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct st_text {
-    /// UTF-8; need not end in NUL.
-    pub data: *const c_char,
-    /// Bytes at data.
-    pub size: usize,
 }
 
 /// How a checkpoint is divided among ranks. Begin with ST_RANK_PLAN_OPTIONS_INIT;
@@ -316,7 +306,7 @@ pub unsafe extern "C" fn st_rank_plan_parts(
         // SAFETY: arguments are as the header's rules say.
         let (plan, axes) = unsafe {
             let axes = array_at(axes, axis_count, "axes")?;
-            let names = axes.iter().map(|axis| utf8(required_text(axis.name, "axes.name")?, "the name of an axis"));
+            let names = axes.iter().map(|axis| utf8(required_text(axis.name, "axes.name")?, || "axes.name".to_owned()));
             (required(plan.cast_const(), "plan")?, axes.iter().zip(names.collect::<Result<Vec<_>>>()?))
         };
         let axes: Vec<_> = axes.map(|(axis, name)| Axis { name, rank: axis.rank, size: axis.size }).collect();
@@ -366,14 +356,14 @@ unsafe fn open(view: &SubjectTensors<'_>, options: Option<&st_rank_plan_options>
         // SAFETY: the caller's promise.
         unsafe {
             for text in array_at(options.plans, options.plan_count, "plans")? {
-                plans.push(bytes_of(text)?);
+                plans.push(text_bytes(text, "plans.data")?);
             }
             for symbol in array_at(options.symbols, options.symbol_count, "symbols")? {
-                let name = utf8(required_text(symbol.name, "symbols.name")?, "the name of a symbol")?;
+                let name = utf8(required_text(symbol.name, "symbols.name")?, || "symbols.name".to_owned())?;
                 symbols.push((name, symbol.value));
             }
             if !options.config.data.is_null() {
-                given = Some(bytes_of(&options.config)?);
+                given = Some(text_bytes(&options.config, "config")?);
             }
         }
         if options.strict != 0 {
@@ -403,21 +393,6 @@ unsafe fn open(view: &SubjectTensors<'_>, options: Option<&st_rank_plan_options>
     }
     let inputs = Inputs { plans: &plans, config: config.as_ref(), symbols: &symbols, strictness };
     RankPlan::new(&inputs, view)
-}
-
-/// # Safety
-/// The text is as the header's rules say.
-unsafe fn bytes_of(text: &st_text) -> Result<&[u8]> {
-    match text.size {
-        0 => Ok(&[]),
-        // SAFETY: the caller's promise.
-        size => unsafe { memory_at(text.data.cast(), size, "text") },
-    }
-}
-
-fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
-    let wrong = |_| Error::new(ErrorKind::InvalidArgument, format!("{what} is not UTF-8: {}", quoted(bytes)));
-    std::str::from_utf8(bytes).map_err(wrong)
 }
 
 impl st_rank_plan {

@@ -39,7 +39,7 @@ const HEADERS: &[Header] = &[
     Header {
         file: "safetensors_model.h",
         config: "cbindgen_model.toml",
-        sources: &["part.rs", "group.rs", "ffi/group_handle.rs", "ffi/rank_plan.rs", "ffi/groups.rs"],
+        sources: &["part.rs", "group.rs", "ffi/model_arguments.rs", "ffi/rank_plan.rs", "ffi/groups.rs"],
     },
 ];
 
