@@ -86,6 +86,14 @@ unsafe impl CallerStruct for st_save_options {
     const NAME: &'static str = "st_save_options";
 }
 
+/// What becomes of the data of records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordData {
+    Written,
+    /// It comes later, in pieces.
+    Ignored,
+}
+
 /// How many records are looked at together.
 const BATCH: usize = 64;
 
@@ -107,7 +115,7 @@ impl GivenSave<'_> {
         metadata: *const st_metadata,
         metadata_count: usize,
         options: *const st_save_options,
-        with_data: bool,
+        data: RecordData,
     ) -> Result<Self> {
         // SAFETY: the caller's promise.
         unsafe {
@@ -115,7 +123,7 @@ impl GivenSave<'_> {
             let (sources, rule) = sources(given.as_ref())?;
             let records = array_at(tensors, count, "tensors")?;
             Ok(Self {
-                tensors: new_tensors(records, &sources, rule, with_data)?,
+                tensors: new_tensors(records, &sources, rule, data)?,
                 metadata: metadata_entries(metadata, metadata_count)?,
                 options: given.map_or(Ok(SaveOptions::default()), |given| save_options(&given))?,
                 sources,
@@ -138,7 +146,7 @@ unsafe fn new_tensors<'a>(
     records: &'a [st_tensor],
     sources: &[&Checkpoint],
     rule: SourceRule,
-    with_data: bool,
+    data: RecordData,
 ) -> Result<Vec<NewTensor<'a>>> {
     let new = |from: usize, records: &'a [st_tensor], tensors: &mut Filler<'_, NewTensor<'a>>| {
         for (batch, numbers) in records.chunks(BATCH).zip((from..).step_by(BATCH)) {
@@ -146,7 +154,7 @@ unsafe fn new_tensors<'a>(
             unsafe { touch_names(batch) };
             for (record, number) in batch.iter().zip(numbers..) {
                 // SAFETY: as above.
-                tensors.push(unsafe { new_tensor(record, number, sources, rule, with_data)? }).unwrap_or(());
+                tensors.push(unsafe { new_tensor(record, number, sources, rule, data)? }).unwrap_or(());
             }
         }
         Ok(())
@@ -172,7 +180,7 @@ unsafe fn new_tensor<'a>(
     number: usize,
     sources: &[&Checkpoint],
     rule: SourceRule,
-    with_data: bool,
+    data: RecordData,
 ) -> Result<NewTensor<'a>> {
     // SAFETY: the caller's promise.
     let name = unsafe { given_bytes(record.name, record.name_len, &|| format!("tensors[{number}].name"))? };
@@ -193,7 +201,7 @@ unsafe fn new_tensor<'a>(
     if record.size() != 0 {
         tensor.require_size(record.size())?;
     }
-    if !with_data {
+    if data == RecordData::Ignored {
         return Ok(tensor);
     }
     // A size of 0 stands for what dtype and shape take.

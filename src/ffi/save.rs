@@ -8,7 +8,7 @@ use std::path::Path;
 use super::arguments::{memory_at, no_such, null, required, required_text, st_buffer};
 use super::boundary::{guard, read_options, read_sized, CallerStruct};
 use super::callbacks::call;
-use super::given_save::{durability, metadata_changes, metadata_entries, st_save_options, GivenSave};
+use super::given_save::{durability, metadata_changes, metadata_entries, st_save_options, GivenSave, RecordData};
 use super::status::{st_error, st_status, ST_OK};
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
@@ -117,8 +117,9 @@ pub unsafe extern "C" fn st_save(
 ) -> st_status {
     let save = || {
         // SAFETY: arguments are as the header's rules say.
-        let (path, given) =
-            unsafe { (file_path(path)?, GivenSave::read(tensors, count, metadata, metadata_count, options, true)?) };
+        let (path, given) = unsafe {
+            (file_path(path)?, GivenSave::read(tensors, count, metadata, metadata_count, options, RecordData::Written)?)
+        };
         given.with_progress(|progress| {
             let (tensors, metadata) = (&given.tensors, given.metadata.as_deref());
             writer::save(path, tensors, metadata, &given.options, given.sources.iter().copied(), progress)
@@ -148,7 +149,7 @@ pub unsafe extern "C" fn st_serialize(
 ) -> st_status {
     let serialize = || {
         // SAFETY: arguments are as the header's rules say.
-        let given = unsafe { GivenSave::read(tensors, count, metadata, metadata_count, options, true)? };
+        let given = unsafe { GivenSave::read(tensors, count, metadata, metadata_count, options, RecordData::Written)? };
         if out.is_null() {
             return Err(null("out"));
         }
@@ -188,7 +189,7 @@ pub unsafe extern "C" fn st_save_to(
     let save = || {
         // SAFETY: arguments are as the header's rules say.
         let (output, given) = unsafe {
-            let given = GivenSave::read(tensors, count, metadata, metadata_count, options, true)?;
+            let given = GivenSave::read(tensors, count, metadata, metadata_count, options, RecordData::Written)?;
             (read_sized(required(output, "output")?)?, given)
         };
         let write = output.write.ok_or_else(|| null("st_output.write"))?;
@@ -227,8 +228,9 @@ pub unsafe extern "C" fn st_writer_open(
 ) -> *mut st_writer {
     let open = || {
         // SAFETY: arguments are as the header's rules say.
-        let (path, given) =
-            unsafe { (file_path(path)?, GivenSave::read(tensors, count, metadata, metadata_count, options, false)?) };
+        let (path, given) = unsafe {
+            (file_path(path)?, GivenSave::read(tensors, count, metadata, metadata_count, options, RecordData::Ignored)?)
+        };
         let writer = Writer::open(path, &given.tensors, given.metadata.as_deref(), &given.options)?;
         Ok(Box::into_raw(Box::new(st_writer(writer))))
     };

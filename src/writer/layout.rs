@@ -42,6 +42,15 @@ pub(super) enum Supply<'a> {
     Later,
 }
 
+/// What a header's block of memory has room for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeaderRoom {
+    /// The header.
+    Alone,
+    /// The data after it too, where it is one file.
+    WithData,
+}
+
 /// One file.
 pub(super) struct FileLayout {
     /// Length field and header.
@@ -77,14 +86,13 @@ pub(super) struct TensorPlace {
 }
 
 impl<'a> SaveLayout<'a> {
-    /// Lays tensors out, and refuses what could not be read back. `whole`: the
-    /// header gets room for the data after it, where it is one file.
+    /// Lays tensors out, and refuses what could not be read back.
     pub(super) fn new(
         given: &'a [NewTensor<'a>],
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
         supply: Supply<'_>,
-        whole: bool,
+        room: HeaderRoom,
     ) -> Result<Self> {
         let alignment = checked_alignment(options.alignment)?;
         let metadata = metadata.map(sorted_metadata).transpose()?;
@@ -110,7 +118,7 @@ impl<'a> SaveLayout<'a> {
         let tensors = order::ordered(given, &order)?;
         let mut this = Self { files: Vec::new(), tensors, order, by_name, data_size: 0 };
         let shards = split(&this.tensors, options.max_shard_size)?;
-        let whole = whole && shards.len() == 1;
+        let with_data = room == HeaderRoom::WithData && shards.len() == 1;
         for tensors in shards {
             let in_file = this.tensors.get(tensors.clone()).unwrap_or_default();
             let ends = ends(in_file)?;
@@ -118,7 +126,7 @@ impl<'a> SaveLayout<'a> {
             let start = text.end().checked_add(options.header_reserve);
             let start = start.and_then(|end| end.checked_next_multiple_of(alignment)).unwrap_or(u64::MAX);
             let size = ends.last().copied().unwrap_or(0);
-            let after = if whole { usize::try_from(size).unwrap_or(usize::MAX) } else { 0 };
+            let after = if with_data { usize::try_from(size).unwrap_or(usize::MAX) } else { 0 };
             let header = text.write(start, after)?;
             this.data_size = this.data_size.saturating_add(size);
             memory::reserve(&mut this.files, 1, "shards")?;

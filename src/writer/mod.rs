@@ -35,7 +35,7 @@ use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, ErrorKind, Result};
-use layout::{FileLayout, SaveLayout, Supply};
+use layout::{FileLayout, HeaderRoom, SaveLayout, Supply};
 use output::Output;
 use transfer::{FilePieces, Meter};
 
@@ -109,7 +109,7 @@ pub fn save<'a>(
     progress: Option<Progress<'_>>,
 ) -> Result<()> {
     let sources: Vec<_> = sources.into_iter().collect();
-    let layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), false)?;
+    let layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), HeaderRoom::Alone)?;
     let mut output = Output::create(path, &layout, tensors, options)?;
     if options.overwrite == Overwrite::Direct {
         output.refuse_sources(&sources)?;
@@ -137,7 +137,7 @@ pub fn save_to<'a>(
     progress: Option<Progress<'_>>,
 ) -> Result<()> {
     let sources: Vec<_> = sources.into_iter().collect();
-    let layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), false)?;
+    let layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), HeaderRoom::Alone)?;
     let mut meter = Meter::new(layout.data_size, progress);
     let file = only_file(&layout)?;
     FilePieces::of(&layout, file, &sources).deliver(write, &mut meter)?;
@@ -166,7 +166,7 @@ pub fn serialize<'a>(
     progress: Option<Progress<'_>>,
 ) -> Result<Vec<u8>> {
     let sources: Vec<_> = sources.into_iter().collect();
-    let mut layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), true)?;
+    let mut layout = SaveLayout::new(tensors, metadata, options, Supply::From(&sources), HeaderRoom::WithData)?;
     only_file(&layout)?;
     // The data goes on after the header, where that is.
     let mut out = layout.files.first_mut().map(|file| std::mem::take(&mut file.header)).unwrap_or_default();

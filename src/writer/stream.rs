@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::coverage::Coverage;
-use super::layout::{SaveLayout, Supply, TensorPlace};
+use super::layout::{HeaderRoom, SaveLayout, Supply, TensorPlace};
 use super::output::Output;
 use super::{MetadataEntry, NewTensor, SaveOptions};
 use crate::base::extent::Extent;
@@ -56,7 +56,7 @@ impl Writer {
         metadata: Option<&[MetadataEntry<'_>]>,
         options: &SaveOptions,
     ) -> Result<Self> {
-        let layout = SaveLayout::new(tensors, metadata, options, Supply::Later, false)?;
+        let layout = SaveLayout::new(tensors, metadata, options, Supply::Later, HeaderRoom::Alone)?;
         let mut output = Output::create(path, &layout, tensors, options)?;
         output.begin()?;
         for (number, file) in layout.files.iter().enumerate() {
