@@ -2,11 +2,11 @@
 //! Rank plans: which part of each tensor each process of a parallel job holds.
 //!
 //! The `reader` makes `rule`s of a text, with `pattern`s, `expression`s and `split`s.
-//! With the `names` of a checkpoint's tensors (`tensor_list`), found by `matching`,
-//! they are a `plan`. A question for the parts of a rank, whose `job` has axes, works
-//! out expressions (`evaluator`) and what `symbols` mean, the sizes of logical tensors
-//! (`stored`), `cut`s, and `layout`s of `intervals`, each once for all tensors that
-//! are alike (`deal`). Nothing here reads anything.
+//! With the `names` of a checkpoint's tensors (`tensor_list`), for which `matching`
+//! finds the `rule_set`s, they are a `plan`. A question for the parts of a rank, whose
+//! `job` has axes, works out expressions (`evaluator`) and what `symbols` mean, the
+//! sizes of logical tensors (`stored`), `cut`s, and `layout`s of `intervals`, each once
+//! for all tensors that are alike (`deal`). Nothing here reads anything.
 #![forbid(unsafe_code)]
 
 mod budget;
@@ -26,6 +26,7 @@ mod pattern;
 mod plan;
 mod reader;
 mod rule;
+mod rule_set;
 mod split;
 mod stored;
 mod symbols;

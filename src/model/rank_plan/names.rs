@@ -9,8 +9,9 @@
 #![forbid(unsafe_code)]
 
 use super::matching::Matching;
-use super::pattern::{Dotted, StarPlace};
-use super::rule::{Action, Rule, Rules};
+use super::pattern::Dotted;
+use super::rule::Rules;
+use super::rule_set::{Owner, Patterns, RuleSet};
 use super::tensor_list::{ListedTensor, TensorList};
 use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
@@ -18,22 +19,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A name's number, where a pattern's star has none.
 pub(super) const NO_NUMBER: u64 = u64::MAX;
-
-/// A rule that matches all names of a set.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate {
-    pub(super) rule: usize,
-    /// Which of a name's numbers decides, where one does.
-    pub(super) slot: Option<usize>,
-}
-
-/// The rules that match a name by its pattern, in order.
-#[derive(Debug, Default)]
-pub(super) struct RuleSet {
-    pub(super) candidates: Vec<Candidate>,
-    /// The patterns of the slots.
-    slots: Vec<usize>,
-}
 
 /// Of a rule, what is known of all names together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,26 +98,36 @@ pub(super) struct Names {
     pub(super) touched: Vec<Touched>,
 }
 
-/// Whose a pattern is.
-#[derive(Clone, Copy)]
-enum Owner {
-    Rule(usize),
-    Absent(usize),
-    Entry(usize),
+/// The numbers of bundles.
+#[derive(Default)]
+struct Bundles {
+    numbers: Numbering,
+    /// Of each bundle, and of none, the last one after it.
+    after: Vec<Last>,
 }
 
-/// All patterns of the plans, in the order in which a set of them has them.
-struct Patterns<'p> {
-    owners: Vec<Owner>,
-    /// The stars whose numbers rules want.
-    stars: Vec<Option<StarPlace<'p>>>,
+impl Bundles {
+    /// The bundle that another one (`NONE`: none) and a tensor of a kind make.
+    fn after(&mut self, before: u32, kind: u32) -> Result<u32> {
+        let slot = if before == NONE { 0 } else { (before as usize).saturating_add(1) };
+        if self.after.len() <= slot {
+            let room = slot.saturating_sub(self.after.len()).saturating_add(1);
+            memory::reserve(&mut self.after, room, "logical tensors")?;
+            self.after.resize(slot.saturating_add(1), Last { from: [NONE; 2], to: NONE });
+        }
+        let last = self.after.get_mut(slot).ok_or_else(lost)?;
+        if last.from != [before, kind] {
+            let key = (u64::from(before) << 32 | u64::from(kind)).to_le_bytes();
+            *last = Last { from: [before, kind], to: small(self.numbers.number(&key)?)? };
+        }
+        Ok(last.to)
+    }
 }
 
 impl Names {
     pub(super) fn new(rules: &Rules, listing: &dyn TensorList) -> Result<Self> {
         let named = sort::sorted((0..listing.count()).map(|number| listing.tensor(number).name), "sorted names")?;
-        let mut patterns = Patterns { owners: Vec::new(), stars: Vec::new() };
-        let all = patterns.collect(rules);
+        let (all, patterns) = Patterns::of(rules);
         let mut matching = Matching::new(all.into_iter())?;
         let mut this = Self {
             tensors: memory::vec_with_capacity(named.len(), "tensors")?,
@@ -159,12 +154,11 @@ impl Names {
         named: &[(&[u8], usize)],
         listing: &dyn TensorList,
     ) -> Result<()> {
-        let (mut kinds, mut bundles, mut names) = (Numbering::default(), Numbering::default(), Numbering::default());
+        let (mut kinds, mut names, mut bundles) = (Numbering::default(), Numbering::default(), Bundles::default());
         let (mut key, mut made, mut made_before) = (Vec::new(), Vec::new(), Vec::new());
         let mut was_made = false;
-        // Of each set its entry and the kind of its last tensor; of each bundle, and of none, the last one after it.
+        // Of each set its entry and the kind of its last tensor.
         let mut entries: Vec<(Option<usize>, u32)> = Vec::new();
-        let mut after: Vec<Last> = Vec::new();
         let mut are_named = false;
         let mut before: &[u8] = &[];
         for (place, (name, number)) in named.iter().enumerate() {
@@ -220,23 +214,13 @@ impl Names {
             }
             if !rules.stored.is_empty() {
                 let found = self.logical.get_mut(logical).ok_or_else(lost)?;
-                let slot = if found.bundle == NONE { 0 } else { (found.bundle as usize).saturating_add(1) };
-                if after.len() <= slot {
-                    let room = slot.saturating_sub(after.len()).saturating_add(1);
-                    memory::reserve(&mut after, room, "logical tensors")?;
-                    after.resize(slot.saturating_add(1), Last { from: [NONE; 2], to: NONE });
-                }
-                let last = after.get_mut(slot).ok_or_else(lost)?;
-                if last.from != [found.bundle, kind] {
-                    let key = (u64::from(found.bundle) << 32 | u64::from(kind)).to_le_bytes();
-                    *last = Last { from: [found.bundle, kind], to: small(bundles.number(&key)?)? };
-                }
-                if last.to as usize == self.bundles.len() {
+                let bundle = bundles.after(found.bundle, kind)?;
+                if bundle as usize == self.bundles.len() {
                     let before = (found.bundle != NONE).then_some(found.bundle as usize);
                     memory::reserve(&mut self.bundles, 1, "logical tensors")?;
                     self.bundles.push(Bundle { before, kind: kind as usize, first: place });
                 }
-                found.bundle = last.to;
+                found.bundle = bundle;
             }
             self.tensors.push(NamedTensor { number: *number, logical: small(logical)?, family: kind });
             was_made = entry.is_some();
@@ -352,54 +336,6 @@ impl Names {
     /// All logical tensors and their sets.
     pub(super) fn logical_sets(&self) -> impl Iterator<Item = (u32, &RuleSet)> {
         (0..).zip(&self.logical).filter_map(|(number, logical)| Some((number, self.sets.get(logical.set as usize)?)))
-    }
-}
-
-impl<'p> Patterns<'p> {
-    /// Takes the patterns of rules and entries.
-    fn collect(&mut self, rules: &'p Rules) -> Vec<&'p super::pattern::NamePattern> {
-        let mut all = Vec::new();
-        for (number, rule) in rules.rules.iter().enumerate() {
-            all.extend(&rule.patterns);
-            self.owners.resize(all.len(), Owner::Rule(number));
-            self.stars.extend(rule.patterns.iter().map(|pattern| match &rule.action {
-                Action::Pick(pick) => pattern.places().nth(pick.star.saturating_sub(1)),
-                _ => None,
-            }));
-        }
-        for (number, rule) in rules.rules.iter().enumerate() {
-            all.extend(&rule.absent);
-            self.owners.resize(all.len(), Owner::Absent(number));
-        }
-        for (number, entry) in rules.stored.iter().enumerate() {
-            all.push(&entry.pattern);
-            self.owners.push(Owner::Entry(number));
-        }
-        all
-    }
-
-    /// The first entry whose pattern is in a set.
-    fn entry(&self, set: &[usize]) -> Option<usize> {
-        set.iter().find_map(|pattern| match self.owners.get(*pattern) {
-            Some(Owner::Entry(entry)) => Some(*entry),
-            _ => None,
-        })
-    }
-}
-
-impl RuleSet {
-    fn new(set: &[usize], patterns: &Patterns<'_>, rules: &[Rule]) -> Self {
-        let mut this = Self::default();
-        for pattern in set {
-            let Some(Owner::Rule(number)) = patterns.owners.get(*pattern) else { continue };
-            if matches!(rules.get(*number).map(|rule| &rule.action), Some(Action::Pick(_))) {
-                this.candidates.push(Candidate { rule: *number, slot: Some(this.slots.len()) });
-                this.slots.push(*pattern);
-            } else if this.candidates.last().is_none_or(|last| last.rule != *number) {
-                this.candidates.push(Candidate { rule: *number, slot: None });
-            }
-        }
-        this
     }
 }
 

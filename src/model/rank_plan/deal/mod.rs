@@ -16,9 +16,10 @@ use crate::model::rank_plan::cut::SharedCut;
 use crate::model::rank_plan::evaluator::Evaluator;
 use crate::model::rank_plan::fault::Fault;
 use crate::model::rank_plan::job::Job;
-use crate::model::rank_plan::names::{Candidate, NamedTensor, RuleSet, NO_NUMBER};
+use crate::model::rank_plan::names::{NamedTensor, NO_NUMBER};
 use crate::model::rank_plan::plan::{RankParts, RankPlan};
 use crate::model::rank_plan::rule::{Action, Rule};
+use crate::model::rank_plan::rule_set::{Candidate, RuleSet};
 use crate::model::rank_plan::stored::{LogicalSizes, PlannedTensors};
 use crate::model::rank_plan::tensor_list::TensorList;
 
