@@ -142,6 +142,7 @@ impl Level {
     }
 
     /// The same, of 16-bit results that have been made for each byte that a scale can be.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, reason = "no level has tables"))]
     pub(super) fn by_scale(
         self,
         tables: &[Sixteen; 256],

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 /// What codes stand for.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the width is of use to tables"))]
 #[derive(Clone, Copy)]
 pub(super) enum Values {
     Table([f32; 16]),
@@ -38,6 +39,7 @@ pub(super) struct Op {
 
 impl Op {
     /// The values of codes of at most four bits.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn table(&self) -> Option<[f32; 16]> {
         match self.values {
             Values::Table(table) => Some(table),
