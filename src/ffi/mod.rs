@@ -19,6 +19,8 @@ mod load_helpers;
 mod model_arguments;
 mod open;
 mod open_options;
+mod part_records;
+mod plan_subject;
 mod rank_plan;
 mod read;
 #[cfg(feature = "safer-ffi")]

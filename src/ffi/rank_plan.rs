@@ -8,20 +8,16 @@ use std::sync::{Arc, Mutex};
 use super::arguments::{array_at, required, required_text, st_checkpoint, utf8};
 use super::boundary::{guard, read_options, CallerStruct};
 use super::model_arguments::{st_groups, st_text, text_bytes};
+use super::part_records::{PartCache, PartRecords};
+use super::plan_subject::{Subject, SubjectTensors};
 use super::status::st_error;
 use crate::base::lock::lock;
-use crate::base::numbering::Numbering;
 use crate::base::{memory, sort};
 use crate::error::{quoted, Error, ErrorKind, Result};
-use crate::group::st_group;
 use crate::model::config::{self, unreadable, MAX_CONFIG};
 use crate::model::json::Json;
-use crate::model::rank_plan::{
-    builtin, families, Axis, Inputs, ListedTensor, RankParts, RankPlan, Strictness, TensorList,
-};
-use crate::part::{st_interval, st_part};
-use crate::record::st_tensor;
-use crate::Checkpoint;
+use crate::model::rank_plan::{builtin, families, Axis, Inputs, RankPlan, Strictness};
+use crate::part::st_part;
 
 /// An axis of a parallel job and a place on it. A record that you fill.
 #[repr(C)]
@@ -88,154 +84,6 @@ pub struct st_rank_plan {
     checkpoint: Arc<st_checkpoint>,
     subject: Subject,
     cache: Mutex<PartCache>,
-}
-
-/// The parts that have been asked for, by places on axes. What they point to stays where it is.
-#[derive(Default)]
-struct PartCache {
-    places: Numbering,
-    records: Vec<PartRecords>,
-}
-
-/// One rank's parts, as C sees them.
-struct PartRecords {
-    parts: Vec<st_part>,
-    /// What the parts point into.
-    _layouts: RankParts,
-    _pointers: Vec<Pointers>,
-}
-
-/// Of a layout, what C wants in arrays of its own.
-struct Pointers {
-    intervals: Vec<*const st_interval>,
-    counts: Vec<usize>,
-}
-
-// SAFETY: all pointers lead to memory that it owns or that is the checkpoint's,
-// which nobody writes.
-unsafe impl Send for PartRecords {}
-// SAFETY: as above.
-unsafe impl Sync for PartRecords {}
-
-/// What arrays of nothing begin at.
-static NOTHING: st_interval = st_interval { start: 0, stop: 0, zeros: 0, skip: 0 };
-
-/// What a plan's listing is of.
-enum Subject {
-    /// The tensors of the checkpoint.
-    Tensors,
-    /// Logical tensors: groups, which the caller keeps, and tensors of no group that can be decoded.
-    Logical(*const st_groups, Vec<LogicalTensor>),
-}
-
-/// One of them: a group or a tensor, by its number.
-enum LogicalTensor {
-    Group(usize),
-    Tensor(usize),
-}
-
-// SAFETY: groups don't change, and the caller keeps them as long as the plan.
-unsafe impl Send for Subject {}
-// SAFETY: as above.
-unsafe impl Sync for Subject {}
-
-/// What a part is of: one of the two is not NULL.
-type Of = (*const st_tensor, *const st_group);
-
-/// A subject with its checkpoint.
-struct SubjectTensors<'a> {
-    checkpoint: &'a Checkpoint,
-    subject: &'a Subject,
-}
-
-impl SubjectTensors<'_> {
-    fn item(&self, number: usize) -> Option<(&LogicalTensor, &st_groups)> {
-        match self.subject {
-            Subject::Tensors => None,
-            // SAFETY: the caller keeps the groups as long as the plan.
-            Subject::Logical(groups, items) => Some((items.get(number)?, unsafe { groups.as_ref() }?)),
-        }
-    }
-
-    /// What the part of this number in the listing is of.
-    fn of(&self, number: usize) -> Option<Of> {
-        let tensor = |number: usize| Some((ptr::from_ref(self.checkpoint.tensors().get(number)?), ptr::null()));
-        match self.item(number) {
-            None => tensor(number),
-            Some((LogicalTensor::Tensor(number), _)) => tensor(*number),
-            Some((LogicalTensor::Group(number), groups)) => {
-                Some((ptr::null(), ptr::from_ref(groups.listing.records().get(*number)?)))
-            }
-        }
-    }
-}
-
-impl TensorList for SubjectTensors<'_> {
-    fn count(&self) -> usize {
-        match self.subject {
-            Subject::Tensors => self.checkpoint.tensors().len(),
-            Subject::Logical(_, items) => items.len(),
-        }
-    }
-
-    fn tensor(&self, number: usize) -> ListedTensor<'_> {
-        let nothing = ListedTensor { name: &[], bits: 0, shape: &[], size: 0, step: &[] };
-        let tensor = |number: usize| {
-            self.checkpoint.tensors().get(number).map_or(nothing, |tensor| ListedTensor {
-                name: tensor.name(),
-                bits: tensor.dtype().bits(),
-                shape: tensor.shape(),
-                size: tensor.size(),
-                step: &[],
-            })
-        };
-        match self.item(number) {
-            None => tensor(number),
-            Some((LogicalTensor::Tensor(number), _)) => tensor(*number),
-            Some((LogicalTensor::Group(number), groups)) => {
-                groups.listing.groups().list().get(*number).map_or(nothing, |group| {
-                    let elements =
-                        group.shape().iter().fold(1_u64, |all, size| all.saturating_mul(size.unsigned_abs()));
-                    let size = elements.saturating_mul(u64::from(group.bits())).div_ceil(8);
-                    ListedTensor {
-                        name: group.name(),
-                        bits: group.bits(),
-                        shape: group.shape(),
-                        size,
-                        step: group.step(),
-                    }
-                })
-            }
-        }
-    }
-}
-
-impl Subject {
-    /// # Safety
-    /// `groups` is null or lives as long as the result.
-    unsafe fn new(checkpoint: &Checkpoint, groups: *const st_groups) -> Result<Self> {
-        // SAFETY: the caller's promise.
-        let Some(found) = (unsafe { groups.as_ref() }) else { return Ok(Self::Tensors) };
-        if !ptr::eq(&raw const found.checkpoint.0, checkpoint) {
-            return Err(Error::new(ErrorKind::InvalidArgument, "the groups are of another checkpoint"));
-        }
-        let list = found.listing.groups().list();
-        let mut is_inside = memory::vec_with_capacity(checkpoint.tensors().len(), "members of groups")?;
-        is_inside.resize(checkpoint.tensors().len(), false);
-        let mut items = memory::vec_with_capacity(list.len().saturating_add(is_inside.len()), "logical tensors")?;
-        for (number, group) in list.iter().enumerate().filter(|(_, group)| group.usable().is_ok()) {
-            items.push(LogicalTensor::Group(number));
-            for member in group.members() {
-                if let Some(is_inside) = is_inside.get_mut(member.tensor) {
-                    *is_inside = true;
-                }
-            }
-        }
-        items.extend(
-            is_inside.iter().enumerate().filter(|(_, is_inside)| !**is_inside).map(|(at, _)| LogicalTensor::Tensor(at)),
-        );
-        Ok(Self::Logical(groups, items))
-    }
 }
 
 /// Puts plans and a checkpoint together.
@@ -424,48 +272,5 @@ impl st_rank_plan {
         cache.places.number(&key)?;
         cache.records.push(records);
         Ok(array)
-    }
-}
-
-impl PartRecords {
-    fn new(parts: RankParts, view: &SubjectTensors<'_>) -> Result<Self> {
-        let mut pointers = memory::vec_with_capacity(parts.layouts.len(), "parts")?;
-        for layout in &parts.layouts {
-            let pieces = || layout.pieces.iter().map(Option::as_deref);
-            let first = |pieces: Option<&[st_interval]>| match pieces {
-                None => ptr::null(),
-                Some([]) => &raw const NOTHING,
-                Some(pieces) => pieces.as_ptr(),
-            };
-            let mut intervals = memory::vec_with_capacity(layout.pieces.len(), "parts")?;
-            intervals.extend(pieces().map(first));
-            let mut counts = memory::vec_with_capacity(layout.pieces.len(), "parts")?;
-            counts.extend(pieces().map(|pieces| pieces.map_or(0, <[_]>::len)));
-            pointers.push(Pointers { intervals, counts });
-        }
-        let mut records = memory::vec_with_capacity(parts.parts.len(), "parts")?;
-        for (tensor, layout) in &parts.parts {
-            let found = (view.of(*tensor), parts.layouts.get(*layout), pointers.get(*layout));
-            let (Some((tensor, group)), Some(layout), Some(Pointers { intervals, counts })) = found else { continue };
-            records.push(st_part {
-                tensor,
-                group,
-                rank: layout.shape.len(),
-                shape: layout.shape.as_ptr(),
-                intervals: intervals.as_ptr(),
-                interval_counts: counts.as_ptr(),
-                size: layout.size,
-                read_size: layout.read_size,
-                reserved: [0; 4],
-            });
-        }
-        Ok(Self { parts: records, _layouts: parts, _pointers: pointers })
-    }
-
-    fn array(&self) -> (*const st_part, usize) {
-        match self.parts.as_slice() {
-            [] => ((&raw const NOTHING).cast(), 0),
-            parts => (parts.as_ptr(), parts.len()),
-        }
     }
 }
