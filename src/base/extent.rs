@@ -30,6 +30,21 @@ impl Extent {
         self.start.saturating_add(self.len)
     }
 
+    /// Whether both have a byte in common.
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.start.max(other.start) < self.end().min(other.end())
+    }
+
+    /// With a number of its own, as [`super::sort::rows`] sorts many.
+    pub(crate) fn row(self, number: usize) -> [u64; 3] {
+        [self.start, self.len, number as u64]
+    }
+
+    /// What [`Extent::row`] was made of.
+    pub(crate) fn of_row([start, len, number]: [u64; 3]) -> (Self, usize) {
+        (Self { start, len }, usize::try_from(number).unwrap_or(usize::MAX))
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.len == 0
     }

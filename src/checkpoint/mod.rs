@@ -112,13 +112,18 @@ impl Checkpoint {
     /// A source's error as one about this tensor of this shard.
     pub(crate) fn named(&self, shard: usize, name: &[u8], error: &Error) -> Error {
         let named = Error::tensor(error.kind(), name, error.message(usize::MAX));
-        named.with_errno(error.os_errno()).in_file(&self.label_of(shard))
+        self.in_shard(shard, named.with_errno(error.os_errno()))
+    }
+
+    /// An error as one about this shard, unless it names a file already.
+    pub(crate) fn in_shard(&self, shard: usize, error: Error) -> Error {
+        error.in_file(&self.label_of(shard))
     }
 
     /// A shard's open file, where it is one.
     pub(crate) fn file_of(&self, shard: usize) -> Result<Option<FileRef<'_>>> {
         match self.sources.get(shard) {
-            Some(source) => source.as_file().map_err(|error| error.in_file(&self.label_of(shard))),
+            Some(source) => source.as_file().map_err(|error| self.in_shard(shard, error)),
             None => Ok(None),
         }
     }

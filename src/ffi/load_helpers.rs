@@ -152,7 +152,7 @@ pub unsafe extern "C" fn st_require(
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
         let (_, tensor) = checkpoint.0.require(name)?;
-        require(tensor, dtype, shape).map_err(|error| error.in_file(&checkpoint.0.label_of(tensor.shard())))?;
+        require(tensor, dtype, shape).map_err(|error| checkpoint.0.in_shard(tensor.shard(), error))?;
         Ok(std::ptr::from_ref(tensor))
     };
     // SAFETY: as above.

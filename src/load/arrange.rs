@@ -5,7 +5,7 @@
 use super::item::Item;
 use super::task::{Goes, Task};
 use crate::base::memory;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Bytes of an item's result, whatever its place.
 ///
@@ -55,8 +55,7 @@ pub fn arrange(items: &[Item<'_>], base: u64, alignment: Alignment) -> Result<Ar
         let place = start.and_then(|start| start.checked_sub(base));
         let end = place.and_then(|place| place.checked_add(task.needed()));
         let (Some(place), Some(end)) = (place, end) else {
-            let text = format!("item {number}: its place would be beyond any memory");
-            return Err(Error::new(ErrorKind::InvalidArgument, text));
+            return Err(Error::beyond_memory(&format_args!("item {number}: its place")));
         };
         places.push((place, task.needed()));
         total = end;

@@ -107,7 +107,8 @@ impl<'a> Boxes<'a> {
         let mut size = u64::from(to.bits() / 8);
         for dim in &dims {
             let Some(grown) = size.checked_mul(dim.count) else {
-                return refuse(ErrorKind::InvalidArgument, "its part is beyond any memory".to_owned());
+                let error = Error::beyond_memory(&"its part");
+                return refuse(error.kind(), error.message(usize::MAX));
             };
             size = grown;
         }

@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::caller::{ItemDone, LoadProgress, Sink};
 use super::destination::Staging;
 use super::errors::stopped;
-use super::shared::{lock, Full, Holds, LoadState, Queues, TICK};
+use super::shared::{Full, Holds, LoadState, Queues, TICK};
+use crate::base::lock::lock;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) struct Callbacks<'h> {

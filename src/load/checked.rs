@@ -13,6 +13,7 @@ use super::reader::{self, Reader};
 use super::request::WORTH_A_HAND_OVER;
 use super::shared::LoadState;
 use super::task::Task;
+use crate::base::extent::Extent;
 use crate::base::{memory, parallel, sort};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
@@ -166,14 +167,11 @@ fn least_buffer(buffers: &[Memory<'_>]) -> Result<u64> {
         return refuse("the sink has no buffers".to_owned());
     }
     let mut extents = memory::vec_with_capacity(buffers.len(), "a sink's buffers")?;
-    extents.extend(buffers.iter().map(|buffer| [buffer.start() as u64, buffer.len() as u64, 0]));
+    extents.extend(buffers.iter().map(|buffer| buffer.extent().row(0)));
     sort::rows(&mut extents);
-    for pair in extents.windows(2) {
-        if let [[start, len, _], [next, ..]] = pair {
-            if start.saturating_add(*len) > *next {
-                return refuse("two of the sink's buffers overlap".to_owned());
-            }
-        }
+    let extents = || extents.iter().map(|row| Extent::of_row(*row).0);
+    if extents().zip(extents().skip(1)).any(|(one, next)| one.overlaps(next)) {
+        return refuse("two of the sink's buffers overlap".to_owned());
     }
     Ok(least as u64)
 }

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::slice;
 
 use super::strides::Strides;
+use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -45,6 +46,11 @@ impl<'a> Memory<'a> {
     }
 
     /// Where it is.
+    pub(super) fn extent(&self) -> Extent {
+        Extent::new(self.start() as u64, self.len as u64)
+    }
+
+    /// The same as addresses.
     pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
         self.start()..self.start().saturating_add(self.len)
     }

@@ -12,6 +12,7 @@ use std::collections::BinaryHeap;
 use super::destination::Memory;
 use super::strides::Strides;
 use super::task::Task;
+use crate::base::extent::Extent;
 use crate::base::{memory, sort};
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
@@ -19,21 +20,17 @@ use crate::record::Tensor;
 
 /// Refuses tasks whose destinations overlap.
 pub(super) fn check(tasks: &[Task<'_>]) -> Result<()> {
-    let mut extents = memory::vec_with_capacity(tasks.len(), "the destinations of a load")?;
-    for (task, number) in tasks.iter().zip(0_u64..) {
-        let start = task.place.start() as u64;
-        let len = task.layout.as_ref().map_or(task.result, |layout| layout.extent());
-        if len != 0 {
-            extents.push([start, start.saturating_add(len), number]);
-        }
-    }
-    sort::rows(&mut extents);
-    let mut rest = extents.as_slice();
-    while let Some(([_, end, _], others)) = rest.split_first() {
-        let mut end = *end;
-        let reached = others.iter().take_while(|[start, next, _]| {
-            let within = *start < end;
-            end = end.max(*next);
+    let mut rows = memory::vec_with_capacity(tasks.len(), "the destinations of a load")?;
+    rows.extend(tasks.iter().zip(0..).map(|(task, number)| task.destination().row(number)));
+    rows.retain(|row| !Extent::of_row(*row).0.is_empty());
+    sort::rows(&mut rows);
+    let mut rest = rows.as_slice();
+    while let Some((first, others)) = rest.split_first() {
+        let mut end = Extent::of_row(*first).0.end();
+        let reached = others.iter().take_while(|row| {
+            let (bytes, _) = Extent::of_row(**row);
+            let within = bytes.start < end;
+            end = end.max(bytes.end());
             within
         });
         let count = reached.count().saturating_add(1);
@@ -51,19 +48,17 @@ pub(super) fn check_sources(checkpoint: &Checkpoint, tasks: &[Task<'_>], buffers
     let mut sources = memory::vec_with_capacity(checkpoint.shards().len(), "the sources of a load")?;
     for shard in 0..checkpoint.shards().len() {
         if let Some(bytes) = checkpoint.source(shard)?.mapped().filter(|bytes| !bytes.is_empty()) {
-            let start = bytes.as_ptr().addr() as u64;
-            sources.push([start, start.saturating_add(bytes.len() as u64), shard as u64]);
+            sources.push(extent_of(bytes).row(shard));
         }
     }
     sort::rows(&mut sources);
-    let within = |start: u64, end: u64| {
+    let within = |place: Extent| {
         // They are apart, so their ends are in order too.
-        let first = sources.partition_point(|[_, ends, _]| *ends <= start);
-        start < end && sources.get(first).is_some_and(|[begins, ..]| *begins < end)
+        let first = sources.partition_point(|row| Extent::of_row(*row).0.end() <= place.start);
+        sources.get(first).is_some_and(|row| Extent::of_row(*row).0.overlaps(place))
     };
     for (number, task) in tasks.iter().enumerate() {
-        let start = task.place.start() as u64;
-        if within(start, start.saturating_add(task.needed())) {
+        if within(task.destination()) {
             let text = format!(
                 "item {number} (tensor {}): its destination is memory that the checkpoint reads from",
                 quoted(task.name())
@@ -72,8 +67,7 @@ pub(super) fn check_sources(checkpoint: &Checkpoint, tasks: &[Task<'_>], buffers
         }
     }
     for (number, buffer) in buffers.iter().enumerate() {
-        let start = buffer.start() as u64;
-        if within(start, start.saturating_add(buffer.len() as u64)) {
+        if within(buffer.extent()) {
             let text = format!("the sink's buffer {number} is memory that the checkpoint reads from");
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
@@ -83,15 +77,18 @@ pub(super) fn check_sources(checkpoint: &Checkpoint, tasks: &[Task<'_>], buffers
 
 /// Refuses a tensor's destination in its own source's bytes.
 pub(super) fn check_own_source(checkpoint: &Checkpoint, tensor: &Tensor, place: &[u8]) -> Result<()> {
-    let Some(bytes) = checkpoint.source(tensor.shard())?.mapped() else { return Ok(()) };
-    let (place, bytes) = (place.as_ptr_range(), bytes.as_ptr_range());
-    match place.is_empty() || place.end <= bytes.start || bytes.end <= place.start {
-        true => Ok(()),
-        false => {
+    match checkpoint.source(tensor.shard())?.mapped() {
+        Some(bytes) if extent_of(bytes).overlaps(extent_of(place)) => {
             let text = "its destination is memory that the checkpoint reads from";
             Err(Error::tensor(ErrorKind::InvalidArgument, tensor.name(), text))
         }
+        _ => Ok(()),
     }
+}
+
+/// Where bytes are.
+fn extent_of(bytes: &[u8]) -> Extent {
+    Extent::new(bytes.as_ptr().addr() as u64, bytes.len() as u64)
 }
 
 /// A destination, as far as it repeats: its first byte within a turn of the loops
@@ -112,11 +109,11 @@ const MOST_TURNS: u64 = 1 << 16;
 fn apart_by_stride(tasks: &[Task<'_>], group: &[[u64; 3]]) -> Result<bool> {
     let mut layouts = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
     let mut all = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
-    for (member, [start, _, number]) in group.iter().enumerate() {
-        let task = usize::try_from(*number).ok().and_then(|number| tasks.get(number));
-        let Some(layout) = task.and_then(|task| task.layout.as_deref()) else { return Ok(false) };
+    for (member, row) in group.iter().enumerate() {
+        let (bytes, number) = Extent::of_row(*row);
+        let Some(layout) = tasks.get(number).and_then(|task| task.layout.as_deref()) else { return Ok(false) };
         let layout = layout.by_address();
-        all.push(Repeated { start: *start, loops: layout.loops().len(), member });
+        all.push(Repeated { start: bytes.start, loops: layout.loops().len(), member });
         layouts.push(layout);
     }
     let mut left = MOST_TURNS;
@@ -186,10 +183,10 @@ fn common_multiple(one: u64, other: u64) -> Option<u64> {
 
 /// Compares the runs of destinations that reach into one another, by address.
 fn check_runs(tasks: &[Task<'_>], group: &[[u64; 3]]) -> Result<()> {
-    let task = |number: u64| usize::try_from(number).ok().and_then(|number| tasks.get(number));
     let mut layouts: Vec<Option<Strides>> = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
-    for [_, _, number] in group {
-        layouts.push(task(*number).and_then(|task| task.layout.as_deref()).map(Strides::by_address));
+    for row in group {
+        let (_, number) = Extent::of_row(*row);
+        layouts.push(tasks.get(number).and_then(|task| task.layout.as_deref()).map(Strides::by_address));
     }
     let mut walks = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
     walks.extend(layouts.iter().map(|layout| layout.as_ref().and_then(|layout| layout.walk(0))));
@@ -197,28 +194,26 @@ fn check_runs(tasks: &[Task<'_>], group: &[[u64; 3]]) -> Result<()> {
     let mut next = memory::vec_with_capacity(group.len(), "the destinations of a load")?;
     next.extend(group.iter().zip(0_usize..).map(|([start, ..], member)| Reverse((*start, member))));
     let mut next = BinaryHeap::from(next);
-    let mut last: Option<(u64, u64)> = None;
+    let mut last: Option<(Extent, usize)> = None;
     while let Some(Reverse((start, member))) = next.pop() {
-        let Some([first, whole, number]) = group.get(member) else { break };
-        if let Some((end, before)) = last.filter(|(end, _)| start < *end) {
-            return Err(overlap(tasks, before, *number, end.saturating_sub(start)));
+        let Some((whole, number)) = group.get(member).map(|row| Extent::of_row(*row)) else { break };
+        let run = layouts.get(member).and_then(Option::as_ref).map_or(whole.len, Strides::run);
+        if let Some((before, owner)) = last.filter(|(before, _)| start < before.end()) {
+            return Err(overlap(tasks, owner, number, Extent::between(start, before.end()).len));
         }
-        let layout = layouts.get(member).and_then(Option::as_ref);
-        let end = layout.map_or(*whole, |layout| start.saturating_add(layout.run()));
-        last = Some((end, *number));
+        last = Some((Extent::new(start, run), number));
         if let Some(Some(walk)) = walks.get_mut(member) {
             walk.advance(1);
             if let Some((place, _)) = walk.peek() {
-                next.push(Reverse((first.saturating_add(place), member)));
+                next.push(Reverse((whole.start.saturating_add(place), member)));
             }
         }
     }
     Ok(())
 }
 
-fn overlap(tasks: &[Task<'_>], one: u64, other: u64, bytes: u64) -> Error {
-    let task = |number: u64| usize::try_from(number).ok().and_then(|number| tasks.get(number));
-    let name = |number: u64| task(number).map(|task| quoted(task.tensor.name())).unwrap_or_default();
+fn overlap(tasks: &[Task<'_>], one: usize, other: usize, bytes: u64) -> Error {
+    let name = |number: usize| tasks.get(number).map(|task| quoted(task.tensor.name())).unwrap_or_default();
     let (low, high) = (one.min(other), one.max(other));
     let text = format!(
         "item {low} (tensor {}) and item {high} (tensor {}): their destinations overlap, by {bytes} bytes or more",

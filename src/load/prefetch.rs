@@ -2,6 +2,7 @@
 //! Reading ahead of mapped access: page tables are filled before they are used.
 #![forbid(unsafe_code)]
 
+use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::base::parallel;
 use crate::base::sort;
@@ -22,10 +23,9 @@ const PIECE: u64 = 32 << 20;
 pub fn prefetch(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<()> {
     let pieces = pieces(ranges(checkpoint, tensors)?)?;
     parallel::map(pieces.len(), parallel::cores(), |piece| {
-        let Some([shard, start, end]) = pieces.get(piece).copied() else { return Ok(()) };
-        let shard = usize::try_from(shard).unwrap_or(usize::MAX);
-        let found = checkpoint.source(shard)?.populate(start, end.saturating_sub(start));
-        found.map_err(|error| error.in_file(&checkpoint.label_of(shard)))
+        let Some(ShardBytes { shard, bytes }) = pieces.get(piece).copied() else { return Ok(()) };
+        let found = checkpoint.source(shard)?.populate(bytes);
+        found.map_err(|error| checkpoint.in_shard(shard, error))
     })?;
     Ok(())
 }
@@ -36,21 +36,24 @@ pub fn prefetch(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<
 /// # Errors
 /// `InvalidArgument` for a record that is not this checkpoint's.
 pub fn evict(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<()> {
-    for [shard, start, end] in pieces(ranges(checkpoint, tensors)?)? {
-        let shard = usize::try_from(shard).unwrap_or(usize::MAX);
-        checkpoint.source(shard)?.evict(start, end.saturating_sub(start));
+    for ShardBytes { shard, bytes } in pieces(ranges(checkpoint, tensors)?)? {
+        checkpoint.source(shard)?.evict(bytes);
     }
     Ok(())
 }
 
-/// Shard, start and end of each tensor.
+/// Bytes of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ShardBytes {
+    shard: usize,
+    bytes: Extent,
+}
+
+/// Shard, start and bytes of each tensor.
 fn ranges(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<Vec<[u64; 3]>> {
     let count = tensors.map_or(checkpoint.tensors().len(), <[_]>::len);
     let mut ranges = memory::vec_with_capacity(count, "ranges")?;
-    let range = |tensor: &Tensor| {
-        let start = tensor.offset();
-        [tensor.shard() as u64, start, start.saturating_add(tensor.size())]
-    };
+    let range = |tensor: &Tensor| [tensor.shard() as u64, tensor.offset(), tensor.size()];
     match tensors {
         None => ranges.extend(checkpoint.tensors().iter().map(range)),
         Some(tensors) => {
@@ -62,23 +65,21 @@ fn ranges(checkpoint: &Checkpoint, tensors: Option<&[&Tensor]>) -> Result<Vec<[u
     Ok(ranges)
 }
 
-/// Shard, start and end: what touches in one, and that cut up.
-fn pieces(mut ranges: Vec<[u64; 3]>) -> Result<Vec<[u64; 3]>> {
-    ranges.retain(|[_, start, end]| start < end);
+/// What touches in one, and that cut up.
+fn pieces(mut ranges: Vec<[u64; 3]>) -> Result<Vec<ShardBytes>> {
     sort::rows(&mut ranges);
-    let mut pieces: Vec<[u64; 3]> = Vec::new();
-    for [shard, mut start, end] in ranges {
-        if let Some([_, first, last]) = pieces.last_mut().filter(|[before, _, last]| *before == shard && *last >= start)
-        {
-            let grown = end.max(*last).min(first.saturating_add(PIECE));
-            start = grown.max(*last);
-            *last = start;
+    let mut pieces: Vec<ShardBytes> = Vec::new();
+    for [shard, start, len] in ranges {
+        let shard = usize::try_from(shard).unwrap_or(usize::MAX);
+        let mut rest = Extent::new(start, len);
+        if let Some(last) = pieces.last_mut().filter(|last| last.shard == shard && last.bytes.end() >= start) {
+            last.bytes = Extent::between(last.bytes.start, rest.end().max(last.bytes.end())).first(PIECE);
+            rest = Extent::between(last.bytes.end(), rest.end());
         }
-        while start < end {
-            let next = start.saturating_add(PIECE).min(end);
+        while !rest.is_empty() {
             memory::reserve(&mut pieces, 1, "ranges")?;
-            pieces.push([shard, start, next]);
-            start = next;
+            pieces.push(ShardBytes { shard, bytes: rest.first(PIECE) });
+            rest = rest.after(PIECE);
         }
     }
     Ok(pieces)
@@ -90,10 +91,13 @@ mod tests {
 
     #[test]
     fn ranges_that_touch_are_joined_and_long_ones_cut() {
-        let ranges = vec![[1, 5, 6], [0, 0, 10], [0, 10, 20], [0, 15, 18], [0, 30, 30], [0, 40, 50 + PIECE]];
-        let expected = [[0, 0, 20], [0, 40, 40 + PIECE], [0, 40 + PIECE, 50 + PIECE], [1, 5, 6]];
-        assert_eq!(pieces(ranges).unwrap(), expected);
-        let halves = vec![[0, 0, PIECE / 2], [0, PIECE / 2, PIECE * 2]];
-        assert_eq!(pieces(halves).unwrap(), [[0, 0, PIECE], [0, PIECE, PIECE * 2]]);
+        let found = |ranges| {
+            let pieces = pieces(ranges).unwrap();
+            pieces.iter().map(|piece| (piece.shard, piece.bytes.start, piece.bytes.end())).collect::<Vec<_>>()
+        };
+        let ranges = vec![[1, 5, 1], [0, 0, 10], [0, 10, 10], [0, 15, 3], [0, 30, 0], [0, 40, 10 + PIECE]];
+        assert_eq!(found(ranges), [(0, 0, 20), (0, 40, 40 + PIECE), (0, 40 + PIECE, 50 + PIECE), (1, 5, 6)]);
+        let halves = vec![[0, 0, PIECE / 2], [0, PIECE / 2, PIECE * 2 - PIECE / 2]];
+        assert_eq!(found(halves), [(0, 0, PIECE), (0, PIECE, PIECE * 2)]);
     }
 }

@@ -56,8 +56,7 @@ impl Checkpoint {
         let room = buffer.len();
         let place = usize::try_from(tensor.size).ok().and_then(|size| buffer.get_mut(..size));
         let place = place.ok_or_else(|| too_small(self, tensor, room))?;
-        overlap::check_own_source(self, tensor, place)
-            .map_err(|error| error.in_file(&self.label_of(tensor.shard())))?;
+        overlap::check_own_source(self, tensor, place).map_err(|error| self.in_shard(tensor.shard(), error))?;
         self.read_bytes(tensor.shard(), tensor.offset, tensor.name(), place)
     }
 
@@ -78,7 +77,7 @@ impl Checkpoint {
 
 fn too_small(checkpoint: &Checkpoint, tensor: &Tensor, room: usize) -> Error {
     let text = format!("its {} bytes do not fit into a buffer of {room}", tensor.size);
-    Error::tensor(ErrorKind::BufferSize, tensor.name(), text).in_file(&checkpoint.label_of(tensor.shard()))
+    checkpoint.in_shard(tensor.shard(), Error::tensor(ErrorKind::BufferSize, tensor.name(), text))
 }
 
 /// Reads one whole tensor into memory of the checkpoint's own; on several
@@ -98,7 +97,7 @@ fn read_slice(checkpoint: &Checkpoint, tensor: &Tensor, ranges: &[Range], buffer
     // Also where there are no ranges: what can't be cut is refused.
     let task = Selection::of_ranges(checkpoint.own(tensor)?, ranges)
         .and_then(|_| Task::new(checkpoint, &item(tensor, ranges, buffer), Goes::ToPlace));
-    let task = [task.map_err(|error| error.in_file(&checkpoint.label_of(tensor.shard())))?];
+    let task = [task.map_err(|error| checkpoint.in_shard(tensor.shard(), error))?];
     let options = LoadOptions { threads: 1, io: Io::Cached, ..LoadOptions::default() };
     let mut load = CheckedLoad::new(checkpoint, &task, &options, None)?;
     load.budget.straight = u64::MAX;

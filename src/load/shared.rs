@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::destination::{Memory, Staging};
 use super::plan::Plan;
 use super::request::Request;
+use crate::base::lock::lock;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::st_piece;
@@ -297,8 +298,4 @@ impl Drop for Taken<'_, '_> {
         state.busy = state.busy.saturating_sub(1);
         self.shared.wake(&state);
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,6 +8,7 @@ use super::boxes::Boxes;
 use super::destination::Memory;
 use super::item::{Item, Origin, Transform};
 use super::strides::Strides;
+use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
@@ -123,8 +124,8 @@ impl<'a> Task<'a> {
         };
         let Some(result) = self.result_of(self.picked) else {
             let what = if self.transform.is_some() { "transformed" } else { self.to.name() };
-            let text = format!("as {what} it is beyond any memory");
-            return Err(self.refuse(ErrorKind::InvalidArgument, text));
+            let error = Error::beyond_memory(&format_args!("its result as {what}"));
+            return Err(self.refuse(error.kind(), error.message(usize::MAX)));
         };
         self.result = result;
         if let Some(strides) = item.strides {
@@ -154,6 +155,11 @@ impl<'a> Task<'a> {
     /// Bytes from the first of its place to after the last.
     pub(super) fn needed(&self) -> u64 {
         self.layout.as_ref().map_or(self.result, |layout| layout.extent())
+    }
+
+    /// Where it goes, strides and all.
+    pub(super) fn destination(&self) -> Extent {
+        Extent::new(self.place.start() as u64, self.needed())
     }
 
     fn refuse(&self, kind: ErrorKind, text: String) -> Error {
@@ -328,7 +334,7 @@ impl<'a> Task<'a> {
     pub(super) fn named(&self, checkpoint: &Checkpoint, number: Option<usize>, error: &Error) -> Error {
         let item = number.map(|number| format!("item {number}, ")).unwrap_or_default();
         let text = format!("{item}tensor {}: {}", quoted(self.name()), error.message(usize::MAX));
-        Error::new(error.kind(), text).with_errno(error.os_errno()).in_file(&checkpoint.label_of(self.tensor.shard()))
+        checkpoint.in_shard(self.tensor.shard(), Error::new(error.kind(), text).with_errno(error.os_errno()))
     }
 }
 
@@ -344,5 +350,5 @@ pub(super) fn all<'a>(checkpoint: &'a Checkpoint, items: &[Item<'a>], goes: Goes
 fn in_item(checkpoint: &Checkpoint, number: usize, item: &Item<'_>, error: &Error) -> Error {
     let shard = checkpoint.own(item.of.tensor()).map_or(0, Tensor::shard);
     let named = Error::new(error.kind(), format!("item {number}: {}", error.message(usize::MAX)));
-    named.with_errno(error.os_errno()).in_file(&checkpoint.label_of(shard))
+    checkpoint.in_shard(shard, named.with_errno(error.os_errno()))
 }

@@ -14,6 +14,7 @@ use memmap2::{Mmap, MmapOptions};
 
 use super::share::{Manner, Share};
 use super::{drop_cached, ended, filesystem};
+use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::error::{quoted, Error, ErrorKind, Result};
 use crate::options::Access;
@@ -197,33 +198,35 @@ impl MappableFile {
     }
 
     /// Asks the system to read these bytes ahead; a hint.
-    pub(super) fn advise(&self, offset: u64, len: u64) {
+    pub(super) fn advise(&self, bytes: Extent) {
         if let Ok(file) = self.file() {
-            read_ahead(&file, self.base.saturating_add(offset), len);
+            read_ahead(&file, self.base.saturating_add(bytes.start), bytes.len);
         }
     }
 
     /// Lets go of the mapping's pages, then of the page cache's, which keeps those
     /// that anybody has mapped.
-    pub(super) fn evict(&self, offset: u64, len: u64) {
+    pub(super) fn evict(&self, bytes: Extent) {
+        let Extent { start, len } = bytes;
         #[cfg(target_os = "linux")]
-        if let (Some((map, _)), Ok(start), Ok(size)) = (&self.map, usize::try_from(offset), usize::try_from(len)) {
+        if let (Some((map, _)), Ok(start), Ok(size)) = (&self.map, usize::try_from(start), usize::try_from(len)) {
             // SAFETY: the mapping is of a file and only read: what is touched again
             // comes from there again.
             drop(unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, size) });
         }
         if let Ok(file) = self.file() {
-            drop_cached(&file, self.base.saturating_add(offset), len);
+            drop_cached(&file, self.base.saturating_add(start), len);
         }
     }
 
     /// Reads these bytes into the page cache and maps them, where there is a
     /// mapping; what the system does not know how to do is left undone.
-    pub(super) fn populate(&self, offset: u64, len: u64) -> Result<()> {
+    pub(super) fn populate(&self, bytes: Extent) -> Result<()> {
         // In large reads: populating alone reads as little ahead as a page fault.
-        self.advise(offset, len);
+        self.advise(bytes);
         #[cfg(target_os = "linux")]
         if let Some((map, _)) = &self.map {
+            let Extent { start: offset, len } = bytes;
             let (Ok(start), Ok(size)) = (usize::try_from(offset), usize::try_from(len)) else { return Ok(()) };
             // Larger folios, and fewer entries in page tables, where the file system has them.
             drop(map.advise_range(memmap2::Advice::HugePage, start, size));

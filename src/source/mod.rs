@@ -17,6 +17,7 @@ pub(crate) use direct::{drop_cached, open_direct, read_blocks, Probe, BLOCK};
 pub(crate) use file::{check_regular, look_at, read_exact, read_start, require_regular, FileRef, Stamp};
 pub(crate) use share::{descriptors_to_spare, Manner};
 
+use crate::base::extent::Extent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Access, Prefetch};
 use callback::Callback;
@@ -221,31 +222,31 @@ impl Source {
     pub(crate) fn prefetch(&self, how: Prefetch) {
         match how {
             Prefetch::None => {}
-            Prefetch::Advise => self.advise(0, self.size()),
+            Prefetch::Advise => self.advise(Extent::new(0, self.size())),
             // What can't be read is found by whoever reads it.
-            Prefetch::Populate => drop(self.populate(0, self.size())),
+            Prefetch::Populate => drop(self.populate(Extent::new(0, self.size()))),
         }
     }
 
     /// Tells the system that these bytes will be wanted.
-    fn advise(&self, offset: u64, len: u64) {
+    fn advise(&self, bytes: Extent) {
         if let SourceKind::File(file) = &self.kind {
-            file.advise(offset, len);
+            file.advise(bytes);
         }
     }
 
     /// These bytes need not stay in memory; a hint.
-    pub(crate) fn evict(&self, offset: u64, len: u64) {
+    pub(crate) fn evict(&self, bytes: Extent) {
         if let SourceKind::File(file) = &self.kind {
-            file.evict(offset, len);
+            file.evict(bytes);
         }
     }
 
     /// These bytes are in memory, and mapped ones in the page tables, when this
     /// returns; where nothing is mapped it does not wait.
-    pub(crate) fn populate(&self, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn populate(&self, bytes: Extent) -> Result<()> {
         match &self.kind {
-            SourceKind::File(file) => file.populate(offset, len),
+            SourceKind::File(file) => file.populate(bytes),
             SourceKind::Memory(_) | SourceKind::Callback(_) => Ok(()),
         }
     }

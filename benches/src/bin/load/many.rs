@@ -67,8 +67,10 @@ fn small(path: &Path, rounds: usize) {
     println!("system calls that read: {}", reads("/proc/self/io") - before - 1);
 }
 
-/// Takes results, and copies them to where the items go.
+/// Takes results, and copies them to where the items go, or leaves that to others, as
+/// hardware does.
 struct Device<'a> {
+    copies: bool,
     items: &'a [st_load_item],
     buffers: &'a [st_buffer],
     calls: usize,
@@ -78,6 +80,9 @@ impl Device<'_> {
     /// # Safety
     /// As the header says of a sink's pieces.
     unsafe fn copy(&self, buffer: usize, item: usize, from: usize, to: u64, size: usize) {
+        if !self.copies {
+            return;
+        }
         let from = self.buffers[buffer].data.cast::<u8>().wrapping_add(from);
         // SAFETY: the caller's promise.
         unsafe { copy_nonoverlapping(from, self.items[item].user_data.cast::<u8>().wrapping_add(to as usize), size) };
@@ -129,8 +134,8 @@ fn sinks(path: &Path, what: &str, rounds: usize) {
     let buffers: Vec<_> =
         staging.iter_mut().map(|memory| st_buffer { data: memory.as_mut_ptr().cast(), size: memory.len() }).collect();
     let mut calls = Vec::new();
-    let mut sunk = |by_pieces: bool, threads| {
-        let mut device = Device { items: &items, buffers: &buffers, calls: 0 };
+    let mut sunk = |by_pieces: bool, threads, copies| {
+        let mut device = Device { copies, items: &items, buffers: &buffers, calls: 0 };
         // SAFETY: null is a value of every field.
         let mut sink: st_sink = unsafe { std::mem::zeroed() };
         sink.struct_size = size_of::<st_sink>();
@@ -150,16 +155,18 @@ fn sinks(path: &Path, what: &str, rounds: usize) {
     let plain = |threads| timed(|| handle.run(&items, &options(threads, ST_IO_AUTO)));
     let mut unused = [0; 1];
     compare(
-        &format!("{what}, warm: plain destinations, and a sink of three buffers of 4 MiB that copies on"),
+        &format!("{what}, warm: plain destinations, and a sink of three buffers of 4 MiB that copies on or has hardware do it"),
         (rounds, 1, size),
         &mut unused,
         &mut [
             ("plain destinations, its own choice", &mut |_| plain(0)),
             ("plain destinations, 1 thread", &mut |_| plain(1)),
-            ("pieces, its own choice", &mut |_| sunk.borrow_mut()(true, 0)),
-            ("pieces, 1 thread", &mut |_| sunk.borrow_mut()(true, 1)),
-            ("chunk, its own choice", &mut |_| sunk.borrow_mut()(false, 0)),
-            ("chunk, 1 thread", &mut |_| sunk.borrow_mut()(false, 1)),
+            ("pieces, its own choice", &mut |_| sunk.borrow_mut()(true, 0, true)),
+            ("pieces, 1 thread", &mut |_| sunk.borrow_mut()(true, 1, true)),
+            ("chunk, its own choice", &mut |_| sunk.borrow_mut()(false, 0, true)),
+            ("chunk, 1 thread", &mut |_| sunk.borrow_mut()(false, 1, true)),
+            ("pieces that hardware copies, its own choice", &mut |_| sunk.borrow_mut()(true, 0, false)),
+            ("pieces that hardware copies, 1 thread", &mut |_| sunk.borrow_mut()(true, 1, false)),
         ],
     );
     for (by_pieces, threads) in [(true, 0), (true, 1), (false, 0), (false, 1)] {

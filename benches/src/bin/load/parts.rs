@@ -19,6 +19,22 @@ use crate::handle::{options, Handle};
 use crate::table::{compare, median, timed};
 
 const ROWS: usize = 4096;
+/// Those of the usual models, and some that none has.
+const ROWS_AND_PARTS: [(usize, usize); 13] = [
+    (8192, 4096),
+    (16384, 8192),
+    (28672, 3584),
+    (8192, 1024),
+    (2048, 512),
+    (8192, 7168),
+    (4096, 2048),
+    (4096, 3072),
+    (6144, 3000),
+    (4608, 512),
+    (1000, 900),
+    (1024, 256),
+    (57344, 128),
+];
 
 pub(crate) fn measure(folder: &Path, _: usize, rounds: usize) {
     table(folder, rounds * 5);
@@ -92,7 +108,7 @@ fn table(folder: &Path, rounds: usize) {
         "{:>14} {:>8} {:>9} {:>8} {:>8} | {:>8} {:>8} {:>7} | {:>9} {:>9}",
         "row, part", "staging", "each run", "preadv", "mapping", "st_load", "_MAPPED", "reads", "read", "mapped"
     );
-    for (row, part) in [(8192, 4096), (16384, 8192), (28672, 3584), (8192, 1024), (2048, 512), (8192, 7168)] {
+    for (row, part) in ROWS_AND_PARTS {
         let path = write(folder, "bench-rows.safetensors", 1, &[ROWS, row / 2]);
         let mut to = ready(ROWS * part);
         let handle = Handle::open(&path, ST_ACCESS_MAP);
