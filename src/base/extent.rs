@@ -30,6 +30,11 @@ impl Extent {
         self.start.saturating_add(self.len)
     }
 
+    /// From the first byte of both to the last.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self::between(self.start.min(other.start), self.end().max(other.end()))
+    }
+
     /// Whether both have a byte in common.
     pub(crate) fn overlaps(self, other: Self) -> bool {
         self.start.max(other.start) < self.end().min(other.end())

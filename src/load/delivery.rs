@@ -176,9 +176,9 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
     /// Delivers one part of what was read from `offset` on.
     pub(super) fn part(&mut self, part: &ItemPart, window: &[u8], offset: u64) -> Result<()> {
         let task = self.tasks.get(part.task).ok_or_else(fault)?;
-        let start = count(part.offset.saturating_sub(offset))?;
-        let bytes = window.get(start..).and_then(|bytes| bytes.get(..count(part.size).ok()?)).ok_or_else(fault)?;
-        let start = part.offset.saturating_sub(task.tensor.offset());
+        let start = count(part.bytes.start.saturating_sub(offset))?;
+        let bytes = window.get(start..).and_then(|bytes| bytes.get(..count(part.bytes.len).ok()?)).ok_or_else(fault)?;
+        let start = part.bytes.start.saturating_sub(task.tensor.offset());
         let selection = match &task.picks {
             Picks::Several(selection) if !part.dense => Some((&**selection, part.at)),
             _ => None,

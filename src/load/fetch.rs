@@ -11,6 +11,7 @@ use super::destination::Memory;
 use super::errors::fault;
 use super::reader::{Reader, TWO_BLOCKS};
 use super::workspace::count;
+use crate::base::extent::Extent;
 use crate::base::memory::{self, Aligned};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -25,7 +26,7 @@ fn read(
     mut out: &mut [u8],
 ) -> Result<()> {
     let mut offset = tensor.offset().saturating_add(start);
-    let way = reader.way(tensor.shard(), offset, out.len() as u64)?;
+    let way = reader.way(tensor.shard(), Extent::new(offset, out.len() as u64))?;
     while !out.is_empty() {
         delivery.go_on()?;
         let most = reader.largest(tensor.shard(), out.len())?;
@@ -45,9 +46,9 @@ fn stage<'r>(
     len: usize,
 ) -> Result<&'r [u8]> {
     delivery.go_on()?;
-    let offset = tensor.offset().saturating_add(start);
-    let way = reader.way(tensor.shard(), offset, len as u64)?;
-    reader.window(tensor.shard(), offset, len, way)
+    let bytes = Extent::new(tensor.offset().saturating_add(start), len as u64);
+    let way = reader.way(tensor.shard(), bytes)?;
+    reader.window(tensor.shard(), bytes, way)
 }
 
 /// A member's box: in memory of the worker's, or where it lies.
@@ -107,8 +108,8 @@ pub(super) fn members<'m, 'a: 'm, 's>(
         let size = count(selection.size())?;
         if selection.is_one_piece() {
             delivery.go_on()?;
-            let offset = tensor.offset().saturating_add(selection.first());
-            if let Some(bytes) = reader.lying(tensor.shard(), offset, size)? {
+            let bytes = Extent::new(tensor.offset().saturating_add(selection.first()), selection.size());
+            if let Some(bytes) = reader.lying(tensor.shard(), bytes)? {
                 found.push(FoundMember::Lying(bytes));
                 continue;
             }

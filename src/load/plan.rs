@@ -15,6 +15,7 @@ use super::order::{Order, Placed};
 use super::request::{ItemPart, Means, Request, What, MOST_PARTS, STAGED};
 use super::stretch::Stretch;
 use super::task::{Picks, Task};
+use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::slice::{Reads, SliceRead};
@@ -103,27 +104,26 @@ impl<'a> Plan<'a> {
         let source = self.order.checkpoint.source(shard)?;
         let run = self.order.task(first.task)?.run();
         let (widest_gap, window) = (self.order.sizes.widest_gap(source, run), self.order.sizes.window_of(source));
-        let (offset, mut end) = (first.offset, first.end());
+        let mut bytes = first.bytes;
         let mut means = self.order.means(self.order.task(first.task)?)?;
         let mut parts = Vec::new();
         parts.push(first);
         while parts.len() < MOST_PARTS {
-            let (gap, most) = (end.saturating_add(widest_gap), offset.saturating_add(window));
-            let reach = Reach { shard, start: offset, gap, end: most };
+            let within = Extent::new(bytes.start, window);
+            let reach = Reach { shard, gap: bytes.end().saturating_add(widest_gap), within };
             let Some(part) = self.pop(&reach, &mut means)? else { break };
-            end = end.max(part.end());
+            bytes = bytes.and(part.bytes);
             memory::reserve(&mut parts, 1, "the parts of a request")?;
             parts.push(part);
         }
-        let len = end.saturating_sub(offset);
         let what = match parts.as_slice() {
             // By itself it needs no staging, unless a sink takes it in several chunks.
-            [ItemPart { task, at, dense: true, .. }] if self.is_one_chunk(*task, len) => {
+            [ItemPart { task, at, dense: true, .. }] if self.is_one_chunk(*task, bytes.len) => {
                 What::Whole { task: *task, at: *at }
             }
             _ => What::Parts(parts, means),
         };
-        Ok(Some(Request { shard, offset, len, what }))
+        Ok(Some(Request { shard, bytes, what }))
     }
 
     /// A request from the front of a large piece; the rest is kept for later.
@@ -136,7 +136,10 @@ impl<'a> Plan<'a> {
                 let preferred = self.order.checkpoint.source(shard).ok().and_then(Source::preferred_request);
                 let most = match preferred {
                     // Nearly equal shares, so that no crumb is left for the last.
-                    Some(most) => long.size.div_ceil(long.size.div_ceil(most).max(1)).next_multiple_of(8).min(most),
+                    Some(most) => {
+                        let count = long.bytes.len.div_ceil(most).max(1);
+                        long.bytes.len.div_ceil(count).next_multiple_of(8).min(most)
+                    }
                     None => REQUEST,
                 };
                 let most = match self.order.sizes.chunk {
@@ -147,13 +150,12 @@ impl<'a> Plan<'a> {
             }
             None => REQUEST,
         };
-        let len = long.size.min(most.max(1));
-        let request = Request { shard, offset: long.offset, len, what: What::Whole { task: long.task, at: long.at } };
-        if len < long.size {
-            long.at = long.at.saturating_add(len);
-            long.offset = long.offset.saturating_add(len);
-            long.size = long.size.saturating_sub(len);
-            long.picked = long.size;
+        let bytes = long.bytes.first(most.max(1));
+        let request = Request { shard, bytes, what: What::Whole { task: long.task, at: long.at } };
+        long.at = long.at.saturating_add(bytes.len);
+        long.bytes = long.bytes.after(bytes.len);
+        if !long.bytes.is_empty() {
+            long.picked = long.bytes.len;
             self.long = Some(long);
         }
         request
@@ -169,7 +171,7 @@ impl<'a> Plan<'a> {
             self.push(Begun { next: Upcoming::Tile { at: after }, ..*top })?;
         }
         let what = What::Tile { task: top.task, at, size };
-        Ok(Request { shard: top.shard, offset: top.offset, len: size, what })
+        Ok(Request { shard: top.shard, bytes: Extent::new(top.offset, size), what })
     }
 
     /// The next boxes of a group.
@@ -189,7 +191,7 @@ impl<'a> Plan<'a> {
             self.push(Begun { next: Upcoming::Boxes { row, column }, ..*top })?;
         }
         let what = What::Boxes { task: top.task, rect };
-        Ok(Request { shard: top.shard, offset: top.offset, len: boxes.bytes(rect), what })
+        Ok(Request { shard: top.shard, bytes: Extent::new(top.offset, boxes.bytes(rect)), what })
     }
 
     fn is_one_chunk(&self, task: usize, len: u64) -> bool {
@@ -198,7 +200,7 @@ impl<'a> Plan<'a> {
     }
 
     fn is_long(&self, part: &ItemPart) -> bool {
-        part.dense && part.size >= SMALL.min(self.order.sizes.window)
+        part.dense && part.bytes.len >= SMALL.min(self.order.sizes.window)
     }
 
     /// Takes the piece that is first in the files, if it is within reach and comes by
@@ -223,7 +225,7 @@ impl<'a> Plan<'a> {
         let task = part.task;
         let Some(read) = rest.next() else { return Ok(()) };
         let part = part_of(task, self.order.task(task)?, &read);
-        self.push(Begun { shard, offset: part.offset, task, next: Upcoming::Part(part, Some(rest)) })
+        self.push(Begun { shard, offset: part.bytes.start, task, next: Upcoming::Part(part, Some(rest)) })
     }
 
     fn push(&mut self, begun: Begun) -> Result<()> {
@@ -253,7 +255,7 @@ impl<'a> Plan<'a> {
             Picks::Piece => {
                 let size = task.picked;
                 Upcoming::Part(
-                    ItemPart { task: number, at: 0, picked: size, offset: task.start, size, dense: true },
+                    ItemPart { task: number, at: 0, picked: size, bytes: Extent::new(task.start, size), dense: true },
                     None,
                 )
             }
@@ -294,7 +296,7 @@ impl<'a> Plan<'a> {
             Picks::Group(_) => Upcoming::Boxes { row: 0, column: 0 },
         };
         let offset = match &next {
-            Upcoming::Part(part, _) => part.offset,
+            Upcoming::Part(part, _) => part.bytes.start,
             Upcoming::Tile { .. } | Upcoming::Boxes { .. } => task.start,
         };
         Ok(Begun { shard, offset, task: number, next })
@@ -315,22 +317,22 @@ impl Plan<'_> {
 pub(super) const WINDOW: u64 = 1 << 20;
 
 fn part_of(number: usize, task: &Task<'_>, read: &SliceRead) -> ItemPart {
-    let offset = task.tensor.offset().saturating_add(read.start);
-    ItemPart { task: number, at: read.at, picked: read.picked, offset, size: read.size, dense: read.dense }
+    let bytes = Extent::new(task.tensor.offset().saturating_add(read.start), read.size);
+    ItemPart { task: number, at: read.at, picked: read.picked, bytes, dense: read.dense }
 }
 
 /// What can still join a request.
 struct Reach {
     shard: usize,
-    /// The first and the last place where it may begin, and where it has to end.
-    start: u64,
+    /// Where it has to lie, and the last place where it may begin.
+    within: Extent,
     gap: u64,
-    end: u64,
 }
 
 impl Reach {
     fn covers(&self, shard: usize, part: &ItemPart) -> bool {
-        shard == self.shard && (self.start..=self.gap).contains(&part.offset) && part.end() <= self.end
+        let begins = (self.within.start..=self.gap).contains(&part.bytes.start);
+        shard == self.shard && begins && part.bytes.end() <= self.within.end()
     }
 }
 

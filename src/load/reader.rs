@@ -11,6 +11,7 @@ use super::destination::scratch_for;
 use super::errors::{fault, stopped};
 use super::options::Io;
 use super::shared::LoadState;
+use crate::base::extent::Extent;
 use crate::base::memory::Aligned;
 use crate::checkpoint::Checkpoint;
 use crate::convert;
@@ -96,7 +97,7 @@ impl<'a, 's> Reader<'a, 's> {
     }
 
     /// How these bytes are best read.
-    pub(super) fn way(&mut self, shard: usize, offset: u64, len: u64) -> Result<ReadWay> {
+    pub(super) fn way(&mut self, shard: usize, bytes: Extent) -> Result<ReadWay> {
         let io = self.io;
         let open = self.open(shard)?;
         if io == Io::Mapped && open.source.mapped().is_some() {
@@ -107,9 +108,9 @@ impl<'a, 's> Reader<'a, 's> {
             Io::Cached => false,
             Io::Direct => true,
             // Two bytes tell of the rest: the cache is filled in long stretches.
-            Io::Auto | Io::Mapped if len >= DIRECT_FROM => {
+            Io::Auto | Io::Mapped if bytes.len >= DIRECT_FROM => {
                 let local = || source::is_local(file).then(|| Probe::new(file)).flatten();
-                let finds = |probe: &Probe| probe.finds(offset) && probe.finds(offset.saturating_add(len / 2));
+                let finds = |probe: &Probe| probe.finds(bytes.start) && probe.finds(bytes.after(bytes.len / 2).start);
                 open.probe.get_or_init(local).as_ref().is_some_and(|probe| !finds(probe))
             }
             Io::Auto | Io::Mapped => false,
@@ -135,8 +136,8 @@ impl<'a, 's> Reader<'a, 's> {
         match way {
             ReadWay::Cached | ReadWay::Called => return self.open(shard)?.read(offset, out),
             ReadWay::Mapped => {
-                let len = out.len();
-                return convert::copy_far(self.window(shard, offset, len, way)?, out);
+                let bytes = Extent::new(offset, out.len() as u64);
+                return convert::copy_far(self.window(shard, bytes, way)?, out);
             }
             ReadWay::Direct => {}
         }
@@ -153,23 +154,22 @@ impl<'a, 's> Reader<'a, 's> {
             let into = usize::try_from(at % FILE_BLOCK).unwrap_or_default();
             let len = self.window.saturating_sub(into).min(rest.len());
             let (now, later) = rest.split_at_mut_checked(len).ok_or_else(fault)?;
-            now.copy_from_slice(self.window(shard, at, len, way)?);
+            now.copy_from_slice(self.window(shard, Extent::new(at, len as u64), way)?);
             at = at.saturating_add(len as u64);
             rest = later;
         }
         Ok(())
     }
 
-    /// `len` bytes of the file from `offset` on, in the staging buffer, or where
-    /// they are already.
-    pub(super) fn window(&mut self, shard: usize, offset: u64, len: usize, way: ReadWay) -> Result<&[u8]> {
+    /// Bytes of the file, in the staging buffer or where they are already.
+    pub(super) fn window(&mut self, shard: usize, bytes: Extent, way: ReadWay) -> Result<&[u8]> {
+        let (offset, len) = (bytes.start, usize::try_from(bytes.len).map_err(|_| fault())?);
         let room = self.window;
         self.open(shard)?;
         let Some(open) = &self.open else { return Err(fault()) };
         let memory = if way == ReadWay::Mapped { open.source.mapped() } else { open.source.callers_memory() };
         if let Some(memory) = memory {
-            let there = usize::try_from(offset).ok().and_then(|start| memory.get(start..));
-            return there.and_then(|there| there.get(..len)).ok_or_else(fault);
+            return found_in(memory, bytes);
         }
         let needed = if way == ReadWay::Direct { len.saturating_add(2 * BLOCK) } else { len };
         let stage = scratch_for(&mut self.stage, needed, room)?;
@@ -190,13 +190,11 @@ impl<'a, 's> Reader<'a, 's> {
     }
 
     /// Bytes where they lie in memory, if they do and may be touched there.
-    pub(super) fn lying(&mut self, shard: usize, offset: u64, len: usize) -> Result<Option<&'a [u8]>> {
+    pub(super) fn lying(&mut self, shard: usize, bytes: Extent) -> Result<Option<&'a [u8]>> {
         let io = self.io;
         let source = self.open(shard)?.source;
         let memory = if io == Io::Mapped { source.mapped() } else { source.callers_memory() };
-        let Some(memory) = memory else { return Ok(None) };
-        let there = usize::try_from(offset).ok().and_then(|start| memory.get(start..));
-        there.and_then(|there| there.get(..len)).map(Some).ok_or_else(fault)
+        memory.map(|memory| found_in(memory, bytes)).transpose()
     }
 
     /// Reads runs to their places, in the order of their offsets.
@@ -236,12 +234,18 @@ impl<'a, 's> Reader<'a, 's> {
     }
 
     /// These bytes of the file are dealt with.
-    pub(super) fn done(&mut self, shard: usize, offset: u64, len: u64) {
+    pub(super) fn done(&mut self, shard: usize, bytes: Extent) {
         let open = self.open.as_ref().filter(|open| self.drop_cache && open.shard == shard);
         if let Some(file) = open.and_then(|open| open.file.as_deref()) {
-            source::drop_cached(file, offset, len);
+            source::drop_cached(file, bytes.start, bytes.len);
         }
     }
+}
+
+/// These bytes of all that there are.
+fn found_in(memory: &[u8], bytes: Extent) -> Result<&[u8]> {
+    let start = usize::try_from(bytes.start).ok().and_then(|start| memory.get(start..));
+    start.and_then(|there| there.get(..usize::try_from(bytes.len).ok()?)).ok_or_else(fault)
 }
 
 impl Open<'_, '_> {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::boxes::Rect;
+use crate::base::extent::Extent;
 
 /// The most pieces that one request fetches together.
 pub(super) const MOST_PARTS: usize = 8192;
@@ -17,9 +18,8 @@ pub(super) const STAGED: u64 = 256 << 10;
 /// One read, or several in a row, and what becomes of the bytes.
 pub(super) struct Request {
     pub(super) shard: usize,
-    /// From the start of the shard's file.
-    pub(super) offset: u64,
-    pub(super) len: u64,
+    /// Of the shard's file.
+    pub(super) bytes: Extent,
     pub(super) what: What,
 }
 
@@ -63,40 +63,32 @@ pub(super) struct ItemPart {
     pub(super) at: u64,
     /// Bytes of the item.
     pub(super) picked: u64,
-    /// Where in the file it begins, and its bytes there.
-    pub(super) offset: u64,
-    pub(super) size: u64,
+    /// Where it lies in the file.
+    pub(super) bytes: Extent,
     /// Whether the item's bytes are just those of the file.
     pub(super) dense: bool,
-}
-
-impl ItemPart {
-    pub(super) fn end(&self) -> u64 {
-        self.offset.saturating_add(self.size)
-    }
 }
 
 /// Parts that are fetched by one read through the page cache: as many as lie within
 /// [`STAGED`] bytes of its start, or over others that do, so that nothing is read twice.
 pub(super) struct Fetched<'p> {
     pub(super) parts: &'p [ItemPart],
-    pub(super) offset: u64,
-    pub(super) len: u64,
+    pub(super) bytes: Extent,
 }
 
 /// The reads that bring the parts of a request, which are in the files' order.
 pub(super) fn fetched(parts: &[ItemPart]) -> impl Iterator<Item = Fetched<'_>> {
     let mut rest = parts;
     std::iter::from_fn(move || {
-        let offset = rest.first()?.offset;
-        let mut end = offset;
-        let near = rest.iter().enumerate().take_while(|(number, part)| {
-            let near = *number == 0 || part.offset < end || part.end() <= offset.saturating_add(STAGED);
-            end = if near { end.max(part.end()) } else { end };
+        let mut bytes = rest.first()?.bytes;
+        let near = rest.iter().take_while(|part| {
+            let both = bytes.and(part.bytes);
+            let near = part.bytes.start < bytes.end() || both.len <= STAGED || part.bytes == bytes;
+            bytes = if near { both } else { bytes };
             near
         });
         let (parts, later) = rest.split_at_checked(near.count())?;
         rest = later;
-        Some(Fetched { parts, offset, len: end.saturating_sub(offset) })
+        Some(Fetched { parts, bytes })
     })
 }

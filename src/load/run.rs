@@ -13,6 +13,7 @@ use super::options::LoadOptions;
 use super::shared::LoadState;
 use super::task::{self, Goes};
 use super::work::Worker;
+use crate::base::extent::Extent;
 use crate::base::{memory, parallel};
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
@@ -83,18 +84,18 @@ impl<'a> CheckedLoad<'a> {
         let mut reader = self.reader(None);
         let count = self.checkpoint.shards().len();
         // Without room for this list they stay: it is a hint.
-        let Ok(mut read) = memory::vec_with_capacity::<Option<(u64, u64)>>(count, "shards") else { return };
+        let Ok(mut read) = memory::vec_with_capacity::<Option<Extent>>(count, "shards") else { return };
         read.resize(count, None);
         for task in self.tasks.iter().filter(|task| task.picked != 0) {
             if let Some(read) = read.get_mut(task.tensor.shard()) {
-                let (start, end) = read.unwrap_or((task.start, task.end));
-                *read = Some((start.min(task.start), end.max(task.end)));
+                let bytes = Extent::between(task.start, task.end);
+                *read = Some(read.map_or(bytes, |read| read.and(bytes)));
             }
         }
         for (shard, read) in read.into_iter().enumerate() {
             // It has been read from: that it can't be opened any more is no error.
-            if let Some((start, end)) = read.filter(|_| reader.way(shard, 0, 0).is_ok()) {
-                reader.done(shard, start, end.saturating_sub(start));
+            if let Some(bytes) = read.filter(|_| reader.way(shard, Extent::default()).is_ok()) {
+                reader.done(shard, bytes);
             }
         }
     }

@@ -18,7 +18,7 @@ fn runs_of(task: &Task<'_>, part: &ItemPart, each: &mut dyn FnMut(Option<u64>, u
     match &task.picks {
         Picks::Several(selection) if !part.dense => selection
             .runs(part.at, part.picked, &mut |start, len| each(start.map(|start| begin.saturating_add(start)), len)),
-        _ => each(Some(part.offset), part.size),
+        _ => each(Some(part.bytes.start), part.bytes.len),
     }
 }
 

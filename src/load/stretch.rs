@@ -7,6 +7,7 @@
 use super::order::{Order, Placed};
 use super::request::{ItemPart, Means, Request, What, MOST_PARTS};
 use super::task::{Picks, Task};
+use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::dtype::Dtype;
 use crate::error::Result;
@@ -17,17 +18,17 @@ pub(super) struct Stretch {
     /// The tasks' places in the plan's order: those before `begun` are at work or done.
     begun: usize,
     pub(super) last: usize,
-    at: u64,
-    end: u64,
+    /// What is left of it.
+    rest: Extent,
     /// The most that a request may have.
     most: u64,
-    /// Numbers of the tasks that reach beyond `at`.
+    /// Numbers of the tasks that reach into the rest.
     active: Vec<usize>,
 }
 
 impl Stretch {
     pub(super) fn is_over(&self) -> bool {
-        self.at >= self.end
+        self.rest.is_empty()
     }
 
     /// The stretch that begins at this place in the order, if its source wants one.
@@ -55,20 +56,19 @@ impl Stretch {
                         shard,
                         begun: first,
                         last: place,
-                        at: start,
-                        end: task.end,
+                        rest: Extent::between(start, task.end),
                         most: most.max(24),
                         active: Vec::new(),
                     });
                 }
                 Some(stretch) => {
-                    let joins = shard == stretch.shard && start <= stretch.end.saturating_add(gap);
-                    let overlaps = start < stretch.end;
+                    let joins = shard == stretch.shard && start <= stretch.rest.end().saturating_add(gap);
+                    let overlaps = start < stretch.rest.end();
                     if !joins || ((staged || alone) && !overlaps) {
                         break;
                     }
                     stretch.most = stretch.most.min(order.sizes.window.max(24));
-                    stretch.end = stretch.end.max(task.end);
+                    stretch.rest = stretch.rest.and(Extent::between(start, task.end));
                     stretch.last = place;
                 }
             }
@@ -78,8 +78,8 @@ impl Stretch {
 
     /// The next request of a stretch.
     pub(super) fn next(&mut self, order: &Order<'_>) -> Result<Request> {
-        let start = self.at;
-        let left = self.end.saturating_sub(start);
+        let Extent { start, len: left } = self.rest;
+        let end_of_all = self.rest.end();
         let count = left.div_ceil(self.most).max(1);
         let mut stop = start.saturating_add(left.div_ceil(count));
         while let Some(Placed { start: begins, task, .. }) = order.get(self.begun) {
@@ -94,7 +94,7 @@ impl Stretch {
             self.active.push(task);
             self.begun = self.begun.saturating_add(1);
         }
-        if stop < self.end {
+        if stop < end_of_all {
             let most = self.most.min(left.saturating_sub(1));
             let room = |size: u64| left.saturating_sub(size).div_ceil(self.most) < count;
             let tasks = self.active.iter().filter_map(|number| order.tasks.get(*number));
@@ -104,15 +104,14 @@ impl Stretch {
                 stop = aligned.min(task.end);
             }
         }
-        let stop = stop.clamp(start.saturating_add(1), self.end);
+        let stop = stop.clamp(start.saturating_add(1), end_of_all);
         let mut parts = memory::vec_with_capacity(self.active.len(), "the parts of a request")?;
         for number in &self.active {
             let task = order.task(*number)?;
-            let (from, to) = (task.start.max(start), task.end.min(stop));
-            let size = to.saturating_sub(from);
-            if size != 0 {
-                let at = from.saturating_sub(task.start);
-                parts.push(ItemPart { task: *number, at, picked: size, offset: from, size, dense: true });
+            let bytes = Extent::between(task.start.max(start), task.end.min(stop));
+            if !bytes.is_empty() {
+                let at = Extent::between(task.start, bytes.start).len;
+                parts.push(ItemPart { task: *number, at, picked: bytes.len, bytes, dense: true });
             }
         }
         let tasks = order.tasks;
@@ -121,18 +120,17 @@ impl Stretch {
         let next = self.active.iter().filter_map(|number| tasks.get(*number)).map(|task| task.start).min();
         let next = match order.get(self.begun).filter(|_| self.begun < self.last) {
             Some(Placed { start: begins, .. }) => next.map_or(begins, |next| next.min(begins)),
-            None => next.unwrap_or(self.end),
+            None => next.unwrap_or(end_of_all),
         };
-        self.at = stop.max(next.min(self.end));
-        let end = parts.iter().map(ItemPart::end).fold(start, u64::max);
-        let len = end.saturating_sub(start);
+        self.rest = Extent::between(stop.max(next.min(end_of_all)), end_of_all);
+        let bytes = parts.iter().fold(Extent::new(start, 0), |all, part| all.and(part.bytes));
         let what = match parts.as_slice() {
-            [ItemPart { task, at, size, .. }] if *size == len && fits_chunk(order, *task, len) => {
+            [ItemPart { task, at, bytes: only, .. }] if *only == bytes && fits_chunk(order, *task, bytes.len) => {
                 What::Whole { task: *task, at: *at }
             }
             _ => What::Parts(parts, Means::Staging),
         };
-        Ok(Request { shard: self.shard, offset: start, len, what })
+        Ok(Request { shard: self.shard, bytes, what })
     }
 }
 

@@ -10,6 +10,7 @@ use super::reader::ReadWay;
 use super::request::{fetched, ItemPart, Means, Request, What};
 use super::runs;
 use super::task::{self, Goes, Picks, Task};
+use crate::base::extent::Extent;
 use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
@@ -32,14 +33,14 @@ impl CheckedLoad<'_> {
         let mut plan = self.plan()?;
         let mut found = Summary { bytes: self.total, threads: self.threads, ..Summary::default() };
         let mut last_shard = None;
-        while let Some(Request { shard, len, what, .. }) = plan.next()? {
+        while let Some(Request { shard, bytes: Extent { len, .. }, what }) = plan.next()? {
             let source = self.checkpoint.source(shard)?;
             let (steps, read) = match what {
                 What::Whole { task, .. } => (self.reads_of(task, shard, len)?, len),
                 What::Parts(parts, means) => match means {
                     Means::Staging if source.preferred_request().is_some() => (source.reads(len).min(len), len),
                     Means::Staging => fetched(&parts).fold((0_u64, 0_u64), |(steps, bytes), read| {
-                        (steps.saturating_add(read.len.min(1)), bytes.saturating_add(read.len))
+                        (steps.saturating_add(read.bytes.len.min(1)), bytes.saturating_add(read.bytes.len))
                     }),
                     Means::Runs | Means::Either => {
                         let gap = match self.options.max_gap {

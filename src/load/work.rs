@@ -16,6 +16,7 @@ use super::runs;
 use super::shared::{LoadState, Taken};
 use super::task::{Picks, Task};
 use super::workspace::{count, size, Incoming};
+use crate::base::extent::Extent;
 use crate::base::memory::{self, Aligned};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
@@ -88,8 +89,8 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     /// Many small chunks: handing each over to the caller's thread would cost more
     /// than filling it there.
     fn is_for_the_caller(&self, taken: &Taken<'_, '_>) -> bool {
-        let Some(Request { len, what: What::Parts(parts, _), .. }) = &taken.request else { return false };
-        let mean = len.checked_div(parts.len() as u64).unwrap_or_default();
+        let Some(Request { bytes, what: What::Parts(parts, _), .. }) = &taken.request else { return false };
+        let mean = bytes.len.checked_div(parts.len() as u64).unwrap_or_default();
         self.budget.chunk != 0 && !self.budget.pieces && mean < WORTH_A_HAND_OVER
     }
 
@@ -126,29 +127,31 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     }
 
     fn execute_staged(&mut self, request: &Request, first: usize) -> Result<(), (usize, Error)> {
-        let Request { shard, offset, len, what } = request;
+        let Request { shard, bytes, what } = request;
         match what {
             What::Whole { task, at } => {
-                self.whole(*task, *at, *shard, *offset, *len).map_err(|error| (*task, error))?;
+                self.whole(*task, *at, *shard, *bytes).map_err(|error| (*task, error))?;
             }
             What::Parts(parts, means) => {
                 let Self { reader, delivery, max_gap, .. } = self;
-                let way = reader.way(*shard, *offset, *len).map_err(|error| (first, error))?;
+                let way = reader.way(*shard, *bytes).map_err(|error| (first, error))?;
                 if *means == Means::Runs || (*means == Means::Either && way == ReadWay::Cached) {
                     let run = delivery.tasks.get(first).map_or(0, Task::run);
                     let gap = reader.widest_gap(*shard, *max_gap, run).map_err(|error| (first, error))?;
                     runs::read(parts, *shard, gap, reader, delivery)?;
-                    self.reader.done(*shard, *offset, *len);
+                    self.reader.done(*shard, *bytes);
                     return Ok(());
                 }
-                let whole = Fetched { parts, offset: *offset, len: *len };
-                let mut deliver = |Fetched { parts, offset, len }: Fetched<'_>| {
+                let whole = Fetched { parts, bytes: *bytes };
+                let mut deliver = |Fetched { parts, bytes }: Fetched<'_>| {
                     let named = |error| (parts.first().map_or(0, |part| part.task), error);
                     delivery.go_on().map_err(named)?;
-                    let read = count(len).and_then(|len| reader.window(*shard, offset, len, way));
+                    let read = reader.window(*shard, bytes, way);
                     let window = read.map_err(named)?;
                     let mut parts = parts.iter();
-                    parts.try_for_each(|part| delivery.part(part, window, offset).map_err(|error| (part.task, error)))
+                    parts.try_for_each(|part| {
+                        delivery.part(part, window, bytes.start).map_err(|error| (part.task, error))
+                    })
                 };
                 match way {
                     ReadWay::Cached => fetched(parts).try_for_each(deliver)?,
@@ -162,7 +165,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
                 return self.boxes(*task, *rect).map_err(|error| (*task, error));
             }
         }
-        self.reader.done(*shard, *offset, *len);
+        self.reader.done(*shard, *bytes);
         Ok(())
     }
 
@@ -171,25 +174,25 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     }
 
     /// Bytes that are all one item's.
-    fn whole(&mut self, number: usize, mut at: u64, shard: usize, mut offset: u64, len: u64) -> Result<()> {
+    fn whole(&mut self, number: usize, mut at: u64, shard: usize, bytes: Extent) -> Result<()> {
         let task = self.task(number)?;
-        let way = self.reader.way(shard, offset, len)?;
+        let way = self.reader.way(shard, bytes)?;
         let straight = !task.converts() && task.transform.is_none();
-        let mut left = len;
-        while left != 0 {
+        let mut left = bytes;
+        while !left.is_empty() {
             let now = if task.layout.is_some() {
-                self.spread(number, (at, offset, left), shard, way)?
+                self.spread(number, (at, left), shard, way)?
             } else {
-                let place = self.delivery.place(task, at, left)?;
+                let place = self.delivery.place(task, at, left.len)?;
                 if straight {
-                    self.straight(shard, offset, place.out, way)?;
+                    self.straight(shard, left.start, place.out, way)?;
                 } else {
-                    self.through(number, (at, offset, place.picked), shard, place.out, way)?;
+                    self.through(number, (at, left.first(place.picked)), shard, place.out, way)?;
                 }
                 self.delivery.delivered(number, &place.held, at, place.picked)?;
                 place.picked
             };
-            (at, offset, left) = (at.saturating_add(now), offset.saturating_add(now), left.saturating_sub(now));
+            (at, left) = (at.saturating_add(now), left.after(now));
         }
         Ok(())
     }
@@ -213,46 +216,39 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     fn through(
         &mut self,
         number: usize,
-        (mut at, mut offset, mut left): (u64, u64, u64),
+        (mut at, mut left): (u64, Extent),
         shard: usize,
         mut out: &mut [u8],
         way: ReadWay,
     ) -> Result<()> {
         let task = self.task(number)?;
-        while left != 0 {
+        while !left.is_empty() {
             self.delivery.go_on()?;
             let step = self.reader.step(way);
-            let now = left.min(match way {
+            let now = left.len.min(match way {
                 // As few as there can be; what is cut is cut between elements.
-                ReadWay::Called => task.step(left, step),
+                ReadWay::Called => task.step(left.len, step),
                 _ => task.picked_through(step).max(task.grain),
             });
             let (room, later) = out.split_at_mut_checked(size(task, now)?).ok_or_else(fault)?;
-            let bytes = self.reader.window(shard, offset, count(now)?, way)?;
+            let bytes = self.reader.window(shard, left.first(now), way)?;
             if task.transform.is_some() {
                 let mut incoming = Incoming::lying(bytes);
                 self.delivery.workspace.fill((number, task), &mut incoming, at, now, room)?;
             } else {
                 convert::convert_to(task.from, bytes, task.to, room, self.budget.far)?;
             }
-            (at, offset, left, out) =
-                (at.saturating_add(now), offset.saturating_add(now), left.saturating_sub(now), later);
+            (at, left, out) = (at.saturating_add(now), left.after(now), later);
         }
         Ok(())
     }
 
     /// The same for a result with strides, and as much of it as is read at once.
-    fn spread(
-        &mut self,
-        number: usize,
-        (at, offset, left): (u64, u64, u64),
-        shard: usize,
-        way: ReadWay,
-    ) -> Result<u64> {
+    fn spread(&mut self, number: usize, (at, left): (u64, Extent), shard: usize, way: ReadWay) -> Result<u64> {
         self.delivery.go_on()?;
         let step = self.reader.step(way);
-        let now = left.min(self.task(number)?.step(left, step));
-        let bytes = self.reader.window(shard, offset, count(now)?, way)?;
+        let now = left.len.min(self.task(number)?.step(left.len, step));
+        let bytes = self.reader.window(shard, left.first(now), way)?;
         self.delivery.pieces(number, Incoming::lying(bytes), at, now)?;
         Ok(now)
     }
