@@ -8,3 +8,4 @@ mod shim;
 
 mod faults;
 mod install;
+mod targets;
