@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! System calls that std has no face for. What a system lacks or declines is
-//! no error here; callers say what they do without.
+//! System calls that std does not offer. What a system lacks or declines is
+//! not an error here; callers say what they do without.
 
 #![allow(unsafe_code, reason = "calls into libc on descriptors that are open for the call")]
 
