@@ -42,20 +42,20 @@ struct SizedSegment<'p> {
 }
 
 /// What a cut is made for; `place` says it in messages.
-pub(super) struct Given<'a> {
+pub(super) struct CutContext<'a> {
     pub(super) size: u64,
     pub(super) ranks: u64,
     pub(super) place: &'a dyn Fn() -> String,
 }
 
 impl<'p> SizedCut<'p> {
-    pub(super) fn new(cut: &'p Cut, given: &Given<'_>, values: &mut Evaluator<'p>) -> Result<Self> {
-        let size = given.size;
-        let wrong = |text: String| given.wrong(Fault::Segments, &text);
+    pub(super) fn new(cut: &'p Cut, context: &CutContext<'_>, values: &mut Evaluator<'p>) -> Result<Self> {
+        let size = context.size;
+        let wrong = |text: String| context.wrong(Fault::Segments, &text);
         let mut segments = Vec::new();
         let times = match &cut.segments {
             Segments::Equal(number, dealt) => {
-                let repeat = at_least_one(cut.repeat.as_ref(), "repeat", given, values)?;
+                let repeat = at_least_one(cut.repeat.as_ref(), "repeat", context, values)?;
                 let pieces = u128::from(*number).saturating_mul(u128::from(repeat));
                 if u128::from(size).checked_rem(pieces) != Some(0) {
                     return Err(wrong(format!(
@@ -63,13 +63,13 @@ impl<'p> SizedCut<'p> {
                     )));
                 }
                 let each = u128::from(size).checked_div(pieces).and_then(|each| u64::try_from(each).ok()).unwrap_or(0);
-                segments.push(SizedSegment::new(each, Some(dealt), given, values)?);
+                segments.push(SizedSegment::new(each, Some(dealt), context, values)?);
                 u64::try_from(pieces).unwrap_or(u64::MAX)
             }
             Segments::Listed(list) => {
-                let sizes = list.iter().map(|segment| values.get(&segment.size, "size", given.place));
+                let sizes = list.iter().map(|segment| values.get(&segment.size, "size", context.place));
                 let sizes = sizes.collect::<Result<Vec<_>>>()?;
-                let repeat = at_least_one(cut.repeat.as_ref(), "repeat", given, values)?;
+                let repeat = at_least_one(cut.repeat.as_ref(), "repeat", context, values)?;
                 let sum = sizes.iter().fold(0_u128, |sum, size| sum.saturating_add(u128::from(*size)));
                 if sum.saturating_mul(u128::from(repeat)) != u128::from(size) {
                     let shown: Vec<_> = sizes.iter().take(SHOWN).map(u64::to_string).collect();
@@ -80,7 +80,7 @@ impl<'p> SizedCut<'p> {
                     )));
                 }
                 for (segment, size) in list.iter().zip(sizes) {
-                    segments.push(SizedSegment::new(size, segment.dealt.as_ref(), given, values)?);
+                    segments.push(SizedSegment::new(size, segment.dealt.as_ref(), context, values)?);
                 }
                 repeat
             }
@@ -89,7 +89,7 @@ impl<'p> SizedCut<'p> {
         // Any number of nothings is nothing.
         let times = if padded == 0 { 1 } else { times };
         let padded = u64::try_from(padded.saturating_mul(u128::from(times))).ok().filter(|padded| *padded <= LARGEST);
-        let too_large = || given.wrong(Fault::Expression, &format!("pad makes {size} more than {LARGEST}"));
+        let too_large = || context.wrong(Fault::Expression, &format!("pad makes {size} more than {LARGEST}"));
         let padded = padded.ok_or_else(too_large)?;
         Ok(Self { segments, times, padded })
     }
@@ -132,7 +132,7 @@ impl<'p> SizedCut<'p> {
     }
 }
 
-impl Given<'_> {
+impl CutContext<'_> {
     #[cold]
     fn wrong(&self, fault: Fault, text: &str) -> Error {
         fault.error(&format!("{}: {text}", (self.place)()))
@@ -140,20 +140,20 @@ impl Given<'_> {
 }
 
 impl<'p> SizedSegment<'p> {
-    fn new(size: u64, dealt: Option<&'p Dealt>, given: &Given<'_>, values: &mut Evaluator<'p>) -> Result<Self> {
+    fn new(size: u64, dealt: Option<&'p Dealt>, context: &CutContext<'_>, values: &mut Evaluator<'p>) -> Result<Self> {
         let Some(Dealt { unit, pad, split }) = dealt else {
             return Ok(Self { size, unit: size.max(1), units: u64::from(size > 0), split: None });
         };
-        let pad = at_least_one(pad.as_ref(), "pad", given, values)?;
+        let pad = at_least_one(pad.as_ref(), "pad", context, values)?;
         let padded = u128::from(size).div_ceil(u128::from(pad.max(1))).saturating_mul(u128::from(pad));
-        let too_large = || given.wrong(Fault::Expression, &format!("pad {pad} makes {size} more than {LARGEST}"));
+        let too_large = || context.wrong(Fault::Expression, &format!("pad {pad} makes {size} more than {LARGEST}"));
         let padded = u64::try_from(padded).ok().filter(|padded| *padded <= LARGEST).ok_or_else(too_large)?;
-        let wrong = |text: String| given.wrong(Fault::Unit, &text);
+        let wrong = |text: String| context.wrong(Fault::Unit, &text);
         let unit = match unit {
             UnitOf::Elements(None) => 1,
-            UnitOf::Elements(Some(unit)) => values.get(unit, "unit", given.place)?,
+            UnitOf::Elements(Some(unit)) => values.get(unit, "unit", context.place)?,
             UnitOf::Heads(heads) => {
-                let heads = values.get(heads, "heads", given.place)?;
+                let heads = values.get(heads, "heads", context.place)?;
                 if size.checked_rem(heads) != Some(0) {
                     return Err(wrong(format!("the size {size} is not a whole number of {heads} heads")));
                 }
@@ -168,8 +168,8 @@ impl<'p> SizedSegment<'p> {
                 return Err(wrong(text));
             }
         };
-        if let Err(Misfit(fault, text)) = split.check(units, given.ranks) {
-            return Err(given.wrong(fault, &format!("{text} (size {size}, padded to {padded}, unit {unit})")));
+        if let Err(Misfit(fault, text)) = split.check(units, context.ranks) {
+            return Err(context.wrong(fault, &format!("{text} (size {size}, padded to {padded}, unit {unit})")));
         }
         Ok(Self { size, unit, units, split: Some(split) })
     }
@@ -201,12 +201,12 @@ impl<'p> SizedSegment<'p> {
 fn at_least_one<'p>(
     expression: Option<&'p Expression>,
     what: &str,
-    given: &Given<'_>,
+    context: &CutContext<'_>,
     values: &mut Evaluator<'p>,
 ) -> Result<u64> {
     let Some(expression) = expression else { return Ok(1) };
-    match values.get(expression, what, given.place)? {
-        0 => Err(given.wrong(Fault::Expression, &format!("{what} {expression} is 0, below 1"))),
+    match values.get(expression, what, context.place)? {
+        0 => Err(context.wrong(Fault::Expression, &format!("{what} {expression} is 0, below 1"))),
         value => Ok(value),
     }
 }

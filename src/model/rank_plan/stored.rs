@@ -21,9 +21,9 @@ pub(super) struct ScaledDim {
     pub(super) scale: Scale,
 }
 
-/// How large a logical dimension is, and which bundle has first told so.
+/// How large a logical dimension is, and the first bundle that shows it.
 #[derive(Clone, Copy)]
-struct Told {
+struct KnownSize {
     dim: u64,
     size: i64,
     bundle: usize,
@@ -38,13 +38,13 @@ pub(super) struct PlannedTensors<'p> {
 }
 
 /// The scales of all entries, and the sizes of logical dimensions that
-/// tensors tell together.
+/// tensors show together.
 #[derive(Default)]
 pub(super) struct LogicalSizes {
     /// One for each entry; none where the entry is not used.
     entries: Vec<Option<Vec<Option<ScaledDim>>>>,
     /// Of each bundle.
-    sizes: Vec<Vec<Told>>,
+    sizes: Vec<Vec<KnownSize>>,
 }
 
 impl<'p> PlannedTensors<'p> {
@@ -112,8 +112,8 @@ impl LogicalSizes {
         }
         this.sizes = memory::vec_with_capacity(subject.names.bundles.len(), "logical tensors")?;
         for bundle in 0..subject.names.bundles.len() {
-            let told = this.tell_sizes(bundle, subject, budget)?;
-            this.sizes.push(told);
+            let known = this.find_sizes(bundle, subject, budget)?;
+            this.sizes.push(known);
         }
         for family in 0..subject.names.families.len() {
             this.check_blocks(family, subject)?;
@@ -173,7 +173,7 @@ impl LogicalSizes {
     }
 
     /// The sizes of logical dimensions that the tensors of a bundle show by `pack`.
-    fn tell_sizes(&self, number: usize, subject: PlannedTensors<'_>, budget: &mut Budget) -> Result<Vec<Told>> {
+    fn find_sizes(&self, number: usize, subject: PlannedTensors<'_>, budget: &mut Budget) -> Result<Vec<KnownSize>> {
         let Some(bundle) = subject.names.bundles.get(number) else { return Ok(Vec::new()) };
         let entry = subject.names.kinds.get(bundle.kind).and_then(|kind| kind.entry);
         let before = bundle.before.and_then(|before| self.sizes.get(before)).map_or(&[][..], Vec::as_slice);
@@ -196,16 +196,16 @@ impl LogicalSizes {
             };
             // The dimensions that one tensor shows are all different.
             budget.spend(before.len() as u64)?;
-            match before.iter().find(|told| told.dim == shown) {
-                None => sizes.push(Told { dim: shown, size, bundle: number }),
-                Some(told) if told.size == size => {}
-                Some(told) => {
-                    let kind = subject.names.bundles.get(told.bundle).map_or(0, |bundle| bundle.kind);
+            match before.iter().find(|known| known.dim == shown) {
+                None => sizes.push(KnownSize { dim: shown, size, bundle: number }),
+                Some(known) if known.size == size => {}
+                Some(known) => {
+                    let kind = subject.names.bundles.get(known.bundle).map_or(0, |bundle| bundle.kind);
                     let text = format!(
                         "dimension {dim} of size {stored} times {} makes {size} of the logical dimension {shown}, and {} makes {}",
                         scale.by,
                         subject.sibling(bundle.first, kind),
-                        told.size
+                        known.size
                     );
                     return wrong(Fault::Stored, &text);
                 }
@@ -221,12 +221,12 @@ impl LogicalSizes {
         let Some(entry) = subject.names.kinds.get(family.kind).and_then(|kind| kind.entry) else { return Ok(()) };
         for (dim, stored) in subject.tensor(family.first).shape.iter().enumerate() {
             let Some(ScaledDim { dim: shown, scale }) = self.shows(Some(entry), dim) else { continue };
-            let told = sizes.iter().find(|told| told.dim == shown && scale.how == How::Block);
-            let Some(told) = told else { continue };
-            let size = told.size.unsigned_abs();
+            let known = sizes.iter().find(|known| known.dim == shown && scale.how == How::Block);
+            let Some(known) = known else { continue };
+            let size = known.size.unsigned_abs();
             let blocks = size.div_ceil(scale.by.unsigned_abs().max(1));
             if stored.unsigned_abs() != blocks {
-                let kind = subject.names.bundles.get(told.bundle).map_or(0, |bundle| bundle.kind);
+                let kind = subject.names.bundles.get(known.bundle).map_or(0, |bundle| bundle.kind);
                 return Err(Fault::Stored.error(&format!(
                     "{}: dimension {dim} has the size {stored}, and blocks of {} in the logical dimension {shown} of \
                      size {size} (by {}) are {blocks}",
@@ -239,10 +239,10 @@ impl LogicalSizes {
         Ok(())
     }
 
-    /// The size of a logical dimension of the tensors of a family, if anything tells it.
+    /// The size of a logical dimension of the tensors of a family, if anything shows it.
     pub(super) fn size(&self, bundle: Option<usize>, dim: u64, shape: &[i64]) -> Option<u64> {
         let size = match bundle.and_then(|bundle| self.sizes.get(bundle)) {
-            Some(sizes) => sizes.iter().find(|told| told.dim == dim)?.size,
+            Some(sizes) => sizes.iter().find(|known| known.dim == dim)?.size,
             None => *shape.get(usize::try_from(dim).ok()?)?,
         };
         u64::try_from(size).ok()

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::{lost, Choice, Deal, Own, Verdict};
 use crate::base::memory;
 use crate::error::{quoted, Result};
-use crate::model::rank_plan::cut::{Given, SharedCut, SizedCut};
+use crate::model::rank_plan::cut::{CutContext, SharedCut, SizedCut};
 use crate::model::rank_plan::fault::Fault;
 use crate::model::rank_plan::layout::{DimCut, PartLayout, Stored};
 use crate::model::rank_plan::names::Family;
@@ -119,7 +119,7 @@ impl<'p> Deal<'p> {
         let rank = self.job.rank(rule.axis);
         let axis = axis();
         let place = &|| format!("{}: {}, dimension {dim} cut by the axis {axis}", rule.place, subject.label(place));
-        let sized = SizedCut::new(cut, &Given { size, ranks: rank.size, place }, &mut self.values)?;
+        let sized = SizedCut::new(cut, &CutContext { size, ranks: rank.size, place }, &mut self.values)?;
         let pieces = sized.pieces(rank, &mut self.budget)?;
         let shared = Rc::new(SharedCut { sized, pieces });
         self.cut_keys.number(&key)?;
