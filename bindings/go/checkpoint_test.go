@@ -45,6 +45,26 @@ func numbers(count, each int) (file []byte, want func(i int) []byte) {
 	return fileOf(text, data), func(i int) []byte { return data[i*each : (i+1)*each] }
 }
 
+// collectMeanwhile runs the collector over and over until the test ends.
+func collectMeanwhile(t testing.TB) {
+	stop, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-over
+	})
+}
+
 func writeFile(t testing.TB, file []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "model.safetensors")
@@ -403,18 +423,7 @@ func TestCloseAndUseRace(t *testing.T) {
 	const count, each, workers = 16, 3000, 8
 	file, want := numbers(count, each)
 	path := writeFile(t, file)
-	stop := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				runtime.GC()
-			}
-		}
-	}()
-	defer close(stop)
+	collectMeanwhile(t)
 	rounds := 60
 	if testing.Short() {
 		rounds = 10

@@ -407,18 +407,7 @@ func TestLoadAndCloseRace(t *testing.T) {
 	if err := os.WriteFile(path, file, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				runtime.GC()
-			}
-		}
-	}()
+	collectMeanwhile(t)
 	rounds := 40
 	if testing.Short() {
 		rounds = 8

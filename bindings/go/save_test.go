@@ -352,18 +352,7 @@ func TestSetMetadata(t *testing.T) {
 
 func TestTensorsMayChangeHandsWhileTheyAreSaved(t *testing.T) {
 	// The collector moves and frees what is not pinned; the file shows it.
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				runtime.GC()
-			}
-		}
-	}()
+	collectMeanwhile(t)
 	for round := 0; round < 20; round++ {
 		var tensors []*safetensors.Tensor
 		for i := 0; i < 200; i++ {
