@@ -5,11 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use super::pattern::{Pattern, MOST_PATTERNS};
+use super::pattern::Pattern;
 use crate::base::sort;
 use crate::error::Result;
 use crate::model::config::{unreadable, MAX_CONFIG};
 use crate::model::json::Json;
+
+/// Most patterns of a configuration, as each is tried on each module; those that take an
+/// engine count as four.
+const MOST_PATTERNS: usize = 1024;
 
 /// Numbers by name. One type for all that is looked up here, as each would be some kB of code.
 pub(super) type Table = BTreeMap<Vec<u8>, usize>;
@@ -52,6 +56,8 @@ pub(super) struct Settings {
     ignored_names: Table,
     /// Those that are the beginning of names: in order, none of them that of another.
     ignored_starts: Vec<Vec<u8>>,
+    /// How many other patterns there are.
+    patterns: usize,
     mlx: Option<Mlx>,
     overrides: Vec<Override>,
     /// Their numbers by module; of several for one the first.
@@ -115,7 +121,8 @@ impl Settings {
         }
         if this.is_full() {
             let limit = MOST_PATTERNS.to_string();
-            return Err(unreadable(&["it has more patterns of modules than the limit of ", &limit].concat()));
+            let text = ["its patterns of modules are more than ", &limit, "; a regular expression counts as four"];
+            return Err(unreadable(&text.concat()));
         }
         this.ignored_starts = shortest(&this.ignored_starts)?;
         // MLX writes its table under both keys.
@@ -143,7 +150,10 @@ impl Settings {
                 match Pattern::of_target(target) {
                     _ if self.is_full() => return,
                     Pattern::Name(name) => drop(self.targeted.entry(name).or_insert(number)),
-                    pattern => self.targets.push((number, pattern)),
+                    pattern => {
+                        self.patterns = self.patterns.saturating_add(pattern.weight());
+                        self.targets.push((number, pattern));
+                    }
                 }
             }
         }
@@ -153,7 +163,10 @@ impl Settings {
                     _ if self.is_full() => return,
                     Pattern::Name(name) => drop(self.ignored_names.insert(name, 0)),
                     Pattern::Starts(start) => self.ignored_starts.push(start),
-                    pattern => self.ignored.push(pattern),
+                    pattern => {
+                        self.patterns = self.patterns.saturating_add(pattern.weight());
+                        self.ignored.push(pattern);
+                    }
                 }
             }
         }
@@ -161,7 +174,7 @@ impl Settings {
 
     /// Whether there are more patterns than are tried on each module.
     fn is_full(&self) -> bool {
-        self.targets.len().saturating_add(self.ignored.len()) > MOST_PATTERNS
+        self.patterns > MOST_PATTERNS
     }
 
     pub(super) fn with_overrides(mut self, overrides: &[Override]) -> Self {
@@ -190,7 +203,10 @@ impl Settings {
         let start = after.checked_sub(1).and_then(|last| self.ignored_starts.get(last));
         start.is_some_and(|start| module.starts_with(start))
             || !self.ignored_names.is_empty() && prefixes(module).any(named)
-            || self.ignored.iter().any(|pattern| prefixes(module).any(|prefix| pattern.matches(prefix)))
+            || self.ignored.iter().any(|pattern| match pattern.is_of_those_below() {
+                true => prefixes(module).any(|prefix| pattern.matches(prefix)),
+                false => pattern.matches(module),
+            })
             || matches!(self.mlx.as_ref().and_then(|mlx| mlx.named(module)), Some(None))
     }
 
@@ -366,7 +382,8 @@ mod tests {
             let list = vec![pattern; count].join(",");
             Settings::read(format!(r#"{{"quantization_config": {{"ignore": [{list}]}}}}"#).as_bytes())
         };
-        assert!(read(MOST_PATTERNS, r#""re:a.*b""#).is_ok());
+        assert!(read(MOST_PATTERNS, r#""re:a.*b""#).is_ok() && read(MOST_PATTERNS / 4, r#""re:(a|b)""#).is_ok());
+        assert!(read(MOST_PATTERNS / 4 + 1, r#""re:(a|b)""#).is_err());
         assert!(read(100_000, r#""a.*""#).is_ok() && read(100_000, r#""a""#).is_ok());
         let refused = read(MOST_PATTERNS + 1, r#""*a*""#).err().unwrap().to_string();
         assert!(refused.contains("1024"), "{refused}");
