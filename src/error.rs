@@ -190,7 +190,11 @@ impl Error {
     #[cold]
     #[inline(never)]
     pub(crate) fn in_path(self, path: &std::path::Path) -> Self {
-        self.in_file(&escaped(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())))
+        match std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()) {
+            // An empty path would be no name at all.
+            b"" => self.in_file("\"\""),
+            path => self.in_file(&escaped(path)),
+        }
     }
 
     /// Which rule was broken.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Memory whose size a file decides: asked for fallibly, on huge pages where
-//! it is large, and never moved once something points into it.
+//! Memory whose size a file decides: asked for fallibly, and on huge pages where it
+//! is large.
 
 mod filler;
 mod pages;
