@@ -58,9 +58,9 @@ typedef struct st_gguf_options {
     size_t struct_size;
     /* What matrices become: "stored" (F32, F16 and BF16 as they are, all else F32), "f32",
        "f16", "bf16", "q8_0", "q4_0", "q4_k", or any other ggml type that needs no importance
-       matrix; in either case. NULL: "stored". Rows that its blocks do not divide become
-       Q8_0, and where 32 does not divide them either, F16. Vectors, norms and what llama.cpp
-       wants so are F32 always. */
+       matrix; in either case. NULL: "stored". Rows whose length is not a multiple
+       of its block become Q8_0, or F16 where it is not a multiple of 32 either. Vectors, norms
+       and what llama.cpp wants as F32 are always F32. */
     const char *type;
     /* The type for one tensor, by its name in the GGUF file ("blk.0.attn_q.weight"), or NULL
        for `type`. Called while opening. NULL: none. */
@@ -74,7 +74,7 @@ typedef struct st_gguf_options {
     /* ST_GGUF_TOKENIZER_AUTO, ST_GGUF_TOKENIZER_REQUIRED or ST_GGUF_TOKENIZER_NONE. */
     uint32_t tokenizer;
     /* Called now and then by st_gguf_write and st_llama_load with the bytes of tensors that
-       are done. Another result than 0 ends the call with ST_ERROR_CANCELLED. NULL: none. */
+       are done. A result other than 0 ends the call with ST_ERROR_CANCELLED. NULL: none. */
     int32_t (*progress)(void *user_data, uint64_t done, uint64_t total);
     /* Yours; passed to type_for and progress. */
     void *user_data;
@@ -84,14 +84,14 @@ typedef struct st_gguf_options {
 
 /* ==== 2 Open ==== */
 
-/* Opens a folder with config.json, safetensors files and (best) tokenizer.json.
+/* Opens a folder with config.json, safetensors files and, preferably, tokenizer.json.
  *
  * folder: NUL-terminated, in the system's bytes, borrowed for the call. options: borrowed for
  * the call; NULL: all defaults.
  *
  * Returns a handle that the caller owns and releases with st_gguf_free, or NULL:
  * ST_ERROR_CONFIG (config.json is missing, malformed, or lacks a value), ST_ERROR_UNSUPPORTED
- * (an architecture, value, tensor or dtype that has no place; the message lists what has),
+ * (an architecture, value, tensor or dtype that is not supported; the message lists what is),
  * ST_ERROR_NOT_FOUND (a tensor that the model needs), ST_ERROR_SHAPE,
  * ST_ERROR_INVALID_ARGUMENT, ST_ERROR_OUT_OF_MEMORY, or what st_open_with returns. Since 0.2. */
 ST_LLAMA_API st_gguf *st_gguf_open(const char *folder, const st_gguf_options *options,

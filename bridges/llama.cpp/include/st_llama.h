@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * st_llama.h: llama.cpp, as it is, runs a model folder.
+ * st_llama.h: llama.cpp, unmodified, runs a model folder.
  *
  *     struct llama_model *model = st_llama_load("SmolLM2-135M", llama_model_default_params(),
  *                                               NULL, &error);
@@ -22,7 +22,7 @@ extern "C" {
  * llama_model_init_from_user.
  *
  * folder, options: as for st_gguf_open. params: load_mode is ours; devices, tensor_split and
- * all else are the caller's. Where options have a progress and params no progress_callback,
+ * all other fields are the caller's. Where options have a progress and params no progress_callback,
  * progress is called with bytes of tensors.
  *
  * Returns a model that the caller owns and releases with llama_model_free, or NULL: the codes
@@ -50,7 +50,7 @@ ST_LLAMA_API struct llama_model *st_llama_load_user(st_gguf *gguf,
 /* Says whether a folder would load and what is missing. No tensor is read.
  *
  * folder, options: as for st_gguf_open. report: called for one line of text after the other;
- * another result than 0 ends the call with ST_ERROR_CANCELLED; NULL: only the result counts.
+ * a result other than 0 ends the call with ST_ERROR_CANCELLED; NULL: only the result counts.
  * user_data: passed to report.
  *
  * Returns what st_gguf_open would return. Since 0.2. */
