@@ -184,8 +184,20 @@ unsafe impl CallerStruct for st_transform {
     const NAME: &'static str = "st_transform";
 }
 
+/// Releases what is the caller's, when dropped.
+struct Release(Option<unsafe extern "C" fn(*mut c_void)>, *mut c_void);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if let Some(release) = self.0 {
+            // SAFETY: the caller's function with the caller's data, once.
+            unsafe { release(self.1) }
+        }
+    }
+}
+
 /// The caller's st_io; releases it when dropped.
-pub(super) struct CallerIo(st_io);
+pub(super) struct CallerIo(st_io, #[allow(dead_code, reason = "dropped with it")] Release);
 
 // SAFETY: the header demands of read_at that it may be called from any thread,
 // and release is called once, by the last owner.
@@ -200,22 +212,14 @@ impl CallerIo {
         // SAFETY: the caller's promise. From its first line on, whatever fails
         // releases what has been given.
         let this = unsafe {
-            let this = Self(read_known(required(io, "io")?)?);
+            let known = read_known(required(io, "io")?)?;
+            let this = Self(known, Release(known.release, known.user_data));
             check_tail(io)?;
             this
         };
         match this.0.read_at {
             Some(_) => Ok(this),
             None => Err(null("st_io.read_at")),
-        }
-    }
-}
-
-impl Drop for CallerIo {
-    fn drop(&mut self) {
-        if let Some(release) = self.0.release {
-            // SAFETY: the caller's function with the caller's data, once.
-            unsafe { release(self.0.user_data) }
         }
     }
 }
@@ -244,7 +248,7 @@ impl ReadAt for CallerIo {
 }
 
 /// The caller's st_resolver; releases it when dropped.
-pub(super) struct CallerResolver(st_resolver);
+pub(super) struct CallerResolver(st_resolver, #[allow(dead_code, reason = "dropped with it")] Release);
 
 impl CallerResolver {
     /// # Safety
@@ -253,22 +257,14 @@ impl CallerResolver {
         // SAFETY: the caller's promise. From its first line on, whatever fails
         // releases what has been given.
         let this = unsafe {
-            let this = Self(read_known(required(resolver, "resolver")?)?);
+            let known = read_known(required(resolver, "resolver")?)?;
+            let this = Self(known, Release(known.release, known.user_data));
             check_tail(resolver)?;
             this
         };
         match this.0.open {
             Some(_) => Ok(this),
             None => Err(null("st_resolver.open")),
-        }
-    }
-}
-
-impl Drop for CallerResolver {
-    fn drop(&mut self) {
-        if let Some(release) = self.0.release {
-            // SAFETY: the caller's function with the caller's data, once.
-            unsafe { release(self.0.user_data) }
         }
     }
 }
