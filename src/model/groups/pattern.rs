@@ -5,7 +5,7 @@
 
 use regex_lite::{Regex, RegexBuilder};
 
-/// Longer ones are not compiled.
+/// Longer ones are not read, but for names and beginnings.
 const LONGEST: usize = 4096;
 /// Most bytes of a compiled one: that of fifty alternatives has a quarter of it.
 const LARGEST: usize = 64 << 10;
@@ -42,6 +42,7 @@ impl Pattern {
         }
         match text.split_once('*') {
             Some((start, "")) => Self::Starts(start.as_bytes().to_vec()),
+            Some(_) if text.len() > LONGEST => Self::Unreadable,
             Some(_) => {
                 let texts = text.split('*').map(|text| text.as_bytes().to_vec()).collect();
                 Self::Texts(Texts { texts, begins: true, ends: true, below: !text.ends_with('*') })
@@ -64,11 +65,11 @@ impl Pattern {
 
     /// As Python's match has it: from the beginning, and to wherever it ends.
     fn regex(expression: &str) -> Self {
-        if let Some(texts) = Texts::of_regex(expression) {
-            return Self::Texts(texts);
-        }
         if expression.len() > LONGEST {
             return Self::Unreadable;
+        }
+        if let Some(texts) = Texts::of_regex(expression) {
+            return Self::Texts(texts);
         }
         let whole = ["^(?:", expression, ")"].concat();
         RegexBuilder::new(&whole).size_limit(LARGEST).build().map_or(Self::Unreadable, Self::Regex)
