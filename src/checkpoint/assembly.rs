@@ -27,8 +27,19 @@ pub(crate) enum Records {
     Of(usize),
 }
 
-/// Tensors of a shard that another one shares its file with.
-type Shared = Option<(Vec<Tensor>, Lookup, u64, u64)>;
+/// What is kept of a shard's file for others that are the same file.
+enum SharedFile {
+    /// There are none.
+    Alone,
+    /// There are some, and it has not been read yet.
+    Wanted,
+    Read {
+        tensors: Vec<Tensor>,
+        names: Lookup,
+        data_offset: u64,
+        data_size: u64,
+    },
+}
 
 /// Stands for a tensor of the index that no shard has shown yet.
 const NOT_SEEN: u32 = u32::MAX;
@@ -62,8 +73,7 @@ impl Checkpoint {
             let header = match records {
                 Records::Own(header) => header,
                 Records::Of(first) => {
-                    let Some((tensors, names, data_offset, data_size)) = shared.get(first).and_then(Option::as_ref)
-                    else {
+                    let Some(SharedFile::Read { tensors, names, data_offset, data_size }) = shared.get(first) else {
                         return Err(Error::new(ErrorKind::Internal, "a shard's file is not where it should be"));
                     };
                     this.add_shard(path, source, *data_offset, *data_size);
@@ -87,8 +97,8 @@ impl Checkpoint {
                     this.tensors.extend(tensors.iter().map(copied));
                 }
             }
-            if let Some(place @ Some(_)) = shared.get_mut(number) {
-                *place = Some((tensors, names, data_offset, data_size));
+            if let Some(file @ SharedFile::Wanted) = shared.get_mut(number) {
+                *file = SharedFile::Read { tensors, names, data_offset, data_size };
             }
         }
         this.metadata = metadata.map(keep_first).transpose()?;
@@ -235,17 +245,17 @@ fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// A place for the records of each shard that others share their file with.
-fn shared_by(parts: &[OpenedFile]) -> Result<Vec<Shared>> {
-    let mut shared: Vec<Shared> = Vec::new();
+/// Which shards others share their file with; empty where none do.
+fn shared_by(parts: &[OpenedFile]) -> Result<Vec<SharedFile>> {
+    let mut shared: Vec<SharedFile> = Vec::new();
     for part in parts {
         if let Records::Of(first) = part.records {
             if shared.is_empty() {
                 shared = memory::vec_with_capacity(parts.len(), "shards")?;
-                shared.resize_with(parts.len(), || None);
+                shared.resize_with(parts.len(), || SharedFile::Alone);
             }
-            if let Some(place) = shared.get_mut(first) {
-                *place = Some((Vec::new(), Lookup::default(), 0, 0));
+            if let Some(file) = shared.get_mut(first) {
+                *file = SharedFile::Wanted;
             }
         }
     }
