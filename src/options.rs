@@ -69,9 +69,21 @@ pub struct Limits {
     pub set_bytes: Option<u64>,
 }
 
+impl Limits {
+    /// Bytes of the longest header that readers accept if nothing else is said, the
+    /// reference among them.
+    pub const HEADER_BYTES: u64 = 100_000_000;
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_bytes: 100_000_000, tensors: u64::MAX, rank: u64::MAX, name_bytes: u64::MAX, set_bytes: None }
+        Self {
+            header_bytes: Self::HEADER_BYTES,
+            tensors: u64::MAX,
+            rank: u64::MAX,
+            name_bytes: u64::MAX,
+            set_bytes: None,
+        }
     }
 }
 

@@ -21,17 +21,15 @@ use super::stage::{self, Staged};
 use super::system;
 use super::target::{Base, Target};
 use super::temporary;
-use super::text::{HeaderText, LENGTH_BYTES};
+use super::text::HeaderText;
 use super::{Durability, MetadataEntry, NewTensor, Overwrite};
 use crate::base::memory::{self, Aligned};
 use crate::base::sort;
 use crate::checkpoint::Checkpoint;
 use crate::error::{quoted, Error, ErrorKind, Result};
+use crate::format::header::LENGTH_BYTES;
 use crate::options::{Access, OpenOptions};
-use crate::source;
-
-/// What every disk writes in whole.
-const BLOCK: usize = 4096;
+use crate::source::{self, BLOCK};
 
 /// How metadata may be changed.
 #[derive(Clone, Copy, Debug, Default)]

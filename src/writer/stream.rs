@@ -11,14 +11,12 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use super::coverage::Coverage;
 use super::layout::{HeaderRoom, SaveLayout, Supply, TensorPlace};
 use super::output::Output;
+use super::transfer::PACE;
 use super::{MetadataEntry, NewTensor, SaveOptions};
 use crate::base::extent::Extent;
 use crate::base::lock::lock;
 use crate::base::memory;
 use crate::error::{Error, ErrorKind, Result};
-
-/// How much is written before the disk is set to work on it.
-const PACE: u64 = 32 << 20;
 
 /// A file, or several, to which tensors' bytes are still to be written.
 /// Dropped before it is finished, it leaves nothing behind.

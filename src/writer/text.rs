@@ -13,11 +13,9 @@ use crate::base::memory::{self, Filler};
 use crate::base::parallel::{self, WORTH_A_THREAD};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::header::LENGTH_BYTES;
+use crate::options::Limits;
 
-/// What readers accept, the reference among them.
-const LARGEST_HEADER: u64 = 100_000_000;
-/// The length field.
-pub(super) const LENGTH_BYTES: usize = 8;
 /// More than what is between texts in metadata and in an index.
 const BETWEEN: usize = 32;
 /// How many tensors' names are touched at once.
@@ -90,9 +88,10 @@ impl<'a> HeaderText<'a> {
     /// and room for `more` bytes after them.
     pub(super) fn write(&self, start: u64, more: usize) -> Result<Vec<u8>> {
         let length = start.saturating_sub(LENGTH_BYTES as u64);
-        let end = usize::try_from(start).ok().filter(|_| length <= LARGEST_HEADER);
+        let end = usize::try_from(start).ok().filter(|_| length <= Limits::HEADER_BYTES);
         let Some(end) = end else {
-            let text = format!("the header would have {length} bytes, and readers accept at most {LARGEST_HEADER}");
+            let text =
+                format!("the header would have {length} bytes, and readers accept at most {}", Limits::HEADER_BYTES);
             return Err(Error::new(ErrorKind::HeaderTooLarge, text));
         };
         let mut out = memory::vec_with_capacity(end.saturating_add(more), "header")?;

@@ -31,13 +31,11 @@ pub(super) const GATHER_BELOW: u64 = 256 << 10;
 /// Where they are gathered; it stays in the processor's cache.
 pub(super) const GATHERED: usize = 1 << 20;
 /// How much is written before the disk is set to work on it.
-const PACE: u64 = 32 << 20;
+pub(super) const PACE: u64 = 32 << 20;
 /// Past the page cache: each buffer, and how many at once. Blocks from 4 MiB on
 /// are aligned to huge pages, and so to any disk's blocks.
 const DIRECT_STEP: usize = 4 << 20;
 const DIRECT_THREADS: usize = 4;
-/// What every disk writes in whole.
-const BLOCK: u64 = 4096;
 
 /// Counts bytes and tells the caller, who may stop the save.
 pub(super) struct Meter<'a> {
@@ -285,7 +283,7 @@ impl<'a> FilePieces<'a> {
     /// declines halfway, through the cache.
     pub(super) fn write_direct(&self, to: &Staged, meter: &mut Meter<'_>) -> Result<()> {
         // Whole blocks past the cache, the rest through it.
-        let whole = self.size().saturating_sub(self.size().checked_rem(BLOCK).unwrap_or(0));
+        let whole = self.size().saturating_sub(self.size().checked_rem(source::BLOCK as u64).unwrap_or(0));
         let step = DIRECT_STEP as u64;
         let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
         let meter = Mutex::new(meter);

@@ -26,7 +26,8 @@ use parser::{Context, Parsed};
 use rule::Listener;
 
 /// The length field.
-const LENGTH_BYTES: u64 = 8;
+pub(crate) const LENGTH_BYTES: usize = 8;
+const LENGTH: u64 = LENGTH_BYTES as u64;
 
 /// A validated header, and the memory its records point into.
 pub(crate) struct Header {
@@ -88,7 +89,7 @@ impl Header {
         if let Some(middle) = halves::middle(&text) {
             found = halves::parse(&mut text, middle, &mut tensors, context);
             if found.is_none() {
-                source.read_exact_at(LENGTH_BYTES, &mut text)?;
+                source.read_exact_at(LENGTH, &mut text)?;
             }
         }
         let mut found = match found {
@@ -133,13 +134,13 @@ fn explained(error: Error, start: &[u8], size: u64) -> Error {
         return error;
     }
     let length = start.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let beyond = error.kind() == ErrorKind::HeaderTooLarge && length.saturating_add(LENGTH_BYTES) > size;
+    let beyond = error.kind() == ErrorKind::HeaderTooLarge && length.saturating_add(LENGTH) > size;
     let error = if beyond { beyond_the_file(length, size) } else { error };
     foreign::named(error, start, foreign::ReadAs::File)
 }
 
 fn beyond_the_file(length: u64, size: u64) -> Error {
-    let end = length.saturating_add(LENGTH_BYTES);
+    let end = length.saturating_add(LENGTH);
     let text = format!("header of {length} bytes needs a file of {end}, but it holds {size}");
     Error::new(ErrorKind::HeaderLength, text)
 }
@@ -148,7 +149,7 @@ fn beyond_the_file(length: u64, size: u64) -> Error {
 /// compared with the file's.
 fn read_text(source: &Source, limits: &Limits, budget: &HeaderBudget) -> Result<(Vec<u8>, u64)> {
     let size = source.size();
-    if size < LENGTH_BYTES {
+    if size < LENGTH {
         let text = format!("file holds {size} bytes, but the header's length alone takes 8");
         return Err(Error::new(ErrorKind::Truncated, text));
     }
@@ -164,7 +165,7 @@ fn read_text(source: &Source, limits: &Limits, budget: &HeaderBudget) -> Result<
         }
         return Err(Error::new(ErrorKind::HeaderTooLarge, text));
     }
-    let end = length.saturating_add(LENGTH_BYTES);
+    let end = length.saturating_add(LENGTH);
     if end > size {
         return Err(beyond_the_file(length, size));
     }
@@ -175,7 +176,7 @@ fn read_text(source: &Source, limits: &Limits, budget: &HeaderBudget) -> Result<
     let (have, missing) = text.split_at_mut(brought.len());
     have.copy_from_slice(brought);
     if !missing.is_empty() {
-        source.read_exact_at(LENGTH_BYTES.saturating_add(brought.len() as u64), missing)?;
+        source.read_exact_at(LENGTH.saturating_add(brought.len() as u64), missing)?;
     }
     Ok((text, end))
 }
