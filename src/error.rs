@@ -174,6 +174,13 @@ impl Error {
         self
     }
 
+    /// The same error with something said before it.
+    #[must_use]
+    pub(crate) fn after(mut self, text: &str) -> Self {
+        self.0.text.insert_str(0, text);
+        self
+    }
+
     /// Names the file the error is about, unless it is named already.
     #[must_use]
     #[cold]

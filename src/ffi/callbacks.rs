@@ -313,7 +313,10 @@ impl CallerSink {
                 let text = "st_sink.chunk and st_sink.pieces are both set; expected one of them";
                 Err(Error::new(ErrorKind::InvalidArgument, text))
             }
-            (None, None) => Err(null("st_sink.chunk")),
+            (None, None) => {
+                let text = "st_sink.chunk and st_sink.pieces are both NULL; expected one of them";
+                Err(Error::new(ErrorKind::InvalidArgument, text))
+            }
             _ => Ok(Self(sink)),
         }
     }

@@ -19,7 +19,7 @@ use crate::part::{st_part, Interval};
 use crate::record::{st_range, st_tensor};
 
 /// st_load_options.io: from the page cache where the bytes are in it; on local file systems,
-/// large reads of the rest bypass it, and leave nothing in it.
+/// large reads of the rest bypass it, and leave nothing in it. Loads of less than 2 MiB don't.
 pub const ST_IO_AUTO: i32 = 0;
 /// Through the page cache, where the next load finds the bytes.
 pub const ST_IO_CACHED: i32 = 1;
@@ -110,7 +110,8 @@ pub struct st_load_options {
     /// Widest gap between pieces, in bytes, that is read over instead of reading
     /// twice: set more for disks and mounts where a seek costs more. 0: 64 KiB
     /// for an st_io; for files, as many bytes as are read in the time of a system
-    /// call on this machine, which is measured once (1 to 32 KiB). Since 0.2.
+    /// call on this machine, which is measured once (0.5 to 32 KiB, and fewer between
+    /// large pieces than between small ones). Since 0.2.
     pub max_gap: u64,
 }
 

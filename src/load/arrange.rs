@@ -41,7 +41,7 @@ pub fn arrange(items: &[Item<'_>], base: u64, alignment: Alignment) -> Result<Ar
     let mut places = memory::vec_with_capacity(items.len(), "the places of results")?;
     let mut total = 0_u64;
     for (number, item) in items.iter().enumerate() {
-        let named = |error: Error| Error::new(error.kind(), format!("item {number}: {}", error.message(usize::MAX)));
+        let named = |error: Error| error.after(&format!("item {number}: "));
         let task = Task::of(item.of.tensor(), item, Goes::Nowhere).map_err(named)?;
         let address = base.checked_add(total);
         let start = address.and_then(|address| match alignment {

@@ -2,6 +2,7 @@
 //! How much memory each thread of a load has, and how many threads that leaves.
 #![forbid(unsafe_code)]
 
+use super::errors::fault;
 use super::task::Task;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source;
@@ -54,7 +55,7 @@ impl MemoryBudget {
         let scratches = scratches(tasks);
         let scratch = if scratches == 0 { 0 } else { (staging / 8).min(MOST_SCRATCH).max(unit_of(tasks)) };
         if scratch > staging / 4 {
-            return Err(unit_too_large(scratch, staging));
+            return Err(unit_too_large(tasks, staging));
         }
         let put_together = scratch.saturating_mul(scratches as u64);
         // What can't be cut is read into one window, however little is preferred.
@@ -72,7 +73,7 @@ impl MemoryBudget {
         let (staging, unit) = (checked(staging)?, unit_of(tasks));
         let least = unit.saturating_mul(4).max(LEAST_STAGING);
         if unit > staging / 4 {
-            return Err(unit_too_large(unit, staging));
+            return Err(unit_too_large(tasks, staging));
         }
         let affordable = size(staging.checked_div(least).unwrap_or(1));
         let sets = threads.min(affordable).max(1);
@@ -118,19 +119,25 @@ fn scratches(tasks: &[Task<'_>]) -> usize {
 
 /// The largest piece that a transform has to be given at once.
 fn unit_of(tasks: &[Task<'_>]) -> u64 {
-    let unit = |task: &Task<'_>| {
-        let stored = task.grain.min(task.picked);
-        stored.max(task.converted(stored).unwrap_or(u64::MAX))
-    };
-    tasks.iter().filter(|task| task.transform.is_some()).map(unit).max().unwrap_or(0)
+    tasks.iter().map(unit).max().unwrap_or(0)
 }
 
-fn unit_too_large(unit: u64, staging: u64) -> Error {
+/// The same of one task; 0 where there is no transform.
+fn unit(task: &Task<'_>) -> u64 {
+    let stored = task.grain.min(task.picked);
+    let unit = stored.max(task.converted(stored).unwrap_or(u64::MAX));
+    task.transform.map_or(0, |_| unit)
+}
+
+#[cold]
+fn unit_too_large(tasks: &[Task<'_>], staging: u64) -> Error {
+    let Some((number, task)) = tasks.iter().enumerate().max_by_key(|(_, task)| unit(task)) else { return fault() };
     let text = format!(
-        "a transform's unit of {unit} bytes does not fit into staging: staging_bytes is {staging}, and a quarter \
-         of it is for a unit"
+        "a transform's unit of {} bytes does not fit into staging: staging_bytes is {staging}, and a quarter of it \
+         is for a unit",
+        unit(task)
     );
-    Error::new(ErrorKind::BufferSize, text)
+    Error::tensor(ErrorKind::BufferSize, task.name(), text).after(&format!("item {number}: "))
 }
 
 /// Whole blocks of at most that many bytes.

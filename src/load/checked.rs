@@ -114,10 +114,11 @@ impl<'a> CheckedLoad<'a> {
             let size = task.result_of(task.grain.min(task.picked)).unwrap_or(u64::MAX);
             if size > self.budget.chunk {
                 let text = format!(
-                    "item {number}: a unit of {} bytes does not fit into the sink's smallest buffer, of {}",
+                    "a transform's unit of {} bytes does not fit into the smallest of st_sink.buffers, of {}",
                     unit.unit_size, self.budget.chunk
                 );
-                return Err(Error::tensor(ErrorKind::BufferSize, task.name(), text));
+                let error = Error::tensor(ErrorKind::BufferSize, task.name(), text);
+                return Err(error.after(&format!("item {number}: ")));
             }
         }
         Ok(())
@@ -155,23 +156,25 @@ fn least_buffer(buffers: &[Memory<'_>]) -> Result<u64> {
     let refuse = |text: String| Err(Error::new(ErrorKind::InvalidArgument, text));
     let mut least = usize::MAX;
     for (number, buffer) in buffers.iter().enumerate() {
+        if buffer.start() == 0 {
+            return refuse(format!("st_sink.buffers[{number}].data is NULL"));
+        }
         if buffer.len() < LEAST_BUFFER {
-            return refuse(format!(
-                "the sink's buffer {number} has {} bytes, and needs {LEAST_BUFFER} at least",
-                buffer.len()
-            ));
+            let size = buffer.len();
+            return refuse(format!("st_sink.buffers[{number}].size is {size}; expected {LEAST_BUFFER} or more"));
         }
         least = least.min(buffer.len());
     }
     if buffers.is_empty() {
-        return refuse("the sink has no buffers".to_owned());
+        return refuse("st_sink.buffer_count is 0; expected 1 or more".to_owned());
     }
     let mut extents = memory::vec_with_capacity(buffers.len(), "a sink's buffers")?;
-    extents.extend(buffers.iter().map(|buffer| buffer.extent().row(0)));
+    extents.extend(buffers.iter().map(|buffer| buffer.extent()).zip(0..).map(|(bytes, number)| bytes.row(number)));
     sort::rows(&mut extents);
-    let extents = || extents.iter().map(|row| Extent::of_row(*row).0);
-    if extents().zip(extents().skip(1)).any(|(one, next)| one.overlaps(next)) {
-        return refuse("two of the sink's buffers overlap".to_owned());
+    let extents = || extents.iter().map(|row| Extent::of_row(*row));
+    if let Some(((_, one), (_, next))) = extents().zip(extents().skip(1)).find(|(one, next)| one.0.overlaps(next.0)) {
+        let (one, next) = (one.min(next), one.max(next));
+        return refuse(format!("st_sink.buffers[{one}] and st_sink.buffers[{next}] overlap"));
     }
     Ok(least as u64)
 }

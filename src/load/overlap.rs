@@ -68,7 +68,7 @@ pub(super) fn check_sources(checkpoint: &Checkpoint, tasks: &[Task<'_>], buffers
     }
     for (number, buffer) in buffers.iter().enumerate() {
         if within(buffer.extent()) {
-            let text = format!("the sink's buffer {number} is memory that the checkpoint reads from");
+            let text = format!("st_sink.buffers[{number}] is memory that the checkpoint reads from");
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
     }

@@ -132,7 +132,8 @@ impl<'a> Task<'a> {
             let sink = goes == Goes::ToSink;
             let with = if sink { "a sink" } else { "a transform" };
             if sink || self.transform.is_some() {
-                return Err(self.refuse(ErrorKind::InvalidArgument, format!("dst_strides are not for {with}")));
+                let text = format!("dst_strides is set; expected NULL with {with}");
+                return Err(self.refuse(ErrorKind::InvalidArgument, text));
             }
             if result != 0 {
                 self.layout = self.layout_of(item, strides)?.map(Box::new);
@@ -178,9 +179,7 @@ impl<'a> Task<'a> {
     fn unit_grain(&self, Transform { unit, .. }: Transform<'_>) -> Result<u64> {
         let (from, to) = (u64::from(self.from.bits()), u64::from(self.to.bits()));
         if unit == 0 {
-            return Err(
-                self.refuse(ErrorKind::InvalidArgument, "transform.unit is 0, and has to be 1 at least".to_owned())
-            );
+            return Err(self.refuse(ErrorKind::InvalidArgument, "transform.unit is 0; expected 1 or more".to_owned()));
         }
         if from == 0 {
             let text = "elements of an unknown dtype can't be transformed".to_owned();
@@ -342,13 +341,12 @@ impl<'a> Task<'a> {
 pub(super) fn all<'a>(checkpoint: &'a Checkpoint, items: &[Item<'a>], goes: Goes) -> Result<Vec<Task<'a>>> {
     let mut tasks = memory::vec_with_capacity(items.len(), "the items of a load")?;
     for (number, item) in items.iter().enumerate() {
-        tasks.push(Task::new(checkpoint, item, goes).map_err(|error| in_item(checkpoint, number, item, &error))?);
+        tasks.push(Task::new(checkpoint, item, goes).map_err(|error| in_item(checkpoint, number, item, error))?);
     }
     Ok(tasks)
 }
 
-fn in_item(checkpoint: &Checkpoint, number: usize, item: &Item<'_>, error: &Error) -> Error {
+fn in_item(checkpoint: &Checkpoint, number: usize, item: &Item<'_>, error: Error) -> Error {
     let shard = checkpoint.own(item.of.tensor()).map_or(0, Tensor::shard);
-    let named = Error::new(error.kind(), format!("item {number}: {}", error.message(usize::MAX)));
-    checkpoint.in_shard(shard, named.with_errno(error.os_errno()))
+    checkpoint.in_shard(shard, error.after(&format!("item {number}: ")))
 }

@@ -284,13 +284,17 @@ fn options_and_sinks_are_checked() {
     };
     let fine = [buffer(0, 4096), buffer(4096, 5000)];
     expect(&sink(&fine, &|_| ()), OK, &[]);
-    expect(&sink(&[], &|_| ()), BAD, &["no buffers"]);
+    expect(&sink(&[], &|_| ()), BAD, &["st_sink.buffer_count is 0; expected 1 or more"]);
     expect(&sink(&fine, &|sink| sink.buffers = null()), BAD, &["st_sink.buffers"]);
-    expect(&sink(&fine, &|sink| sink.chunk = None), BAD, &["st_sink.chunk is NULL"]);
+    expect(&sink(&fine, &|sink| sink.chunk = None), BAD, &["st_sink.chunk and st_sink.pieces are both NULL"]);
     expect(&sink(&fine, &|sink| sink.struct_size = 3), BAD, &["st_sink.struct_size"]);
-    expect(&sink(&[buffer(0, 4096), buffer(5000, 4095)], &|_| ()), BAD, &["buffer 1", "4095", "4096"]);
-    expect(&sink(&[st_buffer { data: null_mut(), size: 4096 }], &|_| ()), BAD, &["buffer 0"]);
-    expect(&sink(&[buffer(4095, 4096), buffer(0, 4096)], &|_| ()), BAD, &["overlap"]);
+    expect(
+        &sink(&[buffer(0, 4096), buffer(5000, 4095)], &|_| ()),
+        BAD,
+        &["st_sink.buffers[1].size is 4095; expected 4096 or more"],
+    );
+    expect(&sink(&[st_buffer { data: null_mut(), size: 4096 }], &|_| ()), BAD, &["st_sink.buffers[0].data is NULL"]);
+    expect(&sink(&[buffer(4095, 4096), buffer(0, 4096)], &|_| ()), BAD, &["buffers[0] and st_sink.buffers[1] overlap"]);
     expect(&sink(&[buffer(0, 4096), buffer(0, 4096)], &|_| ()), BAD, &["overlap"]);
     let strides = [6_i64, 1];
     let strided = st_load_item { dst_strides: strides.as_ptr(), ..item };
@@ -564,7 +568,7 @@ fn what_is_read_from_is_not_written_to() {
     let sink = st_sink { buffers: &raw const buffer, buffer_count: 1, chunk: Some(never), ..init_sink() };
     let options = st_load_options { sink: &raw const sink, ..init_load() };
     let failure = load(&from, &[item_of(&from.tensors()[0])], &options).unwrap_err();
-    assert!(failure.status() == BAD && failure.message.contains("buffer 0"), "{}", failure.message);
+    assert!(failure.status() == BAD && failure.message.contains("st_sink.buffers[0]"), "{}", failure.message);
 }
 
 #[test]

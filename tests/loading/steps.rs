@@ -544,7 +544,8 @@ fn a_sink_has_one_of_both_functions() {
     let (bytes, _) = made(&[vec![10]]);
     let from = open_memory(&bytes, &init_options()).unwrap();
     let mut keeper = Keeper::new(&[4096], &[20]);
-    for (chunk, pieces, word) in [(true, true, "st_sink.pieces are both set"), (false, false, "st_sink.chunk is NULL")]
+    for (chunk, pieces, word) in
+        [(true, true, "st_sink.pieces are both set"), (false, false, "st_sink.pieces are both NULL")]
     {
         let mut sink = keeper.sink(false);
         sink.chunk = sink.chunk.filter(|_| chunk);

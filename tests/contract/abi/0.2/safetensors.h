@@ -156,7 +156,7 @@
 #define ST_PREFETCH_POPULATE 2
 
 // st_load_options.io: from the page cache where the bytes are in it; on local file systems,
-// large reads of the rest bypass it, and leave nothing in it.
+// large reads of the rest bypass it, and leave nothing in it. Loads of less than 2 MiB don't.
 #define ST_IO_AUTO 0
 
 // Through the page cache, where the next load finds the bytes.
@@ -558,7 +558,8 @@ typedef struct st_load_options {
     // Widest gap between pieces, in bytes, that is read over instead of reading
     // twice: set more for disks and mounts where a seek costs more. 0: 64 KiB
     // for an st_io; for files, as many bytes as are read in the time of a system
-    // call on this machine, which is measured once (1 to 32 KiB). Since 0.2.
+    // call on this machine, which is measured once (0.5 to 32 KiB, and fewer between
+    // large pieces than between small ones). Since 0.2.
     uint64_t max_gap;
 } st_load_options;
 
