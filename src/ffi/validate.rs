@@ -82,7 +82,7 @@ pub unsafe extern "C" fn st_validate(
         let report = report.ok_or_else(|| null("report"))?;
         // SAFETY: arguments are as the header's rules say.
         let (path, options) = unsafe { (required_text(path, "path")?, open_options(options)?) };
-        let (mut result, mut texts) = (Ok(0), Texts::default());
+        let (mut result, mut texts) = (Ok(0), ProblemTexts::default());
         let mut tell = |problem: &Problem<'_>| {
             // SAFETY: the caller's function with the caller's data.
             let told = texts.lend(problem, |problem| unsafe { report(user_data, problem) });
@@ -106,14 +106,14 @@ pub unsafe extern "C" fn st_validate(
 /// Texts of the last problem, for the next one of the same tensor: a name may be as
 /// long as a header, and have as many problems.
 #[derive(Default)]
-struct Texts {
+struct ProblemTexts {
     file: Vec<u8>,
     tensor: Vec<u8>,
     /// Where in the file that tensor is.
     position: Option<u64>,
 }
 
-impl Texts {
+impl ProblemTexts {
     fn keep(&mut self, problem: &Problem<'_>) -> Result<()> {
         let same_file = self.file.strip_suffix(b"\0") == Some(problem.file);
         if !same_file {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! SmallShape of a few dimensions, without memory of their own: each tensor that is
+//! Sizes of a few dimensions, without memory of their own: each tensor that is
 //! looked at has some, and listing a checkpoint looks at all of them.
 #![forbid(unsafe_code)]
 

@@ -17,7 +17,7 @@ pub(super) enum Word<'a> {
     /// Text from a file.
     Given(&'a [u8]),
     Number(u64),
-    /// SmallShape of a shape.
+    /// The sizes of a shape.
     All(&'a [u64]),
 }
 
