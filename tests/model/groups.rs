@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         folders.filter(|folder| folder.join("expected.json").exists()).collect::<Vec<PathBuf>>()
     };
     let (mut folders, variants) = (of("quantised"), of("variants"));
-    assert_eq!((folders.len(), variants.len()), (72, 21));
+    assert_eq!((folders.len(), variants.len()), (72, 24));
     folders.extend(variants);
     folders.sort();
     let read = |folder: PathBuf| {

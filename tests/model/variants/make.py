@@ -472,5 +472,41 @@ def make_bad():
     case.write()
 
 
-for make in [make_gptq, make_awq, make_mlx, make_ct, make_floats, make_bnb, make_bad]:
+def any_scales(shape, dtype="F16"):
+    """Any finite bits: subnormal, tiny, huge."""
+    bits, kept, exponent = {"F16": (16, 0x83ff, 0x7c00), "BF16": (16, 0x807f, 0x7f80), "F32": (32, 0x807fffff, 0x7f800000)}[dtype]
+    drawn = rng.integers(0, 2**bits, shape)
+    drawn = np.where(drawn & exponent == exponent, drawn & kept, drawn)
+    return np.asarray(drawn).astype(f"u{bits // 8}").view(DTYPES[dtype])
+
+
+def make_extremes():
+    global scales
+    ordinary, scales = scales, any_scales
+    case = Case("any-scales-ct", ct_config([(f"m.{dtype}", weights(bits, symmetric)) for dtype, bits, symmetric in EXTREMES]))
+    for dtype, bits, symmetric in EXTREMES:
+        ct_pack(case, f"m.{dtype}", bits, (19, 288), 32, symmetric, dtype)
+    case.write()
+    case = Case("any-scales-gptq", {"quantization_config": {
+        "quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False, "checkpoint_format": "gptq_v2"}})
+    gptq(case, "f16", 4, 72, 320, 32, "gptq-v2", "F16")
+    gptq(case, "bf16", 4, 24, 128, 32, "gptq-v2", "BF16")
+    gptq(case, "acted", 4, 24, 128, 32, "gptq-v2", "BF16", index=rng.permutation(np.arange(128) // 32))
+    case.write()
+    case = Case("any-scales-fp8", {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}})
+    for module, dtype, shape in [("rows", "F32", [9, 1]), ("one", "BF16", []), ("f16", "F16", [9])]:
+        w, s = e4m3((9, 300)), any_scales(shape, dtype)
+        members = [("codes", case.put(module + ".weight", "F8_E4M3", w)), ("scales", case.put(module + ".weight_scale", dtype, s))]
+        with np.errstate(over="ignore"):
+            values = w.astype(F32) * s.astype(F32).reshape(-1, 1)
+        single = shape == []
+        case.group(module + ".weight", "fp8", "fp8-tensor" if single else "fp8-channel", 8, values,
+                   [9, 300] if single else [1, 300], [1, 1], [], members)
+    case.write()
+    scales = ordinary
+
+
+EXTREMES = [("F16", 4, False), ("BF16", 3, True), ("F32", 8, False)]
+
+for make in [make_gptq, make_awq, make_mlx, make_ct, make_floats, make_bnb, make_bad, make_extremes]:
     make()
