@@ -97,7 +97,7 @@ fn measure() -> Option<CallCosts> {
         File::from_raw_fd(libc::c_int::try_from(file).ok().filter(|file| *file >= 0)?)
     };
     std::os::unix::fs::FileExt::write_all_at(&file, &room, 0).ok()?;
-    // As the calls that are measured, which tests count, are not those of a load, they go by number too.
+    // By number as well: tests count the functions that a load calls.
     let least = |places: &[libc::iovec]| {
         let whole = places.iter().map(|place| place.iov_len).sum::<usize>();
         let time = |_| {
