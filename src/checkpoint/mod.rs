@@ -144,6 +144,11 @@ impl Checkpoint {
 
     /// This checkpoint's own record for one that may be a copy.
     pub(crate) fn own(&self, tensor: &Tensor) -> Result<&Tensor> {
+        // Mostly it is that record itself.
+        let itself = self.index_of(tensor).and_then(|index| self.tensors.get(index));
+        if let Some(own) = itself.filter(|own| std::ptr::eq(*own, tensor)) {
+            return Ok(own);
+        }
         // Empty tensors may share a place; a copy still has its name's address,
         // by which they are sorted.
         let place = |tensor: &Tensor| (tensor.shard, tensor.offset, tensor.size);

@@ -225,8 +225,8 @@ impl<'a> GivenLoad<'a> {
     }
 
     /// The items as loading takes them.
-    pub(super) fn items(&self) -> Result<Vec<Item<'_>>> {
-        memory::collect(self.items.iter().map(|item| Ok(item.as_item())), self.items.len(), "the items of a load")
+    pub(super) fn items(&self) -> impl ExactSizeIterator<Item = Item<'_>> {
+        self.items.iter().map(GivenItem::as_item)
     }
 }
 

@@ -73,7 +73,8 @@ pub unsafe extern "C" fn st_load(
         let mut item_done = given.item_done.map(|done| move |item| done.tell(item));
         let item_done = item_done.as_mut().map(|done| -> load::ItemDone<'_> { done });
         let caller = load::Caller { progress, item_done, sink, cancel: given.cancel };
-        load::load(&given.checkpoint.0, &given.items()?, &given.options, caller)
+        let mut items = given.items();
+        load::load(&given.checkpoint.0, &mut items, &given.options, caller)
     };
     // SAFETY: as above.
     unsafe { guard(error, |kind| kind as st_status, || load().map(|()| ST_OK)) }
@@ -101,7 +102,7 @@ pub unsafe extern "C" fn st_load_plan(
             return Err(null("plan"));
         }
         let buffers = given.sink.is_some().then(|| given.buffers());
-        let found = load::summary(&given.checkpoint.0, &given.items()?, &given.options, buffers)?;
+        let found = load::summary(&given.checkpoint.0, &mut given.items(), &given.options, buffers)?;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let found = st_plan {
             bytes: found.bytes,

@@ -18,7 +18,7 @@ use crate::base::{memory, parallel, sort};
 use crate::checkpoint::Checkpoint;
 use crate::convert;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source;
+use crate::source::{self, Source};
 
 /// Smaller buffers of a sink are refused: each is a call there and back.
 const LEAST_BUFFER: usize = 4096;
@@ -68,9 +68,9 @@ impl<'a> CheckedLoad<'a> {
             }
             Some(buffers) => least_buffer(buffers.memory)?,
         };
+        let sources = sources_of(checkpoint, tasks)?;
         let mut preferred = None;
-        for task in tasks.iter().filter(|task| task.picked != 0) {
-            let source = checkpoint.source(task.tensor.shard())?;
+        for source in &sources {
             if source.is_inside() && options.threads != 1 && source.is_limited() {
                 // Its threads would wait for the read that waits for them.
                 let text = "read_at called the library for a load of its own source, which has a max_parallel";
@@ -79,7 +79,7 @@ impl<'a> CheckedLoad<'a> {
             preferred = preferred.max(source.preferred_request());
         }
         let journeys = preferred.is_some();
-        let threads = threads(checkpoint, tasks, options.threads, total, buffers, journeys)?;
+        let threads = threads(&sources, tasks.len(), options.threads, total, buffers, journeys);
         let staging = options.staging_bytes;
         let budget = match preferred {
             Some(preferred) => MemoryBudget::of_journeys(tasks, staging, preferred, threads)?,
@@ -109,8 +109,9 @@ impl<'a> CheckedLoad<'a> {
 
     /// Refuses units that fit neither into staging nor into a sink's buffer.
     fn check_units(&self) -> Result<()> {
-        for (number, task) in self.tasks.iter().enumerate() {
-            let Some(unit) = task.transform.filter(|_| self.budget.chunk != 0 && task.result != 0) else { continue };
+        let tasks = if self.budget.chunk == 0 { &[] } else { self.tasks };
+        for (number, task) in tasks.iter().enumerate() {
+            let Some(unit) = task.transform.filter(|_| task.result != 0) else { continue };
             let size = task.result_of(task.grain.min(task.picked)).unwrap_or(u64::MAX);
             if size > self.budget.chunk {
                 let text = format!(
@@ -179,19 +180,32 @@ fn least_buffer(buffers: &[Memory<'_>]) -> Result<u64> {
     Ok(least as u64)
 }
 
-/// Threads worth having for these tasks, and never more than asked for.
+/// What the tasks are read from, each once.
+fn sources_of<'a>(checkpoint: &'a Checkpoint, tasks: &[Task<'_>]) -> Result<Vec<&'a Source>> {
+    let count = checkpoint.shards().len();
+    let mut in_use = memory::vec_with_capacity(count, "the sources of a load")?;
+    in_use.resize(count, false);
+    for task in tasks.iter().filter(|task| task.picked != 0) {
+        if let Some(in_use) = in_use.get_mut(task.shard) {
+            *in_use = true;
+        }
+    }
+    let shards = (0..count).zip(in_use).filter(|(_, in_use)| *in_use);
+    memory::collect(shards.map(|(shard, _)| checkpoint.source(shard)), count, "the sources of a load")
+}
+
+/// Threads worth having for that many tasks, and never more than asked for.
 fn threads(
-    checkpoint: &Checkpoint,
-    tasks: &[Task<'_>],
+    sources: &[&Source],
+    tasks: usize,
     asked: usize,
     total: u64,
     buffers: Option<Buffers<'_>>,
     journeys: bool,
-) -> Result<usize> {
+) -> usize {
     let cores = if asked == 0 { parallel::cores() } else { 1 };
     let (mut useful, mut opens_anew) = (1, false);
-    for task in tasks.iter().filter(|task| task.picked != 0) {
-        let source = checkpoint.source(task.tensor.shard())?;
+    for source in sources {
         useful = useful.max(source.useful_threads(cores));
         opens_anew |= source.is_opened_anew();
     }
@@ -202,13 +216,13 @@ fn threads(
         // Each of them fills one, while the sink has another.
         Some(Buffers { memory, pieces: true }) => memory.len().saturating_sub(1),
         // Small chunks are left to the thread that called anyway.
-        Some(_) if !journeys && size(total / WORTH_A_HAND_OVER) < tasks.len() => 1,
+        Some(_) if !journeys && size(total / WORTH_A_HAND_OVER) < tasks => 1,
         Some(Buffers { memory, .. }) => memory.len(),
     };
     let wanted = if asked == 0 { useful.min(with_sink) } else { asked }.min(most);
     // A reader of the caller's waits for journeys, however little they bring.
-    let worth = if journeys { tasks.len().max(size(total >> 16)) } else { size(total / WORTH_A_THREAD) };
-    Ok(wanted.min(worth).max(1))
+    let worth = if journeys { tasks.max(size(total >> 16)) } else { size(total / WORTH_A_THREAD) };
+    wanted.min(worth).max(1)
 }
 
 /// The most that a thread has open: a file, the same past the page cache, and

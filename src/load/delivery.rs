@@ -3,6 +3,8 @@
 //! sink's buffers.
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::Ordering;
+
 use super::budget::MemoryBudget;
 use super::callbacks::Callbacks;
 use super::errors::{fault, stopped};
@@ -20,6 +22,8 @@ pub(super) struct Delivery<'a, 's, 'h> {
     /// On the caller's own thread.
     pub(super) callbacks: Option<&'s mut Callbacks<'h>>,
     pub(super) workspace: Workspace,
+    /// Bytes of results that are in place, but not in the load's count of them.
+    uncounted: u64,
     /// The sink's buffer that takes many items, while it is being filled.
     laying: Option<Laying>,
 }
@@ -31,6 +35,10 @@ struct Laying {
     bytes: u64,
     pieces: Vec<st_piece>,
 }
+
+/// Fewer bytes wait for the end of their request before they are counted: small pieces are
+/// copied in less time than a number takes that all threads write.
+const COUNTED_FROM: u64 = 64 << 10;
 
 /// What pieces begin at in a buffer.
 const PIECE_ALIGNMENT: u64 = 16;
@@ -61,7 +69,7 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
         callbacks: Option<&'s mut Callbacks<'h>>,
     ) -> Self {
         let workspace = Workspace::new(budget);
-        Self { tasks, shared, callbacks, workspace, laying: None }
+        Self { tasks, shared, callbacks, workspace, uncounted: 0, laying: None }
     }
 
     /// Before each read: whether the load goes on, and the callbacks if they wait.
@@ -81,18 +89,39 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
 
     /// Between two requests.
     pub(super) fn serve(&mut self) -> Result<()> {
+        self.count();
         self.callbacks.as_mut().map_or(Ok(()), |callbacks| self.shared.serve(callbacks))
     }
 
-    /// Room for the result of up to `left` bytes of a dense item from `at` on.
-    pub(super) fn place(&mut self, task: &Task<'a>, at: u64, left: u64) -> Result<Slot<'a>> {
-        let MemoryBudget { chunk, pieces, .. } = self.workspace.budget;
-        let result = task.result_of(left).ok_or_else(fault)?;
-        if chunk == 0 || result == 0 {
-            let start = task.result_of(at).ok_or_else(fault)?;
-            let out: &mut [u8] = if result == 0 { &mut [] } else { task.place.dense(start, size(task, left)?)? };
-            return Ok(Slot { out, picked: left, held: SlotOwner::Item });
+    /// So many bytes more of an item are where they belong.
+    pub(super) fn advance(&mut self, item: usize, picked: u64, result: u64) {
+        self.uncounted = self.uncounted.saturating_add(result);
+        if self.uncounted >= COUNTED_FROM {
+            self.count();
         }
+        self.shared.advance(item, picked);
+    }
+
+    fn count(&mut self) {
+        self.shared.done.fetch_add(std::mem::take(&mut self.uncounted), Ordering::Relaxed);
+    }
+
+    /// Room for the result of up to `left` bytes of a dense item from `at` on.
+    // Inline: a result that comes by way of memory waits until the copy of the piece before has got there.
+    #[inline(always)]
+    pub(super) fn place(&mut self, task: &Task<'a>, at: u64, left: u64) -> Result<Slot<'a>> {
+        let result = task.result_of(left).ok_or_else(fault)?;
+        if self.workspace.budget.chunk != 0 && result != 0 {
+            return self.place_in_buffer(task, left, result);
+        }
+        let start = task.result_of(at).ok_or_else(fault)?;
+        let out: &mut [u8] = if result == 0 { &mut [] } else { task.place.dense(start, count(result)?)? };
+        Ok(Slot { out, picked: left, held: SlotOwner::Item })
+    }
+
+    /// Room in a sink's buffer, for as many of those bytes as it has room for.
+    fn place_in_buffer(&mut self, task: &Task<'a>, left: u64, result: u64) -> Result<Slot<'a>> {
+        let MemoryBudget { chunk, pieces, .. } = self.workspace.budget;
         if !pieces {
             let buffer = self.shared.acquire(&mut self.callbacks)?;
             let picked = if result <= chunk { left } else { left.min(task.picked_within(chunk)) };
@@ -142,7 +171,7 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
         let task = self.tasks.get(item).ok_or_else(fault)?;
         let (offset, len) = (task.result_of(at).ok_or_else(fault)?, task.result_of(picked).ok_or_else(fault)?);
         match held {
-            SlotOwner::Item => self.shared.advance(item, picked, len),
+            SlotOwner::Item => self.advance(item, picked, len),
             SlotOwner::Chunk(buffer) => {
                 self.shared.submit(Full { buffer: *buffer, bytes: len, holds: Holds::Chunk { item, offset } });
             }
@@ -202,7 +231,8 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
                     let now = if lies { left } else { left.min(self.workspace.most(task)) };
                     let result = self.workspace.result(task, &mut incoming, count(now)?)?;
                     task.place.scatter(layout, task.result_of(at).ok_or_else(fault)?, result)?;
-                    self.shared.advance(number, now, result.len() as u64);
+                    let len = result.len() as u64;
+                    self.advance(number, now, len);
                     now
                 }
                 None => {

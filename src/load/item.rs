@@ -24,6 +24,9 @@ pub struct Item<'a> {
     pub transform: Option<Transform<'a>>,
 }
 
+/// The items of a load, each of which is looked at once.
+pub type Items<'i, 'a> = &'i mut dyn ExactSizeIterator<Item = Item<'a>>;
+
 /// What is loaded.
 #[derive(Clone, Copy)]
 pub enum Origin<'a> {

@@ -46,7 +46,7 @@ pub use self::arrange::{arrange, size_of, Alignment, Arrangement};
 pub use self::assembly::{Assembly, MemberBox, Rows, Span};
 pub use self::caller::{Buffers, Caller, ItemDone, LoadProgress, Sink, SinkBuffers};
 pub use self::destination::Memory;
-pub use self::item::{Item, Origin, Transform, TransformStep};
+pub use self::item::{Item, Items, Origin, Transform, TransformStep};
 pub use self::options::{Io, LoadOptions, Summary};
 pub use self::prefetch::{evict, prefetch};
 pub use self::run::load;

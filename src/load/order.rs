@@ -71,7 +71,7 @@ impl<'a> Order<'a> {
     pub(super) fn new(checkpoint: &'a Checkpoint, tasks: &'a [Task<'a>], sizes: Sizes) -> Result<Self> {
         let mut places = memory::vec_with_capacity(tasks.len(), "the order of a load")?;
         for (task, number) in tasks.iter().zip(0_u64..).filter(|(task, _)| task.picked != 0) {
-            places.push([task.tensor.shard() as u64, task.start, number]);
+            places.push([task.shard as u64, task.start, number]);
         }
         sort::rows(&mut places);
         Ok(Self { checkpoint, tasks, sizes, places })
@@ -96,7 +96,7 @@ impl<'a> Order<'a> {
             Picks::Group(_) => return Ok(Means::Staging),
         };
         let run = task.run();
-        let source = self.checkpoint.source(task.tensor.shard())?;
+        let source = self.checkpoint.source(task.shard)?;
         if !self.sizes.scatter || !task.is_plain() || !source.scatters() || self.sizes.is_mapped(source) {
             return Ok(Means::Staging);
         }

@@ -129,7 +129,7 @@ impl<'a> Plan<'a> {
     /// A request from the front of a large piece; the rest is kept for later.
     fn cut(&mut self, mut long: ItemPart) -> Request {
         let task = self.order.tasks.get(long.task);
-        let shard = task.map_or(0, |task| task.tensor.shard());
+        let shard = task.map_or(0, |task| task.shard);
         let most = match task {
             _ if self.order.sizes.uncut => u64::MAX,
             Some(task) => {
@@ -238,7 +238,7 @@ impl<'a> Plan<'a> {
     fn activate(&mut self) -> Result<()> {
         while let Some(Placed { task: number, .. }) = self.order.get(self.next) {
             let task = self.order.task(number)?;
-            let shard = task.tensor.shard();
+            let shard = task.shard;
             if self.active.peek().is_some_and(|top| (top.shard, top.offset) < (shard, task.start)) {
                 return Ok(());
             }
@@ -250,7 +250,7 @@ impl<'a> Plan<'a> {
     }
 
     fn begun(&self, number: usize, task: &Task<'_>) -> Result<Begun> {
-        let shard = task.tensor.shard();
+        let shard = task.shard;
         let next = match &task.picks {
             Picks::Piece => {
                 let size = task.picked;

@@ -8,7 +8,7 @@ use super::callbacks::{Attended, Callbacks};
 use super::caller::Caller;
 use super::checked::CheckedLoad;
 use super::destination::Memory;
-use super::item::Item;
+use super::item::Items;
 use super::options::LoadOptions;
 use super::shared::LoadState;
 use super::task::{self, Goes};
@@ -24,9 +24,9 @@ use crate::error::Result;
 /// Before the first byte is read: what is wrong with an item, its destination
 /// or the options. Later: what reading or the sink said, or `Cancelled`; what the
 /// destinations then hold is unspecified. No thread is left at work.
-pub fn load<'h>(
-    checkpoint: &Checkpoint,
-    items: &[Item<'_>],
+pub fn load<'a, 'h>(
+    checkpoint: &'a Checkpoint,
+    items: Items<'_, 'a>,
     options: &LoadOptions,
     caller: Caller<'_, 'h>,
 ) -> Result<()> {
@@ -87,7 +87,7 @@ impl<'a> CheckedLoad<'a> {
         let Ok(mut read) = memory::vec_with_capacity::<Option<Extent>>(count, "shards") else { return };
         read.resize(count, None);
         for task in self.tasks.iter().filter(|task| task.picked != 0) {
-            if let Some(read) = read.get_mut(task.tensor.shard()) {
+            if let Some(read) = read.get_mut(task.shard) {
                 let bytes = Extent::between(task.start, task.end);
                 *read = Some(read.map_or(bytes, |read| read.and(bytes)));
             }

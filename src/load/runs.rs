@@ -55,7 +55,7 @@ pub(super) fn read<'a>(
     runs.sort_unstable_by_key(|run| run.offset);
     reader.scatter(shard, &mut runs, widest_gap, &mut || delivery.go_on()).map_err(|error| (first, error))?;
     for part in parts {
-        delivery.shared.advance(part.task, part.picked, part.picked);
+        delivery.advance(part.task, part.picked, part.picked);
     }
     Ok(())
 }

@@ -146,12 +146,12 @@ impl<'a> LoadState<'a> {
         Ok(Some(Taken { shared: self, number, request: Some(request) }))
     }
 
-    /// So many bytes more of an item are where they belong.
-    pub(super) fn advance(&self, item: usize, picked: u64, result: u64) {
-        self.done.fetch_add(result, Ordering::Relaxed);
+    /// So many picked bytes more of an item are where they belong.
+    pub(super) fn advance(&self, item: usize, picked: u64) {
         let Some(left) = self.left.get(item) else { return };
-        // Whoever brings the last bytes has seen all others' being brought.
-        if left.fetch_sub(picked, Ordering::AcqRel) == picked {
+        // Whoever brings the last bytes has seen all others' being brought. (Who finds that nothing
+        // else is left need not say so: an exchange for each of many small items takes long.)
+        if left.load(Ordering::Acquire) == picked || left.fetch_sub(picked, Ordering::AcqRel) == picked {
             let mut state = lock(&self.state);
             state.finished.push_back(item);
             self.wake(&state);

@@ -4,7 +4,7 @@
 
 use super::caller::Buffers;
 use super::checked::CheckedLoad;
-use super::item::Item;
+use super::item::Items;
 use super::options::{LoadOptions, Summary};
 use super::reader::ReadWay;
 use super::request::{fetched, ItemPart, Means, Request, What};
@@ -18,9 +18,9 @@ use crate::error::Result;
 ///
 /// # Errors
 /// As for [`super::load`], before the first byte is read.
-pub fn summary(
-    checkpoint: &Checkpoint,
-    items: &[Item<'_>],
+pub fn summary<'a>(
+    checkpoint: &'a Checkpoint,
+    items: Items<'_, 'a>,
     options: &LoadOptions,
     buffers: Option<Buffers<'_>>,
 ) -> Result<Summary> {
@@ -85,7 +85,7 @@ impl CheckedLoad<'_> {
     fn reads_of_tile(&self, task: usize, at: u64, size: u64) -> Result<(u64, u64)> {
         let Some(task) = self.tasks.get(task) else { return Ok((0, 0)) };
         let Picks::Several(selection) = &task.picks else { return Ok((1, size)) };
-        let source = self.checkpoint.source(task.tensor.shard())?;
+        let source = self.checkpoint.source(task.shard)?;
         let (mut steps, mut bytes) = (0_u64, 0_u64);
         if at == 0 {
             for read in selection.reads(source.widest_gap(task.run()), self.budget.window as u64) {

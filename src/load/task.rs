@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::boxes::Boxes;
 use super::destination::Memory;
-use super::item::{Item, Origin, Transform};
+use super::item::{Item, Items, Origin, Transform};
 use super::strides::Strides;
 use crate::base::extent::Extent;
 use crate::base::memory;
@@ -25,6 +25,7 @@ pub(super) const CUT: u64 = 1536;
 pub(super) struct Task<'a> {
     /// The checkpoint's own record; of a group the one whose place orders it.
     pub(super) tensor: &'a Tensor,
+    pub(super) shard: usize,
     pub(super) picks: Picks<'a>,
     pub(super) from: Dtype,
     pub(super) to: Dtype,
@@ -78,6 +79,7 @@ impl<'a> Task<'a> {
     pub(super) fn of(tensor: &'a Tensor, item: &Item<'a>, goes: Goes) -> Result<Self> {
         let mut task = Self {
             tensor,
+            shard: tensor.shard(),
             picks: Picks::Piece,
             from: tensor.dtype(),
             to: item.dtype.unwrap_or(tensor.dtype()),
@@ -333,15 +335,15 @@ impl<'a> Task<'a> {
     pub(super) fn named(&self, checkpoint: &Checkpoint, number: Option<usize>, error: &Error) -> Error {
         let item = number.map(|number| format!("item {number}, ")).unwrap_or_default();
         let text = format!("{item}tensor {}: {}", quoted(self.name()), error.message(usize::MAX));
-        checkpoint.in_shard(self.tensor.shard(), Error::new(error.kind(), text).with_errno(error.os_errno()))
+        checkpoint.in_shard(self.shard, Error::new(error.kind(), text).with_errno(error.os_errno()))
     }
 }
 
 /// Checks all items; nothing has been read when one is refused.
-pub(super) fn all<'a>(checkpoint: &'a Checkpoint, items: &[Item<'a>], goes: Goes) -> Result<Vec<Task<'a>>> {
+pub(super) fn all<'a>(checkpoint: &'a Checkpoint, items: Items<'_, 'a>, goes: Goes) -> Result<Vec<Task<'a>>> {
     let mut tasks = memory::vec_with_capacity(items.len(), "the items of a load")?;
-    for (number, item) in items.iter().enumerate() {
-        tasks.push(Task::new(checkpoint, item, goes).map_err(|error| in_item(checkpoint, number, item, error))?);
+    for (number, item) in items.enumerate() {
+        tasks.push(Task::new(checkpoint, &item, goes).map_err(|error| in_item(checkpoint, number, &item, error))?);
     }
     Ok(tasks)
 }

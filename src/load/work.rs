@@ -291,7 +291,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         if task.is_plain() && self.budget.chunk == 0 {
             // Straight to where the rows go.
             self.decode(boxes, rect, &mut RowsInPlace { boxes, rect, place: task.place })?;
-            self.delivery.shared.advance(number, len, len);
+            self.delivery.advance(number, len, len);
             return Ok(());
         }
         let stride = count(boxes.bytes(Rect { rows: 1, ..rect }))?;

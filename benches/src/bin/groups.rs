@@ -268,7 +268,13 @@ impl<'a> Bench<'a> {
     }
 
     fn run(&self, items: &[Item<'_>], threads: usize) {
-        load(self.checkpoint, items, &LoadOptions { threads, ..LoadOptions::default() }, Caller::default()).unwrap();
+        load(
+            self.checkpoint,
+            &mut items.iter().copied(),
+            &LoadOptions { threads, ..LoadOptions::default() },
+            Caller::default(),
+        )
+        .unwrap();
     }
 
     /// The members as stored.
