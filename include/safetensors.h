@@ -574,7 +574,8 @@ typedef struct st_plan {
     // between pieces that are fetched together. (The count is too low where
     // items pick the same bytes.)
     uint64_t over_read_bytes;
-    // Reads through the page cache, where none comes back short.
+    // Reads through the page cache, where none comes back short; with pieces there may be
+    // fewer, as neighbours that fit into a sink's buffer are read into it at once.
     uint64_t requests;
     // Most bytes of memory that staging takes.
     uint64_t staging_bytes;

@@ -22,7 +22,8 @@ pub struct st_plan {
     /// between pieces that are fetched together. (The count is too low where
     /// items pick the same bytes.)
     pub over_read_bytes: u64,
-    /// Reads through the page cache, where none comes back short.
+    /// Reads through the page cache, where none comes back short; with pieces there may be
+    /// fewer, as neighbours that fit into a sink's buffer are read into it at once.
     pub requests: u64,
     /// Most bytes of memory that staging takes.
     pub staging_bytes: u64,

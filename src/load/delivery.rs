@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering;
 
 use super::budget::MemoryBudget;
 use super::callbacks::Callbacks;
+use super::destination::Memory;
 use super::errors::{fault, stopped};
 use super::request::ItemPart;
 use super::shared::{Full, Holds, LoadState};
 use super::task::{Picks, Task};
 use super::workspace::{count, size, Incoming, Workspace};
+use crate::base::extent::Extent;
 use crate::base::memory;
 use crate::error::Result;
 use crate::record::st_piece;
@@ -40,6 +42,9 @@ struct Laying {
 /// copied in less time than a number takes that all threads write.
 const COUNTED_FROM: u64 = 64 << 10;
 
+/// Copying less takes no longer than a system call.
+const WORTH_A_READ: u64 = 64 << 10;
+
 /// What pieces begin at in a buffer.
 const PIECE_ALIGNMENT: u64 = 16;
 
@@ -49,6 +54,26 @@ pub(super) struct Slot<'a> {
     /// Bytes of the item that they come from.
     pub(super) picked: u64,
     pub(super) held: SlotOwner,
+}
+
+/// Parts that lie in a sink's buffer as they do in the file.
+pub(super) struct Together<'a, 'p> {
+    pub(super) parts: &'p [ItemPart],
+    /// Where they lie in the file.
+    pub(super) bytes: Extent,
+    pub(super) out: &'a mut [u8],
+    /// Where in the buffer they begin.
+    start: u64,
+}
+
+impl Together<'_, '_> {
+    /// Whether that read takes less time than one into staging and copies from there: the kernel
+    /// is slow where neither the memory nor what it is from there to the file is a multiple of 64.
+    pub(super) fn is_worth_a_read(&self) -> bool {
+        let place = self.out.as_ptr().addr() as u64;
+        let aligned = place.is_multiple_of(64) || place.abs_diff(self.bytes.start).is_multiple_of(64);
+        aligned && self.bytes.len >= WORTH_A_READ
+    }
 }
 
 /// Who holds a place.
@@ -129,27 +154,64 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
             return Ok(Slot { out, picked, held: SlotOwner::Chunk(buffer) });
         }
         loop {
-            let laying = match &self.laying {
-                Some(laying) => laying,
-                None => {
-                    let buffer = self.shared.acquire(&mut self.callbacks)?;
-                    self.shared.hold();
-                    self.laying.insert(Laying { buffer, used: 0, bytes: 0, pieces: Vec::new() })
-                }
-            };
-            let memory = self.shared.buffer(laying.buffer);
-            let start = laying.used.next_multiple_of(PIECE_ALIGNMENT);
-            let room = (memory.len() as u64).saturating_sub(start);
+            let (memory, start, room) = self.laying()?;
             let picked = if result <= room { left } else { left.min(task.picked_within(room)) };
             if picked != 0 {
                 let out = memory.dense(start, size(task, picked)?)?;
                 return Ok(Slot { out, picked, held: SlotOwner::Piece(start) });
             }
-            if laying.used == 0 {
+            if start == 0 {
                 return Err(fault());
             }
             self.flush();
         }
+    }
+
+    /// The sink's buffer that takes many items, where its next piece begins, and the room from there on.
+    fn laying(&mut self) -> Result<(Memory<'a>, u64, u64)> {
+        let laying = match &self.laying {
+            Some(laying) => laying,
+            None => {
+                let buffer = self.shared.acquire(&mut self.callbacks)?;
+                self.shared.hold();
+                self.laying.insert(Laying { buffer, used: 0, bytes: 0, pieces: Vec::new() })
+            }
+        };
+        let memory = self.shared.buffer(laying.buffer);
+        let start = laying.used.next_multiple_of(PIECE_ALIGNMENT);
+        Ok((memory, start, (memory.len() as u64).saturating_sub(start)))
+    }
+
+    /// The first of these parts that may lie in the sink's buffer as they do in the file, one right
+    /// after the other, and room for them there: one read brings them all.
+    pub(super) fn place_together<'p>(&mut self, parts: &'p [ItemPart]) -> Result<Option<Together<'a, 'p>>> {
+        if !self.workspace.budget.pieces {
+            return Ok(None);
+        }
+        let (memory, start, room) = self.laying()?;
+        if room == 0 {
+            return Ok(None);
+        }
+        let mut bytes = Extent::new(parts.first().map_or(0, |part| part.bytes.start), 0);
+        let fits = |part: &&ItemPart| {
+            let both = bytes.and(part.bytes);
+            let follows = part.bytes.start == bytes.end() && bytes.len.is_multiple_of(PIECE_ALIGNMENT);
+            let plain = part.dense && self.tasks.get(part.task).is_some_and(Task::is_plain);
+            let fits = follows && plain && both.len <= room;
+            bytes = if fits { both } else { bytes };
+            fits
+        };
+        let parts = parts.get(..parts.iter().take_while(fits).count()).unwrap_or_default();
+        Ok(Some(Together { parts, bytes, out: memory.dense(start, count(bytes.len)?)?, start }))
+    }
+
+    /// They have been read.
+    pub(super) fn delivered_together(&mut self, together: &Together<'_, '_>) -> Result<()> {
+        for part in together.parts {
+            let start = together.start.saturating_add(part.bytes.start.saturating_sub(together.bytes.start));
+            self.delivered(part.task, &SlotOwner::Piece(start), part.at, part.picked)?;
+        }
+        Ok(())
     }
 
     /// Room for all of that at once, in the sink's buffer at hand or the next; `None` where it

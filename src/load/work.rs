@@ -6,12 +6,12 @@ use super::boxes::{Boxes, Rect};
 use super::budget::MemoryBudget;
 use super::callbacks::Callbacks;
 use super::checked::CheckedLoad;
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Together};
 use super::destination::{scratch, Staging};
 use super::errors::fault;
 use super::fetch::{members, RowsInPlace, RowsInRoom, TensorBytes};
 use super::reader::{ReadWay, Reader};
-use super::request::{fetched, Fetched, Means, Request, What, WORTH_A_HAND_OVER};
+use super::request::{fetched, Fetched, ItemPart, Means, Request, What, WORTH_A_HAND_OVER};
 use super::runs;
 use super::shared::{LoadState, Taken};
 use super::task::{Picks, Task};
@@ -108,7 +108,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
             self.delivery.workspace.gathered = staging.gathered;
             self.delivery.workspace.converted = staging.converted;
         }
-        let result = self.execute_staged(request, first);
+        let result = self.execute_staged(request);
         if shares {
             let window = self.reader.stage.take();
             let (gathered, converted) =
@@ -126,38 +126,13 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         }
     }
 
-    fn execute_staged(&mut self, request: &Request, first: usize) -> Result<(), (usize, Error)> {
+    fn execute_staged(&mut self, request: &Request) -> Result<(), (usize, Error)> {
         let Request { shard, bytes, what } = request;
         match what {
             What::Whole { task, at } => {
                 self.whole(*task, *at, *shard, *bytes).map_err(|error| (*task, error))?;
             }
-            What::Parts(parts, means) => {
-                let Self { reader, delivery, max_gap, .. } = self;
-                let way = reader.way(*shard, *bytes).map_err(|error| (first, error))?;
-                if *means == Means::Runs || (*means == Means::Either && way == ReadWay::Cached) {
-                    let run = delivery.tasks.get(first).map_or(0, Task::run);
-                    let gap = reader.widest_gap(*shard, *max_gap, run).map_err(|error| (first, error))?;
-                    runs::read(parts, *shard, gap, reader, delivery)?;
-                    self.reader.done(*shard, *bytes);
-                    return Ok(());
-                }
-                let whole = Fetched { parts, bytes: *bytes };
-                let mut deliver = |Fetched { parts, bytes }: Fetched<'_>| {
-                    let named = |error| (parts.first().map_or(0, |part| part.task), error);
-                    delivery.go_on().map_err(named)?;
-                    let read = reader.window(*shard, bytes, way);
-                    let window = read.map_err(named)?;
-                    let mut parts = parts.iter();
-                    parts.try_for_each(|part| {
-                        delivery.part(part, window, bytes.start).map_err(|error| (part.task, error))
-                    })
-                };
-                match way {
-                    ReadWay::Cached => fetched(parts).try_for_each(deliver)?,
-                    ReadWay::Direct | ReadWay::Called | ReadWay::Mapped => deliver(whole)?,
-                }
-            }
+            What::Parts(parts, means) => self.parts(parts, *means, *shard, *bytes)?,
             What::Tile { task, at, size } => {
                 return self.tile(*task, *at, *size).map_err(|error| (*task, error));
             }
@@ -171,6 +146,56 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
 
     fn task(&self, number: usize) -> Result<&'a Task<'a>> {
         self.delivery.tasks.get(number).ok_or_else(fault)
+    }
+
+    /// Pieces of items that lie near one another.
+    fn parts(&mut self, parts: &[ItemPart], means: Means, shard: usize, bytes: Extent) -> Result<(), (usize, Error)> {
+        let first = parts.first().map_or(0, |part| part.task);
+        let named = |error| (first, error);
+        let way = self.reader.way(shard, bytes).map_err(named)?;
+        if means == Means::Runs || (means == Means::Either && way == ReadWay::Cached) {
+            let run = self.delivery.tasks.get(first).map_or(0, Task::run);
+            let gap = self.reader.widest_gap(shard, self.max_gap, run).map_err(named)?;
+            return runs::read(parts, shard, gap, &mut self.reader, &mut self.delivery);
+        }
+        if way != ReadWay::Cached {
+            return self.staged(Fetched { parts, bytes }, shard, way);
+        }
+        let mut rest = parts;
+        while let Some(first) = rest.first() {
+            let named = |error| (first.task, error);
+            let together = self.delivery.place_together(rest).map_err(named)?;
+            let taken = match together.filter(Together::is_worth_a_read) {
+                Some(together) => {
+                    self.delivery.go_on().map_err(named)?;
+                    self.reader.read(shard, together.bytes.start, together.out, way).map_err(named)?;
+                    self.delivery.delivered_together(&together).map_err(named)?;
+                    together.parts.len()
+                }
+                None => {
+                    let Some(fetched) = fetched(rest).next() else { break };
+                    let taken = fetched.parts.len();
+                    self.staged(fetched, shard, way)?;
+                    taken
+                }
+            };
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Reads parts into staging, and delivers them.
+    fn staged(
+        &mut self,
+        Fetched { parts, bytes }: Fetched<'_>,
+        shard: usize,
+        way: ReadWay,
+    ) -> Result<(), (usize, Error)> {
+        let Self { reader, delivery, .. } = self;
+        let named = |error| (parts.first().map_or(0, |part| part.task), error);
+        delivery.go_on().map_err(named)?;
+        let window = reader.window(shard, bytes, way).map_err(named)?;
+        parts.iter().try_for_each(|part| delivery.part(part, window, bytes.start).map_err(|error| (part.task, error)))
     }
 
     /// Bytes that are all one item's.

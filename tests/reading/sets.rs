@@ -73,7 +73,11 @@ fn a_set_that_is_replaced_meanwhile_is_the_older_or_the_newer_one() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            (1..25).for_each(|generation| replace(root.path(), SHARDS, generation));
+            for generation in 1..25 {
+                replace(root.path(), SHARDS, generation);
+                // More and more time, so that a slow machine opens some of them too.
+                thread::sleep(Duration::from_millis(2 * u64::from(generation)));
+            }
             done.store(true, Ordering::Relaxed);
         });
         let (mut opened, mut generations) = (0, std::collections::BTreeSet::new());
