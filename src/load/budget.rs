@@ -20,6 +20,9 @@ const MOST_SCRATCH: u64 = 1 << 20;
 /// been cancelled ends soon.
 pub(super) const STRAIGHT: u64 = 8 << 20;
 
+/// Where they are cut for a sink: the thread that called sees to it in between.
+pub(super) const STRAIGHT_TO_SINK: u64 = 1 << 20;
+
 /// The memory that one thread has, and a sink's buffers.
 #[derive(Clone, Copy)]
 pub(super) struct MemoryBudget {
@@ -36,7 +39,7 @@ pub(super) struct MemoryBudget {
     pub(super) chunk: u64,
     /// Many items in one of the sink's buffers.
     pub(super) pieces: bool,
-    /// Most bytes of a read straight to where they go.
+    /// Most bytes of a read straight to where they go, if nothing waits for it.
     pub(super) straight: u64,
     /// Results are too many for the caches, where each piece is converted to.
     pub(super) far: bool,

@@ -102,7 +102,7 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
         if self.shared.stopped() {
             return Err(stopped());
         }
-        if self.callbacks.as_ref().is_some_and(|callbacks| callbacks.is_due()) {
+        if self.callbacks.as_ref().is_some_and(|callbacks| callbacks.is_due() || self.shared.is_short_of_buffers()) {
             if let Err(error) = self.serve() {
                 // Not the fault of the item that is being read.
                 self.shared.fail(0, error);

@@ -6,7 +6,7 @@
 use std::cell::OnceCell;
 use std::fs::File;
 
-use super::budget::STRAIGHT;
+use super::budget::{MemoryBudget, STRAIGHT, STRAIGHT_TO_SINK};
 use super::destination::scratch_for;
 use super::errors::{fault, stopped};
 use super::options::Io;
@@ -68,6 +68,14 @@ impl ReadWay {
         match source.preferred_request() {
             Some(_) => Self::Called,
             None => Self::Cached,
+        }
+    }
+
+    /// Most bytes of a read straight to where they go.
+    pub(super) fn straight(self, budget: &MemoryBudget) -> u64 {
+        match self {
+            Self::Cached if budget.chunk != 0 => budget.straight.min(STRAIGHT_TO_SINK),
+            _ => budget.straight,
         }
     }
 }

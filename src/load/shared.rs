@@ -224,6 +224,12 @@ impl<'a> LoadState<'a> {
         self.buffers.get(buffer).copied().unwrap_or(Memory::NONE)
     }
 
+    /// Whether a thread waits for a buffer that the sink has, or is to be given.
+    pub(super) fn is_short_of_buffers(&self) -> bool {
+        let state = lock(&self.state);
+        state.waiting != 0 && !(state.full.is_empty() && state.with_sink.is_empty())
+    }
+
     /// A buffer is full.
     pub(super) fn submit(&self, full: Full) {
         let mut state = lock(&self.state);

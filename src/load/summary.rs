@@ -73,7 +73,7 @@ impl CheckedLoad<'_> {
     fn reads_of(&self, task: usize, shard: usize, len: u64) -> Result<u64> {
         let source = self.checkpoint.source(shard)?;
         let step = match self.tasks.get(task).filter(|task| !task.is_plain()) {
-            None => self.budget.straight,
+            None => ReadWay::of(source).straight(&self.budget),
             Some(task) => task.step(len, self.reader(None).step(ReadWay::of(source))),
         };
         let step = step.max(1);

@@ -226,7 +226,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
     fn straight(&mut self, shard: usize, mut offset: u64, mut out: &mut [u8], way: ReadWay) -> Result<()> {
         while !out.is_empty() {
             self.delivery.go_on()?;
-            let now = (out.len() as u64).min(self.budget.straight);
+            let now = (out.len() as u64).min(way.straight(&self.budget));
             let (room, later) = out.split_at_mut_checked(count(now)?).ok_or_else(fault)?;
             if self.untouched {
                 memory::populate(room);
