@@ -213,10 +213,8 @@ fn threads(
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let with_sink = match buffers {
         None => usize::MAX,
-        // Each of them fills one, while the sink has another.
-        Some(Buffers { memory, pieces: true }) => memory.len().saturating_sub(1),
         // Small chunks are left to the thread that called anyway.
-        Some(_) if !journeys && size(total / WORTH_A_HAND_OVER) < tasks => 1,
+        Some(Buffers { pieces: false, .. }) if !journeys && size(total / WORTH_A_HAND_OVER) < tasks => 1,
         Some(Buffers { memory, .. }) => memory.len(),
     };
     let wanted = if asked == 0 { useful.min(with_sink) } else { asked }.min(most);
