@@ -574,6 +574,23 @@ fn neighbours_in_a_file_are_neighbours_in_a_buffer() {
 }
 
 #[test]
+fn a_buffer_may_end_anywhere() {
+    // The first item fills the buffer up to its last byte, which is no place for a piece; others are far away.
+    let (bytes, _) = made(&[vec![2053], vec![1 << 20], vec![256], vec![256]]);
+    let folder = tempfile::tempdir().unwrap();
+    let (sources, _reader) = sources(&bytes, &folder.path().join("model.safetensors"));
+    for (from, io) in &sources {
+        let items: Vec<_> = [0, 2, 3].iter().map(|number| item_of(&from.tensors()[*number])).collect();
+        let mut keeper = Keeper::new(&[4106], &[4106, 512, 512]);
+        let sink = keeper.sink(true);
+        load(from, &items, &st_load_options { sink: &raw const sink, threads: 1, io: *io, ..init_load() }).unwrap();
+        for (kept, number) in keeper.results.iter().zip([0, 2, 3]) {
+            assert!(kept == &bytes[from.tensors()[number].offset() as usize..][..kept.len()], "item {number}, io {io}");
+        }
+    }
+}
+
+#[test]
 fn a_sink_has_one_of_both_functions() {
     let (bytes, _) = made(&[vec![10]]);
     let from = open_memory(&bytes, &init_options()).unwrap();
