@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::compile::{compile, has, root, said, scratch};
 
-const PROGRAMS: &[&str] = &["contract", "corpus", "engine", "load", "threads", "writing"];
+const PROGRAMS: &[&str] = &["contract", "corpus", "engine", "load", "many", "threads", "writing"];
 
 /// Runs each program the way that the command says; tells all that failed.
 fn run_all(command: impl Fn(&str) -> Command) {
