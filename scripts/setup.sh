@@ -65,7 +65,8 @@ apt_install_rust() {
         fi
     done
     at_least "$rust_needed" "$newest" || return 1
-    apt_install "$best" "cargo${best#rustc}" || return 1
+    # Cargo fetches over https, but the package does not ask for what that takes.
+    apt_install "$best" "cargo${best#rustc}" ca-certificates || return 1
     PATH=/usr/lib/rust${best#rustc}/bin:$PATH
     hash -r
     rust_is_new_enough
