@@ -7,9 +7,9 @@ use std::io::{Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use safetensors::ffi::{st_open_options, ST_ACCESS_AUTO, ST_ACCESS_MAP, ST_ACCESS_READ};
 use safetensors::OpenOptions;
@@ -70,17 +70,21 @@ fn a_set_that_is_replaced_meanwhile_is_the_older_or_the_newer_one() {
         fs::write(root.path().join(file), of_generation(&name, 0)).unwrap();
     }
     fs::write(root.path().join(INDEX), index_of(files)).unwrap();
-    let done = AtomicBool::new(false);
+    let (done, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
             for generation in 1..25 {
                 replace(root.path(), SHARDS, generation);
-                // More and more time, so that a slow machine opens some of them too.
-                thread::sleep(Duration::from_millis(2 * u64::from(generation)));
+                // The last ones stay until they have been opened, however slow the machine is.
+                let before = opened.load(Ordering::Relaxed);
+                let patience = Instant::now() + Duration::from_secs(if generation < 16 { 0 } else { 5 });
+                while opened.load(Ordering::Relaxed) == before && Instant::now() < patience {
+                    thread::sleep(Duration::from_millis(1));
+                }
             }
             done.store(true, Ordering::Relaxed);
         });
-        let (mut opened, mut generations) = (0, std::collections::BTreeSet::new());
+        let mut generations = std::collections::BTreeSet::new();
         while !done.load(Ordering::Relaxed) {
             for path in [root.path().to_owned(), root.path().join(INDEX)] {
                 let found = match open_read(path) {
@@ -93,10 +97,11 @@ fn a_set_that_is_replaced_meanwhile_is_the_older_or_the_newer_one() {
                 let all: Vec<_> = found.tensors().iter().flat_map(|tensor| found.read(tensor).unwrap()).collect();
                 assert_eq!(all.len(), SHARDS * 64);
                 assert!(all.iter().all(|byte| *byte == all[0]), "a mixture: {all:?}");
-                opened += 1;
+                opened.fetch_add(1, Ordering::Relaxed);
                 generations.insert(all[0]);
             }
         }
+        let opened = opened.load(Ordering::Relaxed);
         assert!(opened > 5 && generations.len() > 2, "{opened} opened, {generations:?}");
     });
 }
