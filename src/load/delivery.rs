@@ -66,16 +66,6 @@ pub(super) struct Together<'a, 'p> {
     start: u64,
 }
 
-impl Together<'_, '_> {
-    /// Whether that read takes less time than one into staging and copies from there: the kernel
-    /// is slow where neither the memory nor what it is from there to the file is a multiple of 64.
-    pub(super) fn is_worth_a_read(&self) -> bool {
-        let place = self.out.as_ptr().addr() as u64;
-        let aligned = place.is_multiple_of(64) || place.abs_diff(self.bytes.start).is_multiple_of(64);
-        aligned && self.bytes.len >= WORTH_A_READ
-    }
-}
-
 /// Who holds a place.
 pub(super) enum SlotOwner {
     /// The caller: it is where the item goes.
@@ -183,16 +173,20 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
     }
 
     /// The first of these parts that may lie in the sink's buffer as they do in the file, one right
-    /// after the other, and room for them there: one read brings them all.
+    /// after the other, and room for them there. `None` where one read of all takes more time than
+    /// staging: the kernel is slow where neither the address nor how far it is from the offset in
+    /// the file is a multiple of 64.
     pub(super) fn place_together<'p>(&mut self, parts: &'p [ItemPart]) -> Result<Option<Together<'a, 'p>>> {
         if !self.workspace.budget.pieces {
             return Ok(None);
         }
         let (memory, start, room) = self.laying()?;
-        if room == 0 {
+        let mut bytes = Extent::new(parts.first().map_or(0, |part| part.bytes.start), 0);
+        let address = (memory.start() as u64).wrapping_add(start);
+        let aligned = address.is_multiple_of(64) || address.abs_diff(bytes.start).is_multiple_of(64);
+        if room < WORTH_A_READ || !aligned {
             return Ok(None);
         }
-        let mut bytes = Extent::new(parts.first().map_or(0, |part| part.bytes.start), 0);
         let fits = |part: &&ItemPart| {
             let both = bytes.and(part.bytes);
             let follows = part.bytes.start == bytes.end() && bytes.len.is_multiple_of(PIECE_ALIGNMENT);
@@ -202,6 +196,9 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
             fits
         };
         let parts = parts.get(..parts.iter().take_while(fits).count()).unwrap_or_default();
+        if bytes.len < WORTH_A_READ {
+            return Ok(None);
+        }
         Ok(Some(Together { parts, bytes, out: memory.dense(start, count(bytes.len)?)?, start }))
     }
 

@@ -6,7 +6,7 @@ use super::boxes::{Boxes, Rect};
 use super::budget::MemoryBudget;
 use super::callbacks::Callbacks;
 use super::checked::CheckedLoad;
-use super::delivery::{Delivery, Together};
+use super::delivery::Delivery;
 use super::destination::{scratch, Staging};
 use super::errors::fault;
 use super::fetch::{members, RowsInPlace, RowsInRoom, TensorBytes};
@@ -165,7 +165,7 @@ impl<'a, 's, 'h> Worker<'a, 's, 'h> {
         while let Some(first) = rest.first() {
             let named = |error| (first.task, error);
             let together = self.delivery.place_together(rest).map_err(named)?;
-            let taken = match together.filter(Together::is_worth_a_read) {
+            let taken = match together {
                 Some(together) => {
                     self.delivery.go_on().map_err(named)?;
                     self.reader.read(shard, together.bytes.start, together.out, way).map_err(named)?;
