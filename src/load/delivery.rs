@@ -92,7 +92,8 @@ impl<'a, 's, 'h> Delivery<'a, 's, 'h> {
         if self.shared.stopped() {
             return Err(stopped());
         }
-        if self.callbacks.as_ref().is_some_and(|callbacks| callbacks.is_due() || self.shared.is_short_of_buffers()) {
+        let short = || self.workspace.budget.chunk != 0 && self.shared.is_short_of_buffers();
+        if self.callbacks.as_ref().is_some_and(|callbacks| callbacks.is_due() || short()) {
             if let Err(error) = self.serve() {
                 // Not the fault of the item that is being read.
                 self.shared.fail(0, error);

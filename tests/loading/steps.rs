@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::callbacks::{say, Reader};
 use crate::support::handle::{init_options, open_io, open_memory, open_read, open_with, Handle};
-use crate::support::load::{init_load, init_sink, item_of, load};
+use crate::support::load::{init_load, init_sink, item_of, load, Progress};
 use crate::support::{file, promptly};
 use safetensors::ffi::*;
 use safetensors::part::{st_interval, st_part};
@@ -571,6 +571,35 @@ fn neighbours_in_a_file_are_neighbours_in_a_buffer() {
             assert!(keeper.seen.iter().flatten().all(|seen| *seen));
         }
     }
+}
+
+#[test]
+fn progress_hears_of_each_request() {
+    // 12 MiB of small items, halves of rows, and 12 MiB in one piece.
+    let mut shapes = vec![vec![256]; 24_576];
+    shapes.extend([vec![1024, 4096], vec![6 << 20]]);
+    let (bytes, _) = made(&shapes);
+    let from = open_memory(&bytes, &init_options()).unwrap();
+    let mut items: Vec<_> = from.tensors().iter().map(item_of).collect();
+    let halves = [(0, 1024), (0, 2048)].map(|(start, stop)| st_range { start, stop, step: 1 });
+    (items[24_576].ranges, items[24_576].range_count) = (halves.as_ptr(), 2);
+    let mut memory = vec![0_u8; 28 << 20];
+    let mut rest = memory.as_mut_slice();
+    for (number, item) in items.iter_mut().enumerate() {
+        let size = [512, 4 << 20, 12 << 20][number.saturating_sub(24_575)];
+        let (place, later) = rest.split_at_mut(size);
+        (item.dst, item.dst_size) = (place.as_mut_ptr().cast(), size);
+        rest = later;
+    }
+    let mut options = st_load_options { threads: 1, ..init_load() };
+    let mut progress = Progress::default();
+    progress.listen(&mut options);
+    load(&from, &items, &options).unwrap();
+    progress.check(28 << 20, true);
+    let steps = progress.calls.windows(2).map(|calls| calls[1].0 - calls[0].0);
+    let first = progress.calls[0].0;
+    assert!(first <= 6 << 20 && steps.clone().all(|step| step <= 6 << 20), "{:?}", progress.calls);
+    assert!(steps.filter(|step| *step != 0).count() >= 5, "{:?}", progress.calls);
 }
 
 #[test]
